@@ -1,0 +1,87 @@
+"""A Debian root folder for the lab's nodes, made from the machine's own apt sources.
+
+Holds the distribution's packages only: nothing of this project, no state of a node.
+"""
+
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.lab.apt_sources import sources_for_suite
+from tests.lab.cache import cached
+from tests.lab.progress import progress
+
+BUILDER_VERSION = "1"
+"""Part of the cache's key: raise it when the way a root is built changes."""
+
+PACKAGES = (
+    "libvirt-daemon",
+    "libvirt-daemon-driver-qemu",
+    "libvirt-daemon-driver-lxc",
+    "libvirt-daemon-config-network",
+    "libvirt-clients",
+    "qemu-system-x86",
+    "dnsmasq-base",
+    "iptables",
+    "nftables",
+    "iproute2",
+    "conntrack",
+    "procps",
+    "kmod",
+    "python3",
+    "python3-lxml",
+    "python3-nftables",
+    "python3-libvirt",
+    "python3-pyroute2",
+    "python3-rich",
+)
+
+ADD_USERS = """\
+for group in kvm libvirt libvirt-qemu libvirt-dnsmasq; do getent group $group >/dev/null || groupadd --system $group; done
+for user in libvirt-qemu libvirt-dnsmasq; do
+    getent passwd $user >/dev/null || useradd --system --no-create-home --gid kvm $user
+done
+"""
+"""What libvirt-daemon-system would add; that package brings polkit, systemd and more with it."""
+
+UNWANTED = ("/usr/share/man/*", "/usr/share/doc/*", "/usr/share/info/*", "/usr/share/locale/*")
+
+
+class DebianRootError(Exception):
+    """The root could not be built; the text says why."""
+
+
+def debian_root(suite: str) -> Path:
+    """A Debian root of `suite` ("bookworm", "trixie"); built at first use (about 40 s), then cached.
+
+    Raises DebianRootError when mmdebstrap is missing or fails.
+    """
+    ingredients = [BUILDER_VERSION, suite, *PACKAGES, ADD_USERS, *UNWANTED]
+
+    def build(folder: Path) -> None:
+        with progress(f"building a Debian {suite} root"):
+            _mmdebstrap(suite, folder)
+
+    return cached(f"root-{suite}", ingredients, build) / "root"
+
+
+def _mmdebstrap(suite: str, folder: Path) -> None:
+    """Run mmdebstrap in mount and process namespaces of its own, so that nothing outlives it."""
+    if shutil.which("mmdebstrap") is None:
+        raise DebianRootError("mmdebstrap is not installed (see tests/lab/APT_PACKAGES)")
+    temporary = folder / "tmp"
+    temporary.mkdir()
+    add_users = f"--customize-hook=chroot \"$1\" sh -ec {shlex.quote(ADD_USERS)}"
+    isolated = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    options = [f"--dpkgopt=path-exclude={pattern}" for pattern in UNWANTED]
+    result = subprocess.run(
+        [*isolated, "mmdebstrap", "--mode=root", "--variant=apt", "--quiet",
+         f"--include={','.join(PACKAGES)}", *options, add_users, suite, str(folder / "root"), "-"],
+        input=sources_for_suite(suite),
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR": str(temporary)},
+        text=True, capture_output=True, check=False, start_new_session=True,
+    )  # fmt: skip
+    if result.returncode != 0:
+        raise DebianRootError(f"mmdebstrap for {suite} failed: {result.stderr[-2000:].strip()}")
+    temporary.rmdir()

@@ -1,0 +1,66 @@
+"""The whole lab, put together: `with open_lab("bookworm") as lab: ...`."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from tests.lab import network
+from tests.lab.debian_root import debian_root
+from tests.lab.guest_image import guest_image
+from tests.lab.namespace import Namespace, namespace, sweep_namespaces
+from tests.lab.node import Node
+
+DEFAULT_SUITE = "bookworm"
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A client's network namespace, and nodes with libvirtd running."""
+
+    client: Namespace
+    nodes: tuple[Node, ...]
+
+    @property
+    def node(self) -> Node:
+        """The first node."""
+        return self.nodes[0]
+
+
+def chosen_suite() -> str:
+    """The Debian suite that the environment variable SUITE asks for."""
+    return os.environ.get("SUITE") or DEFAULT_SUITE
+
+
+@contextmanager
+def open_lab(
+    suite: str | None = None, *, node_count: int = 1, firewall_backend: str | None = None
+) -> Iterator[Lab]:
+    """A lab of this suite (left out: that of $SUITE), taken down again however the block ends."""
+    root = debian_root(suite or chosen_suite())
+    image = guest_image()
+    sweep()
+    with ExitStack() as stack:
+        client = stack.enter_context(namespace("client"))
+        network.wire_client(client)
+        switch = stack.enter_context(namespace("switch")) if node_count > 1 else None
+        if switch:
+            network.wire_switch(switch)
+        nodes = []
+        for index in range(1, node_count + 1):
+            node_network = stack.enter_context(namespace(f"node{index}"))
+            network.wire_node(node_network, client, network.NodeAddresses(index))
+            if switch:
+                network.wire_internode(node_network, switch, index)
+            node = Node(
+                index, network=node_network, root=root, guest_folder=image.folder,
+                firewall_backend=firewall_backend,
+            )  # fmt: skip
+            nodes.append(stack.enter_context(node))
+            node.start_libvirtd()
+        yield Lab(client, tuple(nodes))
+
+
+def sweep() -> None:
+    """Remove what runs that were killed (SIGKILL) left behind; living runs are left alone."""
+    sweep_namespaces()

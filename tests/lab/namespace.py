@@ -1,0 +1,114 @@
+"""Network namespaces of the lab, and work done inside them from this process."""
+
+import ctypes
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+PREFIX = "cgw"
+NAMESPACES_FOLDER = Path("/run/netns")
+_CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """A named network namespace."""
+
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """The file that stands for it."""
+        return NAMESPACES_FOLDER / self.name
+
+    def ip(self, commands: str) -> None:
+        """Run lines of `ip` commands (without the word ip) inside it, all or a CalledProcessError."""
+        subprocess.run(
+            ["ip", "-n", self.name, "-batch", "-"],
+            input=commands, text=True, check=True, capture_output=True,
+        )  # fmt: skip
+
+    def run(self, argv: Iterable[str], **options: object) -> subprocess.CompletedProcess[str]:
+        """Run a program of the machine inside it."""
+        return subprocess.run(  # type: ignore[call-overload,no-any-return]
+            [*self.enter_command(), *argv], text=True, check=True, capture_output=True, **options
+        )
+
+    def enter_command(self) -> list[str]:
+        """The start of a command line that runs the rest of it inside this namespace."""
+        return ["nsenter", f"--net={self.path}", "--"]
+
+    def sysctl(self, values: Mapping[str, str]) -> None:
+        """Set network sysctls; the names have slashes ("net/ipv4/ip_forward")."""
+
+        def write() -> None:
+            for name, value in values.items():
+                Path("/proc/sys", name).write_text(value)
+
+        self.call(write)
+
+    def call(self, function: Callable[[], Result]) -> Result:
+        """Call `function` in a short-lived thread inside the namespace, and give its result.
+
+        A socket stays in the namespace it was made in, whoever uses it later.
+        """
+        results: list[Result] = []
+        errors: list[BaseException] = []
+
+        def inside() -> None:
+            try:
+                self._enter_this_thread()
+                results.append(function())
+            except BaseException as error:  # noqa: BLE001 - handed to the caller
+                errors.append(error)
+
+        thread = threading.Thread(target=inside)
+        thread.start()
+        thread.join()
+        if errors:
+            raise errors[0]
+        return results[0]
+
+    def _enter_this_thread(self) -> None:
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
+                number = ctypes.get_errno()
+                raise OSError(number, os.strerror(number), str(self.path))
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def namespace(label: str) -> Iterator[Namespace]:
+    """A new network namespace, `cgw-PID-label`, with its loopback up; removed at the end."""
+    made = Namespace(f"{PREFIX}-{os.getpid()}-{label}")
+    subprocess.run(["ip", "netns", "add", made.name], check=True, capture_output=True)
+    try:
+        made.ip("link set lo up")
+        yield made
+    finally:
+        subprocess.run(["ip", "netns", "delete", made.name], check=False, capture_output=True)
+
+
+def owner_is_gone(name: str) -> bool:
+    """Whether `name` is one of the lab's (`cgw-PID-label`), of a process that no longer runs."""
+    match = re.fullmatch(rf"{PREFIX}-(\d+)-.+", name)
+    return bool(match) and not Path("/proc", match[1] if match else "self").exists()
+
+
+def sweep_namespaces() -> None:
+    """Remove the namespaces that a killed run left behind."""
+    if NAMESPACES_FOLDER.is_dir():
+        for path in NAMESPACES_FOLDER.iterdir():
+            if owner_is_gone(path.name):
+                subprocess.run(["ip", "netns", "delete", path.name], check=False)

@@ -1,0 +1,137 @@
+"""The lab's address plan and wiring: a client and N nodes on one uplink network, guests behind.
+
+    client ---- uplink 192.168.122.0/24 ---- xenbr0 [node] guestbr0 ---- guests 10.5.5.0/24
+    .100        fd00:122::/64                .11 .12 ...   .251 .252 ... and .254 on every node
+
+With several nodes, their guest bridges are joined through devices named eth1.100.
+"""
+
+import re
+from dataclasses import dataclass
+
+from tests.lab.namespace import Namespace
+
+CLIENT_ADDRESS = "192.168.122.100"
+CLIENT_ADDRESS6 = "fd00:122::100"
+UPLINK_SUBNET = "192.168.122.0/24"
+UPLINK_SUBNET6 = "fd00:122::/64"
+GUEST_SUBNET = "10.5.5.0/24"
+GUEST_SUBNET6 = "fd00:5::/64"
+GATEWAY_ADDRESS = "10.5.5.254"
+GATEWAY_ADDRESS6 = "fd00:5::254"
+UPLINK_BRIDGE = "xenbr0"
+GUEST_BRIDGE = "guestbr0"
+INTERNODE_DEVICE = "eth1.100"
+MAC_PREFIX = "52:54:00:05:05:"
+
+_ROUTER_SYSCTLS = {
+    "net/ipv4/ip_forward": "1",
+    "net/ipv6/conf/all/forwarding": "1",
+}
+_QUICK_IPV6 = {
+    # Duplicate address detection keeps a new address unusable for a second or two.
+    "net/ipv6/conf/all/accept_dad": "0",
+    "net/ipv6/conf/default/accept_dad": "0",
+    "net/ipv6/conf/default/accept_ra": "0",
+}
+
+
+@dataclass(frozen=True)
+class NodeAddresses:
+    """The addresses of the node with this index, counted from 1."""
+
+    index: int
+
+    @property
+    def uplink(self) -> str:
+        """192.168.122.11 for the first node."""
+        return f"192.168.122.{10 + self.index}"
+
+    @property
+    def uplink6(self) -> str:
+        """fd00:122::11 for the first node."""
+        return f"fd00:122::{10 + self.index}"
+
+    @property
+    def guest_network(self) -> str:
+        """The node's own address among the guests: 10.5.5.251 for the first node."""
+        return f"10.5.5.{250 + self.index}"
+
+    @property
+    def guest_network6(self) -> str:
+        """fd00:5::251 for the first node."""
+        return f"fd00:5::{250 + self.index}"
+
+
+def guest_address(octet: int) -> str:
+    """The IPv4 address of the guest with this number on the guest bridge."""
+    return f"10.5.5.{octet}"
+
+
+def guest_address6(octet: int) -> str:
+    """The IPv6 address of the guest with this number on the guest bridge."""
+    return f"fd00:5::{octet}"
+
+
+def wire_client(client: Namespace) -> None:
+    """Give the client its end of the uplink network: a bridge with one port to each node."""
+    client.sysctl(_QUICK_IPV6)
+    client.ip(
+        f"link add uplink0 type bridge\n"
+        f"link set uplink0 up\n"
+        f"address add {CLIENT_ADDRESS}/24 dev uplink0\n"
+        f"address add {CLIENT_ADDRESS6}/64 dev uplink0 nodad\n"
+    )
+
+
+def wire_node(node: Namespace, client: Namespace, addresses: NodeAddresses) -> None:
+    """Give a node its uplink to the client and its guest bridge, and make it a router."""
+    node.sysctl(_QUICK_IPV6)
+    port = f"node{addresses.index}"
+    node.ip(
+        f"link add {UPLINK_BRIDGE} type bridge\n"
+        f"link set {UPLINK_BRIDGE} up\n"
+        f"link add eth0 master {UPLINK_BRIDGE} type veth peer name {port} netns {client.name}\n"
+        f"link set eth0 up\n"
+        f"address add {addresses.uplink}/24 dev {UPLINK_BRIDGE}\n"
+        f"address add {addresses.uplink6}/64 dev {UPLINK_BRIDGE} nodad\n"
+        f"link add {GUEST_BRIDGE} type bridge\n"
+        f"link set {GUEST_BRIDGE} up\n"
+        f"address add {addresses.guest_network}/24 dev {GUEST_BRIDGE}\n"
+        f"address add {GATEWAY_ADDRESS}/24 dev {GUEST_BRIDGE}\n"
+        f"address add {addresses.guest_network6}/64 dev {GUEST_BRIDGE} nodad\n"
+        f"address add {GATEWAY_ADDRESS6}/64 dev {GUEST_BRIDGE} nodad\n"
+    )
+    client.ip(f"link set {port} master uplink0 up")
+    node.sysctl(_ROUTER_SYSCTLS)
+
+
+def wire_internode(node: Namespace, switch: Namespace, index: int) -> None:
+    """Join a node's guest bridge with the other nodes' through the namespace `switch`."""
+    node.ip(
+        f"link add {INTERNODE_DEVICE} master {GUEST_BRIDGE} type veth"
+        f" peer name node{index} netns {switch.name}\n"
+        f"link set {INTERNODE_DEVICE} up\n"
+    )
+    switch.ip(f"link set node{index} master switch0 up")
+
+
+def wire_switch(switch: Namespace) -> None:
+    """Make the namespace that joins the nodes' guest bridges a plain switch."""
+    switch.sysctl(_QUICK_IPV6)
+    switch.ip("link add switch0 type bridge\nlink set switch0 up\n")
+
+
+def remember_guests(node: Namespace, domain_xml: str) -> None:
+    """Enter the lab's guests of this definition as permanent neighbours on the guest bridge.
+
+    Without it, whoever polls a booting guest waits for the next ARP retry, up to a second.
+    """
+    commands = ""
+    for last_byte in re.findall(rf"{MAC_PREFIX}([0-9a-f]{{2}})", domain_xml):
+        octet = int(last_byte, 16)
+        for address in (guest_address(octet), guest_address6(octet)):
+            mac = f"{MAC_PREFIX}{last_byte}"
+            commands += f"neigh replace {address} lladdr {mac} nud permanent dev {GUEST_BRIDGE}\n"
+    if commands:
+        node.ip(commands)
