@@ -1,0 +1,1 @@
+"""Compose: one module to each ``cgw`` command."""

@@ -1,0 +1,19 @@
+"""The ``cgw`` command: its arguments, what it prints, how it ends.
+
+``cgw hook`` runs whenever a guest starts or stops: it is told apart before
+anything else is imported.
+"""
+
+import sys
+
+
+def main() -> int:
+    """Run ``cgw`` with the process's arguments; return the exit code."""
+    if sys.argv[1:2] == ["hook"] and "--help" not in sys.argv and "-h" not in sys.argv[2:3]:
+        from cgw_hooks.commands import hook
+
+        return hook.main(sys.argv[2:])
+
+    from cgw_hooks.commands import terminal
+
+    return terminal.main(sys.argv[1:])

@@ -1,0 +1,260 @@
+"""The node's published ports: records, claims and ruleset, changed together.
+
+The one place that knows the order: record first, commit second, conntrack last.
+Each step may be repeated; whatever a crash leaves, a later call or ``cgw sync``
+finishes. Loaded by every hook call of a guest that publishes: keep it light.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from cgw_hooks.core import flow, ruleset
+from cgw_hooks.core.guest import Guest
+from cgw_hooks.core.published_port import DATAGRAM_PROTOCOLS
+from cgw_hooks.core.record import Record, State
+from cgw_hooks.errors import CgwError, PortConflict, RulesetError, quoted
+from cgw_hooks.host import conntrack, listeners
+from cgw_hooks.host.bridge_users import BridgeUsers
+from cgw_hooks.host.claims import Claims
+from cgw_hooks.host.firewall import Firewall
+from cgw_hooks.host.nft import Nft
+from cgw_hooks.host.records import Records
+from cgw_hooks.host.runtime_directory import locked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cgw_hooks.core.flow import Flow
+    from cgw_hooks.core.node import NodeConfig
+    from cgw_hooks.core.published_port import Claim, PublishedPort
+
+
+class Publisher:
+    """What this node publishes."""
+
+    def __init__(self, config: NodeConfig, directory: str) -> None:
+        self.config = config
+        self.directory = directory
+        self.records = Records(directory)
+        self.claims = Claims(directory)
+        self.bridge_users = BridgeUsers(directory)
+        self.nft = Nft()
+        self.firewall = Firewall(self.nft.read, self.nft.apply)
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the node's lock."""
+        return locked(self.directory)
+
+    def claim(self, guest: Guest) -> None:
+        """Take the guest's ports; translate nothing yet. Raises ``PortConflict``."""
+        with self.locked():
+            old = self.records.find(guest.key)
+            self.take_claims(guest, old)
+            self._write_and_commit(Record(guest, State.CLAIMED, time.time()), old)
+
+    def publish(self, guest: Guest) -> None:
+        """Translate to the guest's ports, and to no others that it had before."""
+        with self.locked():
+            old = self.records.find(guest.key)
+            if old is None or old.guest.ports != guest.ports:
+                self.take_claims(guest, old)
+            unchanged = old and old.state is State.PUBLISHED and old.guest == guest
+            since = old.since if old and unchanged else time.time()
+            self._write_and_commit(Record(guest, State.PUBLISHED, since), old)
+        self.delete_missing_flows(guest.ports)
+
+    def withdraw(self, key: str, *, connections_end: bool) -> Record | None:
+        """Translate no more to a guest, and keep its claims until it is forgotten.
+
+        ``connections_end``: established TCP connections are deleted as well. Returns
+        what was withdrawn.
+        """
+        with self.locked():
+            old = self.records.find(key)
+            if old is None:
+                return None
+            if old.state is not State.STOPPED:
+                self._write_and_commit(replace(old, state=State.STOPPING, since=time.time()), old)
+        self.delete_flows_of(old, connections_end=connections_end)
+        self._mark_stopped(key)
+        return old
+
+    def forget(self, key: str, *, connections_end: bool) -> Record | None:
+        """Withdraw a guest's ports and let others have them. Returns what was forgotten."""
+        old = self.withdraw(key, connections_end=connections_end)
+        if old:
+            with self.locked():
+                self.give_up(old)
+        return old
+
+    def give_up(self, record: Record) -> None:
+        """Remove a withdrawn guest's claims and record. Hold the lock."""
+        self.claims.give_up(record.guest.key, _claims(record.guest))
+        self.records.forget(record.guest.key)
+
+    def take_claims(self, guest: Guest, old: Record | None) -> None:
+        """Write the guest's claims down instead of its old ones. Hold the lock.
+
+        Raises ``PortConflict``; then nothing has changed.
+        """
+        conflict = self.conflict(guest)
+        if conflict:
+            raise PortConflict(conflict)
+        if old:
+            self.claims.give_up(guest.key, _claims(old.guest))
+        self.write_claims(guest)
+
+    def conflict(self, guest: Guest) -> str:
+        """Who has one of the guest's ports already, and the cure; empty where all are free."""
+        who = f"guest {quoted(guest.name)}"
+        held = self.claims.conflict(guest.key, _claims(guest), self.records.exists)
+        if held:
+            claim, holder = held
+            return (
+                f"{who}: port {claim} is published by guest {self._name_of(holder)}; "
+                "publish another, or stop that guest first"
+            )
+        taken = listeners.taken_by_node(_claims(guest))
+        if taken:
+            return (
+                f"{who}: port {taken} is in use by a process of this node; publish another, "
+                f"or stop that process first (see: ss -lnp sport = :{taken.port})"
+            )
+        return ""
+
+    def write_claims(self, guest: Guest) -> None:
+        """Write down what a guest's record says, whoever else wanted it. Hold the lock."""
+        self.claims.take(guest.key, _claims(guest))
+
+    def note_problem(self, key: str, name: str, problem: str) -> None:
+        """Keep for ``cgw status`` why a guest's ports are not published."""
+        driver, _, uuid = key.partition("-")
+        with self.locked():
+            unknown = Record(Guest(driver, uuid, name), State.CLAIMED, time.time())
+            self.records.write(replace(self.records.find(key) or unknown, problem=problem))
+
+    def restore(self) -> list[CgwError]:
+        """Make the ruleset hold exactly what the records say. Hold the lock.
+
+        Returns what is wrong with records that cannot be read.
+        """
+        records, errors = self.records.all()
+        ports = [port for record in records for port in record.translated]
+        try:
+            self.nft.apply(ruleset.restore(self.config, ports))
+        except RulesetError:
+            self.nft.apply(ruleset.replace(self.config, ports))
+        self._open_firewall(records)
+        return list(errors)
+
+    def delete_flows_of(self, record: Record, *, connections_end: bool) -> None:
+        """Delete the flows that go to a withdrawn guest.
+
+        Of UDP and SCTP always, unless done before; of TCP where its connections ended.
+        """
+        if record.state is not State.STOPPED:
+            self._delete_flows(record.guest.ports, DATAGRAM_PROTOCOLS, flow.goes_to)
+        if connections_end:
+            self._delete_flows(record.guest.ports, ("tcp",), flow.goes_to)
+
+    def delete_missing_flows(self, ports: Iterable[PublishedPort]) -> None:
+        """Delete the flows of clients that were sending before the ports were published."""
+
+        def misses(found: Flow, port: PublishedPort) -> bool:
+            return flow.misses(found, port, listeners.is_local)
+
+        known = [port for port in ports if port.target_address]
+        self._delete_flows(known, DATAGRAM_PROTOCOLS, misses)
+
+    def _mark_stopped(self, key: str) -> None:
+        with self.locked():
+            record = self.records.find(key)
+            if record and record.state is State.STOPPING:
+                self.records.write(replace(record, state=State.STOPPED))
+
+    def _write_and_commit(self, record: Record, old: Record | None) -> None:
+        """Record first, commit second; what fails is kept in the record, then raised."""
+        self.records.write(replace(record, problem=""))
+        try:
+            self._commit(record, old)
+        except CgwError as error:
+            self.records.write(replace(record, problem=str(error)))
+            raise
+
+    def _commit(self, record: Record, old: Record | None) -> None:
+        before = old.translated if old else ()
+        if old and old.state is State.STOPPING:  # a crash left it: its elements may be there
+            before = replace(old, state=State.PUBLISHED).translated
+        after = record.translated
+        gone = [port for port in before if port not in after]
+        if not gone and not after:
+            return
+        try:
+            self.nft.apply(ruleset.change(self.config, add=after, delete=gone))
+        except RulesetError:
+            self.restore()
+        if record.state is State.PUBLISHED:
+            self._open_firewall([record])
+        else:
+            self._close_firewall(record)
+
+    def _open_firewall(self, records: Iterable[Record]) -> None:
+        needed = set()
+        for record in records:
+            for bridge in record.guest.network_bridges if record.translated else ():
+                self.bridge_users.add(bridge, record.guest.key)
+                needed.add(bridge)
+        for bridge in sorted(needed):
+            self.firewall.admit(bridge)
+
+    def close_unused_firewall(self) -> None:
+        """Take away the exceptions that no guest needs. Hold the lock."""
+        for bridge, users in self.bridge_users.bridges().items():
+            for key in users:
+                record = self.records.find(key)
+                needed = record and record.translated and bridge in record.guest.network_bridges
+                if not needed and self.bridge_users.remove(bridge, key):
+                    self.firewall.dismiss(bridge)
+
+    def _close_firewall(self, record: Record) -> None:
+        for bridge in record.guest.network_bridges:
+            if self.bridge_users.remove(bridge, record.guest.key):
+                self.firewall.dismiss(bridge)
+
+    def _delete_flows(
+        self,
+        ports: Iterable[PublishedPort],
+        protocols: tuple[str, ...],
+        condition: Callable[[Flow, PublishedPort], bool],
+    ) -> None:
+        """Delete tracked flows of some ports; one question to the kernel a family and protocol."""
+        groups: dict[tuple[int, str], list[PublishedPort]] = {}
+        for port in ports:
+            if port.protocol in protocols:
+                groups.setdefault((port.family, port.protocol), []).append(port)
+        for (family, protocol), group in groups.items():
+            numbers = {number for port in group for number, _ in port.pairs()}
+
+            def matches(found: Flow, group: list[PublishedPort] = group) -> bool:
+                port = flow.port_of(found, group)
+                return port is not None and condition(found, port)
+
+            try:
+                conntrack.delete_flows(family, protocol, numbers, matches)
+            except OSError as error:
+                raise RulesetError(f"stale {protocol} flows cannot be deleted: {error}") from error
+
+    def _name_of(self, key: str) -> str:
+        with suppress(CgwError):
+            record = self.records.find(key)
+            if record:
+                return quoted(record.guest.name)
+        return quoted(key)
+
+
+def _claims(guest: Guest) -> list[Claim]:
+    return [claim for port in guest.ports for claim in port.claims()]

@@ -1,0 +1,158 @@
+"""``cgw sync``: make the node match what runs, once.
+
+Puts back what a firewall reload, lost records or a killed hook took, and takes
+away what no running guest owns. Where a hypervisor does not answer, its guests'
+ports stay as the records have them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from cgw_hooks.commands.reading import read_guest
+from cgw_hooks.core import domain_marks
+from cgw_hooks.core.operations import DRIVERS
+from cgw_hooks.core.record import Record, State
+from cgw_hooks.errors import CgwError, HypervisorError, RecordError
+from cgw_hooks.host import hypervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cgw_hooks.commands.publisher import Publisher
+    from cgw_hooks.core.guest import Guest
+
+_ATTEMPTS = 20
+_PAUSE = 0.1
+
+
+@dataclass
+class Running:
+    """What the hypervisors say: the guests that run, by key, and who did not answer."""
+
+    guests: dict[str, Guest | None] = field(default_factory=dict)
+    silent_drivers: set[str] = field(default_factory=set)
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Report:
+    """What a sync changed, and what it could not."""
+
+    published: list[Record] = field(default_factory=list)
+    withdrawn: list[Record] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def sync(publisher: Publisher) -> Report:
+    """Make records and ruleset match the running guests. Raises ``CgwError``.
+
+    libvirt is asked without the lock, since a hook that waits for the lock makes
+    libvirt wait; so hooks may run in between. Then the answer is old, and it is
+    asked again.
+    """
+    for _ in range(_ATTEMPTS):
+        version = publisher.records.version()
+        running = ask_hypervisors(publisher)
+        with publisher.locked():
+            if publisher.records.version() == version:
+                report, gone = _reconcile(publisher, running)
+                break
+        time.sleep(_PAUSE)
+    else:
+        raise RecordError("guests kept starting and stopping meanwhile; run it again: cgw sync")
+    for record in gone:  # why they stopped is not known: TCP connections may go on elsewhere
+        publisher.delete_flows_of(record, connections_end=False)
+        with publisher.locked():
+            publisher.give_up(record)
+    kept = publisher.records.all()[0]
+    publisher.delete_missing_flows([port for record in kept for port in record.translated])
+    return report
+
+
+def ask_hypervisors(publisher: Publisher) -> Running:
+    """Which guests run, and what they publish now."""
+    running = Running()
+    silent: dict[str, str] = {}
+    for driver in DRIVERS:
+        try:
+            definitions = hypervisor.running_guests(driver)
+        except HypervisorError as error:
+            silent[driver] = str(error)
+            continue
+        for definition in definitions:
+            _read(publisher, definition, running)
+    running.silent_drivers = set(silent)
+    recorded = {key.partition("-")[0] for key in publisher.records.keys()}
+    nobody_answered = len(silent) == len(DRIVERS)
+    for driver, problem in silent.items():
+        # A host has one or two of the drivers: that the others are silent is no problem.
+        if driver in recorded or (nobody_answered and driver == DRIVERS[0]):
+            running.problems.append(problem)
+    return running
+
+
+def _read(publisher: Publisher, definition: hypervisor.Definition, running: Running) -> None:
+    driver, name, xml = definition
+    key = f"{driver}-{domain_marks.uuid(xml)}"
+    if not domain_marks.is_annotated(xml):
+        return
+    try:
+        guest = read_guest(publisher.config, driver, name, xml)
+    except CgwError as error:
+        running.problems.append(str(error))
+        running.guests[key] = None  # it runs: what was published of it before stays
+    else:
+        if guest:
+            running.guests[key] = guest
+
+
+def _reconcile(publisher: Publisher, running: Running) -> tuple[Report, list[Record]]:
+    """Write the records that should be, and restore the ruleset from them. Lock held."""
+    report = Report(problems=list(running.problems))
+    records, unreadable = publisher.records.all()
+    for error in unreadable:
+        report.problems.append(str(error))
+    gone = [record for record in records if not _still_wanted(record, running)]
+    kept = {record.guest.key: record for record in records if record not in gone}
+    for record in gone:
+        publisher.records.write(replace(record, state=State.STOPPING))
+    _rebuild_claims(publisher, kept)
+    for key, guest in running.guests.items():
+        if guest:
+            report.published += _publish(publisher, guest, kept.get(key), report)
+    publisher.restore()
+    publisher.close_unused_firewall()
+    report.withdrawn = [record for record in gone if record.guest.ports]
+    return report, gone
+
+
+def _still_wanted(record: Record, running: Running) -> bool:
+    return record.guest.key in running.guests or record.guest.driver in running.silent_drivers
+
+
+def _rebuild_claims(publisher: Publisher, kept: dict[str, Record]) -> None:
+    publisher.claims.clear()
+    for record in sorted(kept.values(), key=lambda record: record.since, reverse=True):
+        publisher.write_claims(record.guest)  # the oldest last: where two claim, it has it
+
+
+def _publish(
+    publisher: Publisher, guest: Guest, old: Record | None, report: Report
+) -> Iterator[Record]:
+    unchanged = old is not None and old.state is State.PUBLISHED and old.guest == guest
+    since = old.since if old and unchanged else time.time()
+    record = Record(guest, State.PUBLISHED, since)
+    try:
+        if old is None or old.guest.ports != guest.ports:
+            publisher.take_claims(guest, old)
+    except CgwError as error:
+        report.problems.append(str(error))
+        kept = old or Record(replace(guest, ports=()), State.CLAIMED, since)
+        publisher.records.write(replace(kept, problem=str(error)))
+        return
+    publisher.records.write(record)
+    if not unchanged:
+        yield record

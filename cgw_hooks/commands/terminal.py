@@ -1,0 +1,238 @@
+"""Everything of ``cgw`` that a person types: arguments in, tables and lines out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cgw_hooks import __version__
+from cgw_hooks.commands.publisher import Publisher
+from cgw_hooks.core import ruleset
+from cgw_hooks.core.node import NodeConfig
+from cgw_hooks.errors import CgwError
+from cgw_hooks.host import paths
+from cgw_hooks.host.config_file import load_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cgw_hooks.commands.status import Row, Status
+
+_EXIT_CODES = """\
+exit codes:
+  0  done, and nothing is wrong
+  1  something is wrong; it says what (status, sync)
+  2  the command line was not understood
+  3  an annotation is invalid
+  4  a port is another guest's, or the node's own
+  5  the configuration is invalid
+  6  records, ruleset or files could not be changed
+  7  libvirt did not answer
+
+files:
+  /etc/cgw/cgw.toml   the node's configuration (CGW_CONFIG says another place)
+  /run/cgw            what is published now (CGW_RUNTIME_DIR says another place)
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; errors go to stderr, one line each."""
+    chosen = _parser().parse_args(arguments)
+    carry_out: Callable[[argparse.Namespace], int] = chosen.carry_out
+    try:
+        return carry_out(chosen)
+    except CgwError as error:
+        sys.stderr.write(f"cgw: {error}\n")
+        return error.exit_code
+    except BrokenPipeError:  # the reader of a pipe had enough
+        sys.stderr.close()
+        return 0
+    except PermissionError as error:
+        sys.stderr.write(f"cgw: {error.filename}: {error.strerror}; run it as root\n")
+        return CgwError.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cgw",
+        description="Published ports for virtual machines: docker run -p, for guests of libvirt.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"cgw {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(
+        name: str, carry_out: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text.partition(".")[0], description=text)
+        added.set_defaults(carry_out=carry_out)
+        return added
+
+    status = command("status", _status, "Show what is published, and what is wrong.")
+    status.add_argument("--json", action="store_true", help="print JSON, for programs")
+    check = command("check", _check, "Validate the config, or what a guest would publish.")
+    check.add_argument(
+        "subject",
+        nargs="?",
+        metavar="FILE|GUEST",
+        help="domain XML or annotation (- for standard input), a .toml file, or a guest's name; "
+        "left out: this node's config",
+    )
+    command("render", _render, "Print the ruleset as nft -f takes it. Applies nothing.")
+    sync = command("sync", _sync, "Make this node match the guests that run, once.")
+    sync.add_argument("--json", action="store_true", help="print JSON, for programs")
+    for name, carry_out, text in (
+        ("install", _install, "Put the hooks and the unit in place, next to what is there."),
+        ("uninstall", _uninstall, "Take our hooks, unit, rules and records away."),
+    ):
+        placed = command(name, carry_out, text)
+        placed.add_argument(
+            "--root", type=Path, default=Path("/"), metavar="DIR", help="a root other than /"
+        )
+    hook = command("hook", _hook_usage, "What the hook scripts call. Domain XML on stdin.")
+    for argument in ("DRIVER", "GUEST", "OPERATION", "SUBOPERATION", "EXTRA"):
+        hook.add_argument(argument)
+    return parser
+
+
+def _publisher() -> Publisher:
+    return Publisher(load_config(paths.config_file()), paths.runtime_directory())
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from cgw_hooks.commands.status import status
+
+    publisher = _publisher()
+    found = status(publisher)
+    if arguments.json:
+        _print_json(
+            {
+                "node": publisher.config.name or None,
+                "published": [row.as_dict() for row in found.rows],
+                "problems": found.problems,
+            }
+        )
+    else:
+        _print_status(found)
+    return 0 if found.is_well else CgwError.exit_code
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from cgw_hooks.commands import check
+
+    subject = arguments.subject
+    if subject is None:
+        load_config(paths.config_file())
+        shown = paths.config_file() if Path(paths.config_file()).exists() else "defaults (no file)"
+        sys.stdout.write(f"{shown}: ok\n")
+    elif check.is_config(subject):
+        check.check_config_file(subject)
+        sys.stdout.write(f"{subject}: ok\n")
+    else:
+        guest = check.check_guest(_publisher(), subject)
+        for port in guest.ports:
+            sys.stdout.write(f"{port}\n")
+    return 0
+
+
+def _render(_arguments: argparse.Namespace) -> int:
+    publisher = _publisher()
+    records, errors = publisher.records.all()
+    ports = [port for record in records for port in record.translated]
+    sys.stdout.write(ruleset.restore(publisher.config, ports))
+    for error in errors:
+        sys.stderr.write(f"cgw: {error}\n")
+    return CgwError.exit_code if errors else 0
+
+
+def _sync(arguments: argparse.Namespace) -> int:
+    from cgw_hooks.commands.sync import sync
+
+    report = sync(_publisher())
+    if arguments.json:
+        _print_json(
+            {
+                "published": [record.guest.name for record in report.published],
+                "withdrawn": [record.guest.name for record in report.withdrawn],
+                "problems": report.problems,
+            }
+        )
+    else:
+        for record in report.published:
+            sys.stdout.write(f"published  {record.guest.name}\n")
+        for record in report.withdrawn:
+            sys.stdout.write(f"withdrawn  {record.guest.name}\n")
+        for problem in report.problems:
+            sys.stderr.write(f"cgw: {problem}\n")
+    return CgwError.exit_code if report.problems else 0
+
+
+def _install(arguments: argparse.Namespace) -> int:
+    from cgw_hooks.commands import install
+
+    for line in install.install(arguments.root):
+        sys.stdout.write(f"{line}\n")
+    for line in install.next_steps():
+        sys.stdout.write(f"{line}\n")
+    return 0
+
+
+def _uninstall(arguments: argparse.Namespace) -> int:
+    from cgw_hooks.commands import install
+
+    for line in install.uninstall(arguments.root):
+        sys.stdout.write(f"{line}\n")
+    if arguments.root == Path("/"):
+        install.take_everything_back(Publisher(NodeConfig(), paths.runtime_directory()))
+        sys.stdout.write("removed table inet cgw and its records\n")
+    return 0
+
+
+def _hook_usage(_arguments: argparse.Namespace) -> int:
+    raise AssertionError("cgw hook is carried out before this parser is made")
+
+
+def _print_json(value: object) -> None:
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def _print_status(found: Status) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(soft_wrap=True, highlight=False)
+    if not found.rows and not found.problems:
+        console.print("Nothing is published.")
+    if found.rows:
+        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+        for heading in ("GUEST", "LISTEN", "TARGET", "FROM", "SINCE", "STATE"):
+            table.add_column(heading, no_wrap=True)
+        for row in found.rows:
+            table.add_row(*(Text(text) for text in _cells(row)))
+        console.print(table)
+    for problem in dict.fromkeys(row.problem for row in found.rows if row.problem):
+        sys.stderr.write(f"cgw: {problem}\n")
+    for problem in found.problems:
+        sys.stderr.write(f"cgw: {problem}\n")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    since = datetime.fromtimestamp(row.record.since).astimezone()
+    day = "" if since.date() == datetime.now().astimezone().date() else since.strftime("%Y-%m-%d ")
+    port = row.port
+    return (
+        row.record.guest.name,
+        port.listen if port else "-",
+        port.target if port else "-",
+        ", ".join(map(str, port.sources)) if port and port.sources else "anywhere",
+        day + since.strftime("%H:%M:%S"),
+        row.state,
+    )

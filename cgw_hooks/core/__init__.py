@@ -1,0 +1,1 @@
+"""Pure: values and decisions, without any I/O."""

@@ -1,0 +1,161 @@
+"""cgw.toml -> NodeConfig. Every key is checked; an unknown one is an error, not silence."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cgw_hooks.core import values
+from cgw_hooks.core.node import GuestNetwork, NodeConfig, Policy, Uplink
+from cgw_hooks.errors import InvalidConfig, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cgw_hooks.core.published_port import Network
+
+_T = TypeVar("_T")
+
+
+def parse_config(text: str) -> NodeConfig:
+    """Read the node's config. Raises ``InvalidConfig`` naming the key, the value and the cure."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidConfig(f"not TOML: {error}") from None
+    root = _Table("", document, {"node", "uplink", "guest-network", "policy"})
+    node = root.table("node", {"name", "return-path"})
+    node.word("return-path", "full-nat", {"full-nat"})
+    networks = tuple(_guest_network(table) for table in root.tables("guest-network", _GUEST_NETWORK_KEYS))
+    _refuse_overlapping(networks)
+    return NodeConfig(
+        name=node.text("name", "", str),
+        uplink=_uplink(root.table("uplink", {"devices", "address"})),
+        guest_networks=networks,
+        policy=_policy(root.table("policy", {"on-invalid", "listen-ports"})),
+    )
+
+
+_GUEST_NETWORK_KEYS = {"bridge", "subnet", "node-address", "gateway-address", "internode-devices"}
+
+
+class _Table:
+    """One table of the file; knows its name, to say it in every error."""
+
+    def __init__(self, name: str, content: object, keys: set[str]) -> None:
+        self.name = name
+        if not isinstance(content, dict):
+            raise InvalidConfig(f"{name}: make it a table, [{name}]")
+        self.content: dict[str, Any] = content
+        for key in content:
+            if key not in keys:
+                known = ", ".join(sorted(keys))
+                raise InvalidConfig(f"{self.path(key)}: unknown key; known here are: {known}")
+
+    def path(self, key: str) -> str:
+        return f"{self.name}.{key}" if self.name else key
+
+    def table(self, key: str, keys: set[str]) -> _Table:
+        return _Table(self.path(key), self.content.get(key, {}), keys)
+
+    def tables(self, key: str, keys: set[str]) -> list[_Table]:
+        content = self.content.get(key, [])
+        if not isinstance(content, list):
+            raise InvalidConfig(f"{key}: make it a list of tables, [[{key}]]")
+        return [
+            _Table(f"{key}[{number}]", entry, keys) for number, entry in enumerate(content, start=1)
+        ]
+
+    def text(self, key: str, default: _T | None, parse: Callable[[str], _T]) -> _T:
+        """One string; ``default`` None: it must be there."""
+        if key not in self.content:
+            if default is None:
+                raise InvalidConfig(f"{self.path(key)}: is missing; give it")
+            return default
+        return self._parsed(key, self.content[key], parse)
+
+    def texts(self, key: str, parse: Callable[[str], _T]) -> tuple[_T, ...]:
+        """A list of strings, or one string."""
+        content = self.content.get(key, [])
+        listed = content if isinstance(content, list) else [content]
+        return tuple(self._parsed(key, entry, parse) for entry in listed)
+
+    def word(self, key: str, default: str, known: set[str]) -> str:
+        word = self.text(key, default, str)
+        if word not in known:
+            raise self.error(key, word, f"give one of: {', '.join(sorted(known))}")
+        return word
+
+    def _parsed(self, key: str, value: object, parse: Callable[[str], _T]) -> _T:
+        if not isinstance(value, str):
+            raise self.error(key, value, "give a string, in quotes")
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise self.error(key, value, str(error)) from None
+
+    def error(self, key: str, value: object, cure: str) -> InvalidConfig:
+        return InvalidConfig(f"{self.path(key)}: {quoted(value)}: {cure}")
+
+
+def _uplink(table: _Table) -> Uplink:
+    addresses = table.texts("address", values.parse_guest_address)
+    if len({address.version for address in addresses}) < len(addresses):
+        raise table.error("address", ", ".join(map(str, addresses)), "give one to an IP family")
+    return Uplink(table.texts("devices", values.parse_interface_name), addresses)
+
+
+def _guest_network(table: _Table) -> GuestNetwork:
+    network = GuestNetwork(
+        bridge=table.text("bridge", None, values.parse_interface_name),
+        subnet=table.text("subnet", None, _parse_subnet),
+        node_address=table.text("node-address", None, values.parse_guest_address),
+        gateway_address=table.text("gateway-address", None, values.parse_guest_address),
+        internode_devices=table.texts("internode-devices", values.parse_interface_name),
+    )
+    for key, address in (
+        ("node-address", network.node_address),
+        ("gateway-address", network.gateway_address),
+    ):
+        if address not in network.subnet:
+            raise table.error(key, address, f"give an address in the subnet, {network.subnet}")
+    if network.node_address == network.gateway_address:
+        raise table.error(
+            "node-address",
+            network.node_address,
+            "is the gateway address, which every node has; give this node one of its own",
+        )
+    return network
+
+
+def _refuse_overlapping(networks: tuple[GuestNetwork, ...]) -> None:
+    seen: list[Network] = []
+    for number, network in enumerate(networks, start=1):
+        for earlier in seen:
+            if earlier.version == network.subnet.version and earlier.overlaps(network.subnet):  # type: ignore[arg-type]
+                raise InvalidConfig(
+                    f"guest-network[{number}].subnet: {network.subnet} overlaps {earlier}; "
+                    "give each guest network a subnet of its own"
+                )
+        seen.append(network.subnet)
+
+
+def _policy(table: _Table) -> Policy:
+    refuse = table.word("on-invalid", "refuse", {"refuse", "warn"}) == "refuse"
+    listen_ports = table.texts("listen-ports", _parse_port_range)
+    return Policy(refuse, listen_ports) if listen_ports else Policy(refuse)
+
+
+def _parse_subnet(text: str) -> Network:
+    networks = values.parse_networks(text)
+    if len(networks) != 1:
+        raise ValueError("give one network; for a second subnet, a second [[guest-network]]")
+    return networks[0]
+
+
+def _parse_port_range(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    start, end = values.parse_port(first), values.parse_port(last or first)
+    if end < start:
+        raise ValueError("give the lower port first")
+    return start, end

@@ -1,0 +1,30 @@
+"""What can be told of domain XML without parsing it.
+
+Runs for every guest of the host, most of which publish nothing: no import here.
+"""
+
+_UUID_LENGTH = 36
+_UUID_CHARACTERS = frozenset("0123456789abcdef-")
+
+
+def is_annotated(xml: bytes) -> bool:
+    """Whether the XML declares a namespace of ours, of whatever version.
+
+    libvirt writes the quotes of a text as entities, so a description that
+    mentions the namespace is not taken for its declaration.
+    """
+    return b'="urn:cgw-hooks:' in xml or b"='urn:cgw-hooks:" in xml
+
+
+def uuid(xml: bytes) -> str:
+    """The guest's uuid: the first ``<uuid>``, which libvirt writes before any free text.
+
+    Empty where there is none.
+    """
+    text = xml.partition(b"<uuid>")[2][:_UUID_LENGTH].decode("ascii", "replace").lower()
+    return text if len(text) == _UUID_LENGTH and set(text) <= _UUID_CHARACTERS else ""
+
+
+def name(xml: bytes) -> str:
+    """The guest's name, to name it in an error; empty where there is none."""
+    return xml.partition(b"<name>")[2].partition(b"</name>")[0].decode("utf-8", "replace")

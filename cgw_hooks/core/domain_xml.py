@@ -1,0 +1,203 @@
+"""libvirt domain XML -> Annotation. The only module that imports lxml.
+
+The XML comes from libvirt, but its metadata is anybody's text: the parser
+expands no entity, opens no file or URL and refuses huge trees.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+from lxml import etree
+
+from cgw_hooks.core import domain_marks, values
+from cgw_hooks.core.annotation import Annotation, PortForward
+from cgw_hooks.core.guest import Interface
+from cgw_hooks.errors import InvalidAnnotation, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cgw_hooks.core.published_port import Address
+
+NAMESPACE = "urn:cgw-hooks:1"
+_PUBLISH = f"{{{NAMESPACE}}}publish"
+#: Every version of the namespace: another than ours is an error, not silence.
+_NAMESPACE_FAMILY = "urn:cgw-hooks:"
+
+_T = TypeVar("_T")
+
+
+def parse_domain(driver: str, name: str, xml: bytes) -> Annotation | None:
+    """Read what guest ``name`` publishes; None if it publishes nothing.
+
+    Also takes the ``<publish>`` element alone, as ``virsh metadata`` prints it.
+
+    Raises ``InvalidAnnotation`` naming the guest, the element, the value and the
+    cure. Format: https://libvirt.org/formatdomain.html, for ``<portForward>`` its
+    section "Userspace connection using passt".
+    """
+    return _Reader(driver, name).annotation(xml)
+
+
+class _Reader:
+    """Reads one domain; holds what every error must name."""
+
+    def __init__(self, driver: str, name: str) -> None:
+        self.driver = driver
+        self.name = name
+
+    def annotation(self, xml: bytes) -> Annotation | None:
+        domain = self._domain(xml)
+        publish = self._publish_element(domain)
+        if publish is None:
+            return None
+        self._only(publish, attributes={"address"}, children={"portForward"})
+        interfaces = tuple(self._interfaces(domain))
+        forwards = tuple(f for child in _elements(publish) for f in self._port_forwards(child))
+        addresses = self._guest_addresses(publish)
+        if not addresses:
+            addresses = one_to_a_family(a for i in interfaces for a in i.addresses)
+        uuid = domain_marks.uuid(xml)  # as every later call finds the guest's record
+        return Annotation(self.driver, uuid, self.name, interfaces, addresses, forwards)
+
+    def _domain(self, xml: bytes) -> etree._Element:
+        parser = etree.XMLParser(
+            resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
+        )
+        try:
+            domain = etree.fromstring(xml, parser)
+        except etree.XMLSyntaxError as error:
+            raise InvalidAnnotation(
+                f"guest {quoted(self.name)}: <domain>: the XML cannot be read: {quoted(error.msg)}; "
+                "define the guest anew from whole, well-formed XML"
+            ) from None
+        if domain.getroottree().docinfo.doctype:
+            raise self._error("<!DOCTYPE>", "", "take the document type and its entities out")
+        return domain
+
+    def _publish_element(self, domain: etree._Element) -> etree._Element | None:
+        if etree.QName(domain).localname == "publish":
+            return domain
+        found = [
+            element
+            for metadata in domain.iterchildren("metadata")
+            for element in _elements(metadata)
+            if (etree.QName(element).namespace or "").startswith(_NAMESPACE_FAMILY)
+        ]
+        for element in found:
+            if element.tag != _PUBLISH:
+                raise self._error("<metadata>", element.tag, f'write <publish xmlns="{NAMESPACE}">')
+        if len(found) > 1:
+            raise self._error("<publish>", f"{len(found)} elements", "keep one of them")
+        return found[0] if found else None
+
+    def _port_forwards(self, element: etree._Element) -> Iterator[PortForward]:
+        self._only(element, attributes={"proto", "address", "source"}, children={"range"})
+        if "proto" not in element.attrib:
+            raise self._error("<portForward proto>", "", "say tcp, udp or sctp")
+        protocol = self._value(element, "proto", values.parse_protocol)
+        listen = self._optional(element, "address", values.parse_listen_address)
+        sources = self._optional(element, "source", values.parse_networks) or ()
+        if listen and any(network.version != listen.version for network in sources):
+            raise self._error(
+                "<portForward source>", element.get("source"), "give networks of the address's family"
+            )
+        ranges = list(_elements(element))
+        if not ranges:
+            raise self._error("<portForward>", "", 'say which ports: <range start="2202" to="22"/>')
+        for child in ranges:
+            start, end, to = self._range(child)
+            yield PortForward(protocol, listen, sources, start, end, to)
+
+    def _range(self, element: etree._Element) -> tuple[int, int, int]:
+        self._only(element, attributes={"start", "end", "to"}, children=set())
+        if "start" not in element.attrib:
+            raise self._error("<range start>", "", "say the listening port")
+        start = self._value(element, "start", values.parse_port)
+        end = self._optional(element, "end", values.parse_port) or start
+        to = self._optional(element, "to", values.parse_port) or start
+        if end < start:
+            raise self._error("<range end>", end, f"give an end from {start} up")
+        if to + end - start > values.MAX_PORT:
+            raise self._error(
+                "<range to>", to, f"the range is {end - start + 1} ports long: end it at guest port 65535"
+            )
+        return start, end, to
+
+    def _guest_addresses(self, publish: etree._Element) -> tuple[Address, ...]:
+        words = publish.get("address", "").replace(",", " ").split()
+        addresses = [
+            self._parsed("<publish address>", word, values.parse_guest_address) for word in words
+        ]
+        if len({address.version for address in addresses}) < len(addresses):
+            raise self._error(
+                "<publish address>", publish.get("address"), "give one address of each IP family"
+            )
+        return tuple(addresses)
+
+    def _interfaces(self, domain: etree._Element) -> Iterator[Interface]:
+        """Interfaces as libvirt gives them; what it leaves out stays unknown."""
+        for element in domain.iterfind("devices/interface"):
+            mac, source = element.find("mac"), element.find("source")
+            yield Interface(
+                mac=mac.get("address", "").lower() if mac is not None else "",
+                network=source.get("network") if source is not None else None,
+                bridge=source.get("bridge") if source is not None else None,
+                addresses=tuple(_usable_addresses(element)),
+            )
+
+    def _only(self, element: etree._Element, *, attributes: set[str], children: set[str]) -> None:
+        """Refuse what is not known: a misspelt limit must not be read as no limit."""
+        tag = etree.QName(element).localname
+        for attribute in element.attrib:
+            if attribute not in attributes:
+                known = ", ".join(sorted(attributes))
+                raise self._error(f"<{tag}>", attribute, f"unknown attribute; known are: {known}")
+        for child in _elements(element):
+            name = etree.QName(child)
+            if name.localname not in children or name.namespace not in {None, NAMESPACE}:
+                known = ", ".join(f"<{c}>" for c in sorted(children)) or "none"
+                raise self._error(f"<{tag}>", child.tag, f"unknown element; known are: {known}")
+        if any(text.strip() for text in (element.text or "", *(c.tail or "" for c in element))):
+            raise self._error(f"<{tag}>", (element.text or "").strip(), "take the text out")
+
+    def _optional(
+        self, element: etree._Element, attribute: str, parse: Callable[[str], _T]
+    ) -> _T | None:
+        return self._value(element, attribute, parse) if attribute in element.attrib else None
+
+    def _value(self, element: etree._Element, attribute: str, parse: Callable[[str], _T]) -> _T:
+        where = f"<{etree.QName(element).localname} {attribute}>"
+        return self._parsed(where, element.get(attribute, ""), parse)
+
+    def _parsed(self, where: str, text: str, parse: Callable[[str], _T]) -> _T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise self._error(where, text, str(error)) from None
+
+    def _error(self, element: str, value: object, cure: str) -> InvalidAnnotation:
+        shown = f" {quoted(value)}" if value not in {"", None} else ""
+        return InvalidAnnotation(f"guest {quoted(self.name)}: {element}{shown}: {cure}")
+
+
+def one_to_a_family(addresses: Iterator[Address]) -> tuple[Address, ...]:
+    """The first address of each IP family."""
+    first: dict[int, Address] = {}
+    for address in addresses:
+        first.setdefault(address.version, address)
+    return tuple(first.values())
+
+
+def _usable_addresses(interface: etree._Element) -> Iterator[Address]:
+    """The addresses of ``<ip>``; libvirt has checked them, some (link-local) are of no use here."""
+    for ip in interface.iterfind("ip"):
+        with suppress(ValueError):
+            yield values.parse_guest_address(ip.get("address", ""))
+
+
+def _elements(parent: etree._Element) -> Iterator[etree._Element]:
+    """Child elements, without comments, processing instructions and entity nodes."""
+    return parent.iterchildren(tag=etree.Element)

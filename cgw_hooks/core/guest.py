@@ -1,0 +1,40 @@
+"""A guest and what it publishes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cgw_hooks.core.published_port import Address, PublishedPort
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One network interface of a guest, as its definition has it.
+
+    ``network`` is the libvirt network it is on, None on a plain bridge;
+    ``bridge`` the bridge, None where the definition does not say.
+    """
+
+    mac: str
+    network: str | None = None
+    bridge: str | None = None
+    addresses: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A guest with its published ports, translated to the addresses known of it."""
+
+    driver: str
+    uuid: str
+    name: str
+    ports: tuple[PublishedPort, ...] = ()
+    #: Bridges of libvirt networks that it is on; libvirt's firewall guards those.
+    network_bridges: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """What its record and its claims are filed under."""
+        return f"{self.driver}-{self.uuid}"

@@ -1,0 +1,114 @@
+"""What is published: listening ports of the node, each translated to a guest's.
+
+On the hook's path: keep its imports few.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+#: The protocols that have ports and that nftables' dnat translates.
+PROTOCOLS = ("tcp", "udp", "sctp")
+#: Protocols whose flows conntrack keeps by traffic alone: a client that goes on
+#: sending keeps a flow with the translation it began with, so it must be deleted.
+DATAGRAM_PROTOCOLS = ("udp", "sctp")
+MIN_PORT, MAX_PORT = 1, 65535
+
+#: Listening on every local address is written as the unspecified one (RFC 4291
+#: section 2.5.2), as bind(2) has it.
+ANY_ADDRESS: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One (protocol, listening address, port) of the node, as bind(2) would take it."""
+
+    protocol: str
+    address: Address
+    port: int
+
+    def __str__(self) -> str:
+        """Spell the claim as a person reads it, for example ``*:2202/tcp``."""
+        return f"{host(self.address)}:{self.port}/{self.protocol}"
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedPort:
+    """A range of listening ports of one protocol and one IP family.
+
+    Listening port ``start + n`` is translated to guest port ``to + n``, as
+    libvirt's ``<range start end to>`` has it. ``listen_address`` is the
+    unspecified address for any local one. ``target_address`` is None while the
+    guest's address is not known. ``sources`` empty admits everybody.
+    """
+
+    protocol: str
+    listen_address: Address
+    start: int
+    end: int
+    to: int
+    target_address: Address | None
+    sources: tuple[Network, ...] = ()
+
+    @property
+    def family(self) -> int:
+        """IP version: 4 or 6."""
+        return self.listen_address.version
+
+    def pairs(self) -> Iterator[tuple[int, int]]:
+        """Each listening port with the guest port that it is translated to."""
+        return zip(range(self.start, self.end + 1), range(self.to, MAX_PORT + 1), strict=False)
+
+    def claims(self) -> Iterator[Claim]:
+        """What this takes of the node: one claim to a listening port."""
+        for port in range(self.start, self.end + 1):
+            yield Claim(self.protocol, self.listen_address, port)
+
+    def overlaps(self, other: PublishedPort) -> bool:
+        """Whether a packet could be meant for both."""
+        return (
+            self.protocol == other.protocol
+            and self.family == other.family
+            and self.start <= other.end
+            and other.start <= self.end
+            and (
+                self.listen_address == other.listen_address
+                or self.listen_address.is_unspecified
+                or other.listen_address.is_unspecified
+            )
+        )
+
+    @property
+    def listen(self) -> str:
+        """The listening side as a person reads it: ``*:8000-8009/tcp``."""
+        return f"{host(self.listen_address)}:{_span(self.start, self.end)}/{self.protocol}"
+
+    @property
+    def target(self) -> str:
+        """The guest's side as a person reads it: ``10.5.5.202:80-89``."""
+        address = host(self.target_address) if self.target_address else "?"
+        return f"{address}:{_span(self.to, self.to + self.end - self.start)}"
+
+    def __str__(self) -> str:
+        """Spell it on one line: ``*:2202/tcp -> 10.5.5.202:22``."""
+        sources = " from " + ", ".join(map(str, self.sources)) if self.sources else ""
+        return f"{self.listen} -> {self.target}{sources}"
+
+
+def host(address: Address) -> str:
+    """An address as it stands before a colon and port: ``*``, ``10.5.5.1``, ``[fd00::1]``."""
+    if address.is_unspecified:
+        return "*" if address.version == 4 else "[::]"  # noqa: PLR2004
+    return str(address) if address.version == 4 else f"[{address}]"  # noqa: PLR2004
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f"{first}-{last}"

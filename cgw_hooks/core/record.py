@@ -1,0 +1,108 @@
+"""What the node remembers of a guest, and its JSON.
+
+A guest's record holds what was done for it, so that exactly that can be undone,
+whatever its definition says by then.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import Enum
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+from cgw_hooks.core.guest import Guest
+from cgw_hooks.core.published_port import PublishedPort
+
+_VERSION = 1
+
+
+class State(Enum):
+    """How far a guest has come."""
+
+    #: Its ports are taken; it does not run yet.
+    CLAIMED = "claimed"
+    PUBLISHED = "published"
+    #: It runs no more; its elements and stale flows are being cleared away.
+    STOPPING = "stopping"
+    #: Cleared away; libvirt has yet to release it and say why it stopped.
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One guest, how far it has come, since when (seconds since 1970, UTC), and what is wrong."""
+
+    guest: Guest
+    state: State
+    since: float
+    problem: str = ""
+
+    @property
+    def translated(self) -> tuple[PublishedPort, ...]:
+        """The ports that have elements in the ruleset: none until the address is known."""
+        if self.state is not State.PUBLISHED:
+            return ()
+        return tuple(port for port in self.guest.ports if port.target_address)
+
+
+def to_json(record: Record) -> str:
+    """The record as it is kept in a file."""
+    guest = record.guest
+    return json.dumps(
+        {
+            "version": _VERSION,
+            "driver": guest.driver,
+            "uuid": guest.uuid,
+            "name": guest.name,
+            "state": record.state.value,
+            "since": record.since,
+            "problem": record.problem,
+            "network_bridges": guest.network_bridges,
+            "ports": [_port_to_dict(port) for port in guest.ports],
+        }
+    )
+
+
+def from_json(text: str) -> Record:
+    """Read what ``to_json`` wrote. Raises ``ValueError`` for anything else."""
+    try:
+        data = json.loads(text)
+        if data["version"] != _VERSION:
+            raise ValueError(f"version {data['version']}")
+        guest = Guest(
+            driver=data["driver"],
+            uuid=data["uuid"],
+            name=data["name"],
+            ports=tuple(_port_from_dict(port) for port in data["ports"]),
+            network_bridges=tuple(data["network_bridges"]),
+        )
+        return Record(guest, State(data["state"]), data["since"], data["problem"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a record: {error!r}") from error
+
+
+def _port_to_dict(port: PublishedPort) -> dict[str, Any]:
+    return {
+        "protocol": port.protocol,
+        "listen_address": str(port.listen_address),
+        "start": port.start,
+        "end": port.end,
+        "to": port.to,
+        "target_address": str(port.target_address) if port.target_address else None,
+        "sources": [str(network) for network in port.sources],
+    }
+
+
+def _port_from_dict(data: dict[str, Any]) -> PublishedPort:
+    target = data["target_address"]
+    return PublishedPort(
+        protocol=data["protocol"],
+        listen_address=ip_address(data["listen_address"]),
+        start=int(data["start"]),
+        end=int(data["end"]),
+        to=int(data["to"]),
+        target_address=ip_address(target) if target else None,
+        sources=tuple(ip_network(network) for network in data["sources"]),
+    )

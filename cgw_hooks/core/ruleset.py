@@ -1,0 +1,228 @@
+"""The node's ruleset as nft text: static rules, and one map element to a published port.
+
+Three kinds of text, each one transaction of ``nft -f``:
+
+- ``change`` adds and takes away some ports' elements, and nothing else. It
+  fails as a whole where the table is not the one that this module writes.
+- ``restore`` puts static rules and all elements in place, whatever was there
+  before. Table, chains and maps stay the objects that they are: replacing a
+  table refuses connections for an instant, replacing its contents does not.
+- ``remove`` takes the table away.
+
+A packet meets the rules in this order:
+
+- *prerouting* (from outside, and from guests) and *output* (from the node
+  itself): to a local address -> ``publish``, which looks the port up and
+  translates. That the address is local is the kernel's say at that moment: an
+  element whose listening address is on another node lies dormant.
+- *postrouting*: FULL-NAT to the node's address, so that the answer comes back
+  here; hairpin; the guests' own outbound connections.
+
+Everything here is a parsed address, a number or a fixed word: no name of a guest.
+"""
+
+from __future__ import annotations
+
+from binascii import crc32
+from typing import TYPE_CHECKING
+
+from cgw_hooks.core.published_port import ANY_ADDRESS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from cgw_hooks.core.node import GuestNetwork, NodeConfig, Uplink
+    from cgw_hooks.core.published_port import PublishedPort
+
+TABLE = "inet cgw"
+
+#: Numbers, since nft looks words up in /etc/protocols, which small hosts lack.
+_PROTOCOL_NUMBER = {"tcp": 6, "udp": 17, "sctp": 132}
+_IP = {4: "ip", 6: "ip6"}
+_ADDRESS_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
+
+# One below the standard priorities: where others translate too (Docker, libvirt),
+# who comes first must not depend on who was loaded first.
+_DSTNAT_PRIORITY = -105
+_SRCNAT_PRIORITY = 95
+
+
+def published_map(family: int) -> str:
+    """Ports on any local address: protocol . port -> guest address . port."""
+    return f"published{family}"
+
+
+def published_at_map(family: int) -> str:
+    """Ports on one listening address: address . protocol . port."""
+    return f"published{family}_at"
+
+
+def published_from_map(family: int) -> str:
+    """Ports limited to sources: source . listening address . protocol . port, as intervals."""
+    return f"published{family}_from"
+
+
+def map_names() -> list[str]:
+    """All maps that hold elements of published ports."""
+    kinds = (published_map, published_at_map, published_from_map)
+    return [kind(family) for family in _IP for kind in kinds]
+
+
+def change(
+    config: NodeConfig, add: Iterable[PublishedPort], delete: Iterable[PublishedPort]
+) -> str:
+    """Text that adds and deletes the elements of some ports, in one transaction.
+
+    To delete the revision's element before adding it again fails the whole
+    transaction where the table is missing or was made from other static rules.
+    """
+    revision = _revision(static_rules(config))
+    lines = [
+        f"delete element {TABLE} revision {{ {revision} }}",
+        f"add element {TABLE} revision {{ {revision} }}",
+        *_element_commands("delete", delete, keys_only=True),
+        *_element_commands("add", add),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def restore(config: NodeConfig, ports: Iterable[PublishedPort]) -> str:
+    """Text that makes the table hold the static rules and exactly these ports."""
+    static = static_rules(config)
+    lines = [
+        *static,
+        *(f"flush map {TABLE} {name}" for name in map_names()),
+        f"flush set {TABLE} revision",
+        f"add element {TABLE} revision {{ {_revision(static)} }}",
+        *_element_commands("add", ports),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def replace(config: NodeConfig, ports: Iterable[PublishedPort]) -> str:
+    """As ``restore``, by way of a new table: for a table whose objects are of other types."""
+    return remove() + restore(config, ports)
+
+
+def remove() -> str:
+    """Text that takes the table away, also where it is not there."""
+    return f"add table {TABLE}\ndelete table {TABLE}\n"
+
+
+def static_rules(config: NodeConfig) -> list[str]:
+    """The part that depends on the node's configuration alone."""
+    lines = [f"add table {TABLE}", *_sets_and_maps()]
+    for name, hook in _CHAINS.items():
+        lines += [f"add chain {TABLE} {name} {hook}".rstrip(), f"flush chain {TABLE} {name}"]
+    lines += [f"add rule {TABLE} {rule}" for rule in _rules(config)]
+    return lines
+
+
+_CHAINS = {
+    "publish": "",
+    "prerouting": f"{{ type nat hook prerouting priority {_DSTNAT_PRIORITY}; }}",
+    "output": f"{{ type nat hook output priority {_DSTNAT_PRIORITY}; }}",
+    "postrouting": f"{{ type nat hook postrouting priority {_SRCNAT_PRIORITY}; }}",
+}
+
+
+def _sets_and_maps() -> Iterator[str]:
+    port = "inet_proto . inet_service"
+    yield f"add set {TABLE} revision {{ type mark; }}"
+    yield f"add set {TABLE} hairpin {{ typeof iif . oif; flags dynamic; size 4096; }}"
+    for family, address in _ADDRESS_TYPE.items():
+        to = f"{address} . inet_service;"
+        yield f"add map {TABLE} {published_map(family)} {{ type {port} : {to} }}"
+        yield f"add map {TABLE} {published_at_map(family)} {{ type {address} . {port} : {to} }}"
+        yield (
+            f"add map {TABLE} {published_from_map(family)} "
+            f"{{ type {address} . {address} . {port} : {to} flags interval; }}"
+        )
+
+
+def _rules(config: NodeConfig) -> Iterator[str]:
+    yield from _publish_rules()
+    yield "prerouting fib daddr type local jump publish"
+    # From the node itself: every address of its own is routed by way of lo. Not
+    # 127.0.0.0/8 and ::1: the kernel takes no answer to those from another device.
+    yield 'output oifname "lo" ip daddr != 127.0.0.0/8 jump publish'
+    yield 'output oifname "lo" ip6 daddr != ::1 jump publish'
+    for network in config.guest_networks:
+        yield _full_nat_rule(network)
+    yield from _hairpin_rules()
+    for network in config.guest_networks:
+        yield _outbound_rule(network, config.uplink)
+
+
+def _publish_rules() -> Iterator[str]:
+    protocols = "{ " + ", ".join(map(str, _PROTOCOL_NUMBER.values())) + " }"
+    port = "meta l4proto . th dport"
+    for family, ip in _IP.items():
+        dnat = f"publish meta l4proto {protocols} dnat {ip} to"
+        yield f"{dnat} {port} map @{published_map(family)}"
+        yield f"{dnat} {ip} daddr . {port} map @{published_at_map(family)}"
+        yield f"{dnat} {ip} saddr . {ip} daddr . {port} map @{published_from_map(family)}"
+
+
+def _full_nat_rule(network: GuestNetwork) -> str:
+    # "ct status dnat": with br_netfilter on, packets that are only bridged through
+    # this node, on their way from another one, pass here as well.
+    ip = _IP[network.subnet.version]
+    return (
+        f'postrouting ct status dnat {ip} daddr {network.subnet} oifname "{network.bridge}" '
+        f"snat {ip} to {network.node_address}"
+    )
+
+
+def _hairpin_rules() -> Iterator[str]:
+    # A guest (or a LAN host) that reaches its own link by way of this node: without
+    # SNAT the answer would go to it directly, and be refused. nft cannot compare two
+    # registers, so a set of pairs {x, x} tells whether iif and oif are the same.
+    yield "postrouting ct status dnat add @hairpin { iif . iif }"
+    yield "postrouting ct status dnat iif . oif @hairpin masquerade"
+
+
+def _outbound_rule(network: GuestNetwork, uplink: Uplink) -> str:
+    ip = _IP[network.subnet.version]
+    if uplink.devices:
+        out = "oifname { " + ", ".join(f'"{device}"' for device in uplink.devices) + " }"
+    else:
+        out = f'oifname != "{network.bridge}"'
+    address = next((a for a in uplink.addresses if a.version == network.subnet.version), None)
+    translation = f"snat {ip} to {address}" if address else "masquerade"
+    return (
+        f"postrouting {ip} saddr {network.subnet} {ip} daddr != {network.subnet} "
+        f"{out} {translation}"
+    )
+
+
+def _revision(static: list[str]) -> str:
+    return f"{crc32(chr(10).join(static).encode()):#010x}"
+
+
+def _element_commands(
+    command: str, ports: Iterable[PublishedPort], *, keys_only: bool = False
+) -> Iterator[str]:
+    """One nft command to each map that the ports have elements in."""
+    elements: dict[str, list[str]] = {}
+    for port in ports:
+        name, prefixes = _place(port)
+        protocol = _PROTOCOL_NUMBER[port.protocol]
+        for listen_port, target_port in port.pairs():
+            data = "" if keys_only else f" : {port.target_address} . {target_port}"
+            elements.setdefault(name, []).extend(
+                f"{prefix}{protocol} . {listen_port}{data}" for prefix in prefixes
+            )
+    for name, texts in elements.items():
+        yield f"{command} element {TABLE} {name} {{ {', '.join(texts)} }}"
+
+
+def _place(port: PublishedPort) -> tuple[str, list[str]]:
+    """The map of a published port, and what its keys begin with: one to a source."""
+    if port.sources:
+        any_address = ANY_ADDRESS[port.family]
+        listen = f"{any_address}/0" if port.listen_address.is_unspecified else port.listen_address
+        return published_from_map(port.family), [f"{s} . {listen} . " for s in port.sources]
+    if port.listen_address.is_unspecified:
+        return published_map(port.family), [""]
+    return published_at_map(port.family), [f"{port.listen_address} . "]

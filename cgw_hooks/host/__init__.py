@@ -1,0 +1,1 @@
+"""Effects: one module to each outside thing; none imports another."""

@@ -1,0 +1,83 @@
+"""Who has which listening port: an index of the records, kept as symbolic links.
+
+``claims/tcp-2202/0.0.0.0 -> qemu-<uuid>``. To look a port up costs the same
+however many others are published. A link without a record is what a crash left,
+and is nobody's claim. Hold the node's lock for all of these.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from cgw_hooks.host.runtime_directory import make_safe_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from cgw_hooks.core.published_port import Claim
+
+
+class Claims:
+    """The claims in ``directory``."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = os.path.join(directory, "claims")
+
+    def holders(self, claim: Claim) -> Iterator[str]:
+        """The keys of the guests that hold a claim on the same packets."""
+        folder = self._folder(claim)
+        try:
+            names = os.listdir(folder)
+        except FileNotFoundError:
+            return
+        for name in names:
+            held = ip_address(name)
+            if held.version == claim.address.version and (
+                held == claim.address or held.is_unspecified or claim.address.is_unspecified
+            ):
+                yield os.readlink(os.path.join(folder, name))
+
+    def take(self, key: str, claims: Iterable[Claim]) -> None:
+        """Write claims down for a guest, over what a crash may have left there."""
+        make_safe_directory(self.directory)
+        for claim in claims:
+            folder = self._folder(claim)
+            link = os.path.join(folder, str(claim.address))
+            with suppress(FileExistsError):
+                os.mkdir(folder, 0o700)
+            with suppress(FileNotFoundError):
+                os.unlink(link)
+            os.symlink(key, link)
+
+    def give_up(self, key: str, claims: Iterable[Claim]) -> None:
+        """Remove a guest's claims; those that are another's by now stay."""
+        for claim in claims:
+            folder = self._folder(claim)
+            link = os.path.join(folder, str(claim.address))
+            with suppress(FileNotFoundError):
+                if os.readlink(link) == key:
+                    os.unlink(link)
+            with suppress(OSError):  # not empty, or not there
+                os.rmdir(folder)
+
+    def conflict(
+        self, key: str, claims: Iterable[Claim], is_recorded: Callable[[str], bool]
+    ) -> tuple[Claim, str] | None:
+        """The first claim that another, recorded guest holds, with that guest's key."""
+        for claim in claims:
+            for holder in self.holders(claim):
+                if holder != key and is_recorded(holder):
+                    return claim, holder
+        return None
+
+    def clear(self) -> None:
+        """Remove all, to be taken anew from the records."""
+        import shutil  # 8 ms, and only ``cgw sync`` comes here
+
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _folder(self, claim: Claim) -> str:
+        return os.path.join(self.directory, f"{claim.protocol}-{claim.port}")

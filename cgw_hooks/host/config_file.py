@@ -1,0 +1,34 @@
+"""The node's config file: its safe owner, its text."""
+
+from __future__ import annotations
+
+import os
+import stat
+from cgw_hooks.core.node import NodeConfig
+from cgw_hooks.errors import InvalidConfig
+
+
+def load_config(path: str) -> NodeConfig:
+    """The node's config, or the defaults where there is no file. Raises ``InvalidConfig``."""
+    try:
+        with open(path, "rb") as file:
+            _refuse_unsafe(path, os.fstat(file.fileno()))
+            text = file.read()
+    except FileNotFoundError:
+        return NodeConfig()
+    except OSError as error:
+        raise InvalidConfig(f"{path}: cannot be read: {error.strerror}") from error
+    from cgw_hooks.core.config import parse_config  # tomllib: only where there is a file
+
+    try:
+        return parse_config(text.decode("utf-8"))
+    except (InvalidConfig, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"{path}: {error}") from None
+
+
+def _refuse_unsafe(path: str, found: os.stat_result) -> None:
+    """The config becomes rules of this host: nobody but root may have written it."""
+    if found.st_uid not in {0, os.geteuid()} or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise InvalidConfig(
+            f"{path}: others than root can write to it; run: chown root {path}; chmod go-w {path}"
+        )

@@ -1,0 +1,56 @@
+"""nftables, through libnftables in this process: the one place that changes the ruleset.
+
+Text, not JSON: nft 1.0.6 makes a set of a JSON map with concatenated data, and a
+rule that uses it crashes libnftables.
+"""
+
+from __future__ import annotations
+
+from cgw_hooks.errors import RulesetError, quoted
+
+#: libnftables repeats the whole command line in its message; the first line says it all.
+_MESSAGE_LENGTH = 200
+
+
+class Nft:
+    """A handle of libnftables, made when it is first needed (the import costs 10 ms)."""
+
+    def __init__(self) -> None:
+        self._context = None
+
+    def apply(self, text: str) -> None:
+        """Carry out one transaction, whole or not at all. Raises ``RulesetError``."""
+        self._run(text)
+
+    def would_apply(self, text: str) -> bool:
+        """Ask the kernel whether it would take the transaction; change nothing."""
+        nft = self._nft()
+        nft.set_dry_run(True)
+        try:
+            return nft.cmd(text)[0] == 0
+        finally:
+            nft.set_dry_run(False)
+
+    def read(self, text: str) -> str:
+        """The output of a listing command. Raises ``RulesetError`` where nothing is there."""
+        return self._run(text)
+
+    def _run(self, text: str) -> str:
+        status, output, error = self._nft().cmd(text)
+        if status != 0:
+            first = next(iter(error.strip().splitlines()), "no reason given")
+            raise RulesetError(f"nftables refused the change: {quoted(first, _MESSAGE_LENGTH)}")
+        return str(output)
+
+    def _nft(self):  # type: ignore[no-untyped-def]  # noqa: ANN202  (the binding has no types)
+        if self._context is None:
+            try:
+                import nftables
+
+                self._context = nftables.Nftables()
+            except (ImportError, OSError) as error:
+                raise RulesetError(
+                    f"the nftables binding cannot be loaded ({error}); "
+                    "install it: apt install python3-nftables"
+                ) from error
+        return self._context
