@@ -55,11 +55,7 @@ class InstallError(CgwError):
 
 
 def quoted(value: object, limit: int = 80) -> str:
-    """Show an untrusted value on one line: control characters escaped, long ones cut.
-
-    >>> quoted("22; flush\\nruleset")
-    '"22; flush\\\\nruleset"'
-    """
+    """Show an untrusted value on one line: control characters escaped, long ones cut."""
     text = str(value)
     if len(text) > limit:
         text = text[:limit] + "..."

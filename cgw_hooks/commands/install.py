@@ -128,5 +128,3 @@ def _is_ours(path: Path) -> bool:
         return _OURS in path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
-
-

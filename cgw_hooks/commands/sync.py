@@ -85,7 +85,7 @@ def ask_hypervisors(publisher: Publisher) -> Running:
         for definition in definitions:
             _read(publisher, definition, running)
     running.silent_drivers = set(silent)
-    recorded = {key.partition("-")[0] for key in publisher.records.keys()}
+    recorded = {key.partition("-")[0] for key in publisher.records.list_keys()}
     nobody_answered = len(silent) == len(DRIVERS)
     for driver, problem in silent.items():
         # A host has one or two of the drivers: that the others are silent is no problem.

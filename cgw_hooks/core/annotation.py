@@ -44,7 +44,7 @@ class PortForward:
         return {network.version for network in self.sources}
 
     def published(self, addresses: tuple[Address, ...]) -> Iterator[PublishedPort]:
-        """This port forward as published ports, one to a family."""
+        """The same as published ports, one to a family."""
         for family, target in self.families(addresses):
             sources = tuple(network for network in self.sources if network.version == family)
             if self.sources and not sources:
@@ -77,7 +77,7 @@ class Annotation:
     forwards: tuple[PortForward, ...]
 
     def guest(self, addresses: tuple[Address, ...]) -> Guest:
-        """The guest that publishes these ports, at ``addresses`` (one to a family; none yet: empty).
+        """The guest that publishes these ports at its addresses, one to a family (none yet: empty).
 
         Raises ``InvalidAnnotation`` where a port forward has no address to go to,
         or two want the same packet.

@@ -18,7 +18,7 @@ _T = TypeVar("_T")
 
 
 def parse_config(text: str) -> NodeConfig:
-    """Read the node's config. Raises ``InvalidConfig`` naming the key, the value and the cure."""
+    """Read the node's config. Raises ``InvalidConfig``: the key, the value and the cure."""
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -26,7 +26,9 @@ def parse_config(text: str) -> NodeConfig:
     root = _Table("", document, {"node", "uplink", "guest-network", "policy"})
     node = root.table("node", {"name", "return-path"})
     node.word("return-path", "full-nat", {"full-nat"})
-    networks = tuple(_guest_network(table) for table in root.tables("guest-network", _GUEST_NETWORK_KEYS))
+    networks = tuple(
+        _guest_network(table) for table in root.tables("guest-network", _GUEST_NETWORK_KEYS)
+    )
     _refuse_overlapping(networks)
     return NodeConfig(
         name=node.text("name", "", str),
@@ -132,7 +134,7 @@ def _refuse_overlapping(networks: tuple[GuestNetwork, ...]) -> None:
     seen: list[Network] = []
     for number, network in enumerate(networks, start=1):
         for earlier in seen:
-            if earlier.version == network.subnet.version and earlier.overlaps(network.subnet):  # type: ignore[arg-type]
+            if earlier.version == network.subnet.version and earlier.overlaps(network.subnet):
                 raise InvalidConfig(
                     f"guest-network[{number}].subnet: {network.subnet} overlaps {earlier}; "
                     "give each guest network a subnet of its own"

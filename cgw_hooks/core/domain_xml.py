@@ -14,6 +14,7 @@ from lxml import etree
 from cgw_hooks.core import domain_marks, values
 from cgw_hooks.core.annotation import Annotation, PortForward
 from cgw_hooks.core.guest import Interface
+from cgw_hooks.core.published_port import MAX_PORT
 from cgw_hooks.errors import InvalidAnnotation, quoted
 
 if TYPE_CHECKING:
@@ -70,10 +71,10 @@ class _Reader:
             domain = etree.fromstring(xml, parser)
         except etree.XMLSyntaxError as error:
             raise InvalidAnnotation(
-                f"guest {quoted(self.name)}: <domain>: the XML cannot be read: {quoted(error.msg)}; "
-                "define the guest anew from whole, well-formed XML"
+                f"guest {quoted(self.name)}: <domain>: the XML cannot be read: "
+                f"{quoted(error.msg)}; define the guest anew from whole, well-formed XML"
             ) from None
-        if domain.getroottree().docinfo.doctype:
+        if domain.getroottree().docinfo.internalDTD is not None:
             raise self._error("<!DOCTYPE>", "", "take the document type and its entities out")
         return domain
 
@@ -102,7 +103,9 @@ class _Reader:
         sources = self._optional(element, "source", values.parse_networks) or ()
         if listen and any(network.version != listen.version for network in sources):
             raise self._error(
-                "<portForward source>", element.get("source"), "give networks of the address's family"
+                "<portForward source>",
+                element.get("source"),
+                "give networks of the address's family",
             )
         ranges = list(_elements(element))
         if not ranges:
@@ -120,9 +123,11 @@ class _Reader:
         to = self._optional(element, "to", values.parse_port) or start
         if end < start:
             raise self._error("<range end>", end, f"give an end from {start} up")
-        if to + end - start > values.MAX_PORT:
+        if to + end - start > MAX_PORT:
             raise self._error(
-                "<range to>", to, f"the range is {end - start + 1} ports long: end it at guest port 65535"
+                "<range to>",
+                to,
+                f"the range is {end - start + 1} ports long: end it at guest port 65535",
             )
         return start, end, to
 

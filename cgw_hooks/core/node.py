@@ -28,7 +28,7 @@ class GuestNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Uplink:
-    """Where guests go out. No ``addresses``: masquerade. No ``devices``: any but the guest bridge."""
+    """Where guests go out: by ``devices`` (none: any), with ``addresses`` (none: masquerade)."""
 
     devices: tuple[str, ...] = ()
     addresses: tuple[Address, ...] = ()

@@ -98,7 +98,7 @@ def parse_interface_name(text: str) -> str:
         and all((c.isascii() and c.isalnum()) or c in _INTERFACE_NAME_PUNCTUATION for c in text)
     ):
         return text
-    raise ValueError(f"give the name of a network device, {_INTERFACE_NAME_LENGTH} characters at most")
+    raise ValueError(f"give a network device's name, {_INTERFACE_NAME_LENGTH} characters at most")
 
 
 def _is_link_local6(address: Address) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+
 from cgw_hooks.core.node import NodeConfig
 from cgw_hooks.errors import InvalidConfig
 

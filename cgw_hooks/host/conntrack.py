@@ -74,9 +74,7 @@ def delete_flows(
     return deleted
 
 
-def _dump(
-    netlink: socket.socket, family: int, protocol: str, port: int | None
-) -> Iterator[_Entry]:
+def _dump(netlink: socket.socket, family: int, protocol: str, port: int | None) -> Iterator[_Entry]:
     wanted = _attribute(_PROTO_NUMBER, bytes([_PROTOCOL_NUMBER[protocol]]))
     flags = _FILTER_PROTO_NUMBER
     if port is not None:

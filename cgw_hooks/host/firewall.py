@@ -53,7 +53,7 @@ class Firewall:
                 self._apply_nft(f"delete rule {ip} libvirt_network guest_input handle {handle}")
 
     def _handle(self, ip: str, bridge: str) -> str | None:
-        """The exception's handle; empty where it is missing, None where libvirt has no such chain."""
+        """The exception's handle; empty where it is missing, None where there is no such chain."""
         try:
             listing = self._read_nft(f"list chain {ip} libvirt_network guest_input")
         except RulesetError:

@@ -7,7 +7,7 @@ And never with the node's lock held, for which such a hook may be waiting.
 from __future__ import annotations
 
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgw_hooks.errors import HypervisorError, quoted
 
@@ -47,7 +47,7 @@ def find_guest(name: str) -> Definition:
     for driver, connection in _connections():
         with closing(connection), suppress(libvirt.libvirtError):
             return Definition(driver, name, connection.lookupByName(name).XMLDesc(0).encode())
-    raise HypervisorError(f"guest {quoted(name)}: libvirt knows no such guest; see: virsh list --all")
+    raise HypervisorError(f"guest {quoted(name)}: not known to libvirt; see: virsh list --all")
 
 
 def _connections() -> Iterator[tuple[str, libvirt.virConnect]]:
@@ -76,12 +76,13 @@ def _connect(driver: str) -> libvirt.virConnect:
         ) from error
 
 
-def _libvirt():  # type: ignore[no-untyped-def]  # noqa: ANN202  (the binding has no types)
+def _libvirt() -> Any:
     try:
         import libvirt
     except ImportError as error:
         raise HypervisorError(
-            f"the libvirt binding cannot be loaded ({error}); install it: apt install python3-libvirt"
+            f"the libvirt binding cannot be loaded ({error}); "
+            "install it: apt install python3-libvirt"
         ) from error
     # Without a handler the binding prints every error on stderr, beside raising it.
     libvirt.registerErrorHandler(lambda _context, _error: None, None)

@@ -6,6 +6,8 @@ rule that uses it crashes libnftables.
 
 from __future__ import annotations
 
+from typing import Any
+
 from cgw_hooks.errors import RulesetError, quoted
 
 #: libnftables repeats the whole command line in its message; the first line says it all.
@@ -16,7 +18,7 @@ class Nft:
     """A handle of libnftables, made when it is first needed (the import costs 10 ms)."""
 
     def __init__(self) -> None:
-        self._context = None
+        self._context: Any = None
 
     def apply(self, text: str) -> None:
         """Carry out one transaction, whole or not at all. Raises ``RulesetError``."""
@@ -27,7 +29,7 @@ class Nft:
         nft = self._nft()
         nft.set_dry_run(True)
         try:
-            return nft.cmd(text)[0] == 0
+            return bool(nft.cmd(text)[0] == 0)
         finally:
             nft.set_dry_run(False)
 
@@ -42,7 +44,7 @@ class Nft:
             raise RulesetError(f"nftables refused the change: {quoted(first, _MESSAGE_LENGTH)}")
         return str(output)
 
-    def _nft(self):  # type: ignore[no-untyped-def]  # noqa: ANN202  (the binding has no types)
+    def _nft(self) -> Any:
         if self._context is None:
             try:
                 import nftables

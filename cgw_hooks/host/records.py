@@ -58,7 +58,7 @@ class Records:
         with suppress(FileNotFoundError):
             os.unlink(self._file(key))
 
-    def keys(self) -> list[str]:
+    def list_keys(self) -> list[str]:
         """Whose records there are, in order of name."""
         try:
             names = os.listdir(self.directory)
@@ -72,7 +72,7 @@ class Records:
         Scales with the number of guests: not for the hook's usual path.
         """
         records, errors = [], []
-        for key in self.keys():
+        for key in self.list_keys():
             try:
                 record = self.find(key)
             except RecordError as error:
