@@ -14,7 +14,7 @@ OS_RELEASE = Path("/etc/os-release")
 
 
 class AptSourcesError(Exception):
-    """This machine has no apt source that a Debian root could be made from."""
+    """The machine has no apt source that a Debian root could be made from."""
 
 
 @dataclass(frozen=True)

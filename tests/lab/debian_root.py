@@ -38,7 +38,9 @@ PACKAGES = (
 )
 
 ADD_USERS = """\
-for group in kvm libvirt libvirt-qemu libvirt-dnsmasq; do getent group $group >/dev/null || groupadd --system $group; done
+for group in kvm libvirt libvirt-qemu libvirt-dnsmasq; do
+    getent group $group >/dev/null || groupadd --system $group
+done
 for user in libvirt-qemu libvirt-dnsmasq; do
     getent passwd $user >/dev/null || useradd --system --no-create-home --gid kvm $user
 done
@@ -53,7 +55,7 @@ class DebianRootError(Exception):
 
 
 def debian_root(suite: str) -> Path:
-    """A Debian root of `suite` ("bookworm", "trixie"); built at first use (about 40 s), then cached.
+    """A Debian root of `suite` ("bookworm", "trixie"), built at first use (30 s), then cached.
 
     Raises DebianRootError when mmdebstrap is missing or fails.
     """
@@ -72,8 +74,9 @@ def _mmdebstrap(suite: str, folder: Path) -> None:
         raise DebianRootError("mmdebstrap is not installed (see tests/lab/APT_PACKAGES)")
     temporary = folder / "tmp"
     temporary.mkdir()
-    add_users = f"--customize-hook=chroot \"$1\" sh -ec {shlex.quote(ADD_USERS)}"
-    isolated = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    add_users = f'--customize-hook=chroot "$1" sh -ec {shlex.quote(ADD_USERS)}'
+    isolated = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--mount-proc"]
+    isolated += ["--fork", "--kill-child"]
     options = [f"--dpkgopt=path-exclude={pattern}" for pattern in UNWANTED]
     result = subprocess.run(
         [*isolated, "mmdebstrap", "--mode=root", "--variant=apt", "--quiet",

@@ -14,7 +14,7 @@ GUEST_FOLDER = "/usr/lib/cgw-lab"
 PUBLISH_NAMESPACE = "urn:cgw-hooks:1"
 BRIDGE = "bridge"
 _KERNEL_OPTIONS = (
-    "quiet loglevel=0 tsc=reliable mitigations=off nokaslr no_timer_check "
+    "quiet loglevel=0 noreplace-smp tsc=reliable mitigations=off nokaslr no_timer_check "
     "cryptomgr.notests apparmor=0 panic=0"
 )
 
@@ -37,7 +37,7 @@ def publish_element(inner: str, address: str | None = None) -> str:
     return f'<cgw:publish xmlns:cgw="{PUBLISH_NAMESPACE}"{attribute}>{inner}</cgw:publish>'
 
 
-def domain_xml(
+def domain_xml(  # noqa: PLR0913 - each is what some test varies
     name: str,
     *,
     octet: int,
@@ -70,7 +70,9 @@ def domain_xml(
     if publish is not None:
         metadata += publish_element(publish, publish_address)
     devices = "".join(
-        _interface_xml(source, guest_mac(octet, index), driver, interface_ip if index == 0 else None)
+        _interface_xml(
+            source, guest_mac(octet, index), driver, interface_ip if index == 0 else None
+        )
         for index, source in enumerate(interfaces)
     )
     body = _qemu_xml(settings, devices) if driver == "qemu" else _lxc_xml(settings, devices)
@@ -145,12 +147,14 @@ def nat_network_xml(
         f"<host mac='{guest_mac(guest)}' ip='{prefix}.{address}'/>" for guest, address in hosts
     )
     return (
-        f"<network>\n"
+        f"<network xmlns:dnsmasq='http://libvirt.org/schemas/network/dnsmasq/1.0'>\n"
         f"  <name>{escape(name)}</name>\n"
         f"  <forward mode='nat'/>\n"
         f"  <bridge name='{bridge}' stp='off' delay='0'/>\n"
         f"  <ip address='{prefix}.1' netmask='255.255.255.0'>\n"
         f"    <dhcp><range start='{prefix}.2' end='{prefix}.254'/>{reservations}</dhcp>\n"
         f"  </ip>\n"
+        # By default dnsmasq pings an address for 3 s before it offers it.
+        f"  <dnsmasq:options><dnsmasq:option value='no-ping'/></dnsmasq:options>\n"
         f"</network>\n"
     )

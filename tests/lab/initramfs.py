@@ -20,9 +20,7 @@ def initramfs(files: Mapping[str, bytes]) -> bytes:
     return b"".join(entries) + _entry("TRAILER!!!", 0)
 
 
-def _entry(
-    path: str, mode: int, content: bytes = b"", device: tuple[int, int] = (0, 0)
-) -> bytes:
+def _entry(path: str, mode: int, content: bytes = b"", device: tuple[int, int] = (0, 0)) -> bytes:
     name = path.encode() + b"\0"
     inode = owner = group = modified = check = 0
     links = 1

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from tests.lab import network
+from tests.lab.cgroup import cgroups, sweep_cgroups
 from tests.lab.debian_root import debian_root
 from tests.lab.guest_image import guest_image
 from tests.lab.namespace import Namespace, namespace, sweep_namespaces
@@ -36,27 +37,32 @@ def chosen_suite() -> str:
 def open_lab(
     suite: str | None = None, *, node_count: int = 1, firewall_backend: str | None = None
 ) -> Iterator[Lab]:
-    """A lab of this suite (left out: that of $SUITE), taken down again however the block ends."""
+    """A lab of this suite (left out: that of $SUITE), taken down again however the block ends.
+
+    `firewall_backend` is libvirt's, "iptables" or "nftables", where it has the choice.
+    """
     root = debian_root(suite or chosen_suite())
-    image = guest_image()
+    guest_folder = guest_image().folder
     sweep()
     with ExitStack() as stack:
         client = stack.enter_context(namespace("client"))
         network.wire_client(client)
-        switch = stack.enter_context(namespace("switch")) if node_count > 1 else None
-        if switch:
-            network.wire_switch(switch)
         nodes = []
         for index in range(1, node_count + 1):
             node_network = stack.enter_context(namespace(f"node{index}"))
             network.wire_node(node_network, client, network.NodeAddresses(index))
-            if switch:
-                network.wire_internode(node_network, switch, index)
             node = Node(
-                index, network=node_network, root=root, guest_folder=image.folder,
+                index,
+                network=node_network,
+                root=root,
+                guest_folder=guest_folder,
+                cgroup=stack.enter_context(cgroups(f"node{index}")),
                 firewall_backend=firewall_backend,
-            )  # fmt: skip
+            )
             nodes.append(stack.enter_context(node))
+        switch = stack.enter_context(namespace("switch"))
+        network.wire_internode(switch, [node.network for node in nodes])
+        for node in nodes:
             node.start_libvirtd()
         yield Lab(client, tuple(nodes))
 
@@ -64,3 +70,4 @@ def open_lab(
 def sweep() -> None:
     """Remove what runs that were killed (SIGKILL) left behind; living runs are left alone."""
     sweep_namespaces()
+    sweep_cgroups()

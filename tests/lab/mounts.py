@@ -9,6 +9,7 @@ NOSUID_NODEV_NOEXEC = 2 | 4 | 8
 REMOUNT = 32
 BIND = 4096
 _DETACH = 2
+_CLONE_NEWCGROUP = 0x02000000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -36,6 +37,11 @@ def change_root(new_root: Path) -> None:
     os.chdir("/")
     _check(_libc.umount2(b"/old-root", _DETACH), "/old-root")
     Path("/old-root").rmdir()
+
+
+def new_cgroup_namespace() -> None:
+    """From here on, the groups this process is in are the roots of what it sees."""
+    _check(_libc.unshare(_CLONE_NEWCGROUP), "cgroup namespace")
 
 
 def _check(result: int, where: str) -> None:

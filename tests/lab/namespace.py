@@ -1,6 +1,7 @@
 """Network namespaces of the lab, and work done inside them from this process."""
 
 import ctypes
+import itertools
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ Result = TypeVar("Result")
 PREFIX = "cgw"
 NAMESPACES_FOLDER = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000
+_veth_indexes = itertools.count(1000)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -31,7 +33,7 @@ class Namespace:
         return NAMESPACES_FOLDER / self.name
 
     def ip(self, commands: str) -> None:
-        """Run lines of `ip` commands (without the word ip) inside it, all or a CalledProcessError."""
+        """Run lines of `ip` commands (without the word ip). Raises CalledProcessError."""
         subprocess.run(
             ["ip", "-n", self.name, "-batch", "-"],
             input=commands, text=True, check=True, capture_output=True,
@@ -98,6 +100,19 @@ def namespace(label: str) -> Iterator[Namespace]:
         yield made
     finally:
         subprocess.run(["ip", "netns", "delete", made.name], check=False, capture_output=True)
+
+
+def veth(left: Namespace, left_device: str, right: Namespace, right_device: str) -> None:
+    """Join two namespaces by a pair of devices, both up."""
+    # Two ends with the same index, each in its namespace, would look like one device that is its
+    # own peer: the kernel then takes up to a second to see the link (net/core/link_watch.c).
+    index = next(_veth_indexes)
+    left.ip(
+        f"link add {left_device} index {index} type veth"
+        f" peer name {right_device} netns {right.name}\n"
+        f"link set {left_device} up\n"
+    )
+    right.ip(f"link set {right_device} up\n")
 
 
 def owner_is_gone(name: str) -> bool:

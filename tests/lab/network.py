@@ -7,9 +7,10 @@ With several nodes, their guest bridges are joined through devices named eth1.10
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.lab.namespace import Namespace
+from tests.lab.namespace import Namespace, veth
 
 CLIENT_ADDRESS = "192.168.122.100"
 CLIENT_ADDRESS6 = "fd00:122::100"
@@ -88,38 +89,33 @@ def wire_node(node: Namespace, client: Namespace, addresses: NodeAddresses) -> N
     """Give a node its uplink to the client and its guest bridge, and make it a router."""
     node.sysctl(_QUICK_IPV6)
     port = f"node{addresses.index}"
+    veth(node, "eth0", client, port)
+    # Fixed MACs: a bridge that takes its MAC from its ports forgets all neighbours, permanent ones
+    # too, whenever a guest's device comes or goes.
     node.ip(
-        f"link add {UPLINK_BRIDGE} type bridge\n"
+        f"link add {UPLINK_BRIDGE} address 02:00:00:00:7a:{addresses.index:02x} type bridge\n"
         f"link set {UPLINK_BRIDGE} up\n"
-        f"link add eth0 master {UPLINK_BRIDGE} type veth peer name {port} netns {client.name}\n"
-        f"link set eth0 up\n"
+        f"link set eth0 master {UPLINK_BRIDGE}\n"
         f"address add {addresses.uplink}/24 dev {UPLINK_BRIDGE}\n"
         f"address add {addresses.uplink6}/64 dev {UPLINK_BRIDGE} nodad\n"
-        f"link add {GUEST_BRIDGE} type bridge\n"
+        f"link add {GUEST_BRIDGE} address 02:00:00:00:05:{addresses.index:02x} type bridge\n"
         f"link set {GUEST_BRIDGE} up\n"
         f"address add {addresses.guest_network}/24 dev {GUEST_BRIDGE}\n"
         f"address add {GATEWAY_ADDRESS}/24 dev {GUEST_BRIDGE}\n"
         f"address add {addresses.guest_network6}/64 dev {GUEST_BRIDGE} nodad\n"
         f"address add {GATEWAY_ADDRESS6}/64 dev {GUEST_BRIDGE} nodad\n"
     )
-    client.ip(f"link set {port} master uplink0 up")
+    client.ip(f"link set {port} master uplink0")
     node.sysctl(_ROUTER_SYSCTLS)
 
 
-def wire_internode(node: Namespace, switch: Namespace, index: int) -> None:
-    """Join a node's guest bridge with the other nodes' through the namespace `switch`."""
-    node.ip(
-        f"link add {INTERNODE_DEVICE} master {GUEST_BRIDGE} type veth"
-        f" peer name node{index} netns {switch.name}\n"
-        f"link set {INTERNODE_DEVICE} up\n"
-    )
-    switch.ip(f"link set node{index} master switch0 up")
-
-
-def wire_switch(switch: Namespace) -> None:
-    """Make the namespace that joins the nodes' guest bridges a plain switch."""
-    switch.sysctl(_QUICK_IPV6)
+def wire_internode(switch: Namespace, nodes: Sequence[Namespace]) -> None:
+    """Join the nodes' guest bridges through a plain switch, which `switch` becomes."""
     switch.ip("link add switch0 type bridge\nlink set switch0 up\n")
+    for index, node in enumerate(nodes, start=1):
+        veth(node, INTERNODE_DEVICE, switch, f"node{index}")
+        node.ip(f"link set {INTERNODE_DEVICE} master {GUEST_BRIDGE}")
+        switch.ip(f"link set node{index} master switch0")
 
 
 def remember_guests(node: Namespace, domain_xml: str) -> None:

@@ -1,11 +1,19 @@
 """The configuration files that a lab node differs in from a freshly installed Debian host."""
 
-from collections.abc import Mapping
 from uuid import UUID
+
+from tests.lab.network import NodeAddresses
 
 FOLDERS = ("etc/libvirt/hooks", "var/log/libvirt/qemu", "var/log/libvirt/lxc")
 """Made when missing: the smaller set of libvirt's packages does not bring all of them."""
 
+PACKAGED_NETWORKS = (
+    "etc/libvirt/qemu/networks/autostart/default.xml",
+    "etc/libvirt/qemu/networks/default.xml",
+)
+"""Removed: the packaged network has the lab's uplink subnet. Tests define what they need."""
+
+_MOST_NODES = 4
 _NODE_UUID_BASE = 0xC9000001_0000_4000_8000_000000000000
 
 _QEMU_CONF = """\
@@ -41,11 +49,11 @@ exec /usr/sbin/tc "$@"
 """
 
 
-def config_files(
-    index: int, addresses: Mapping[str, str], firewall_backend: str | None
-) -> dict[str, str]:
-    """Path in the node -> content. `addresses` (host name -> address) go into /etc/hosts."""
-    hosts = {"localhost": "127.0.0.1", **addresses}
+def config_files(index: int, firewall_backend: str | None) -> dict[str, str]:
+    """Path in the node -> content."""
+    hosts = {"localhost": "127.0.0.1"}
+    for number in range(1, _MOST_NODES + 1):
+        hosts[f"node{number}"] = NodeAddresses(number).guest_network
     files = {
         "etc/libvirt/qemu.conf": _QEMU_CONF,
         "etc/libvirt/libvirtd.conf": _LIBVIRTD_CONF.format(

@@ -1,7 +1,7 @@
-"""Process 1 of a node: makes its file systems, reaps its processes, keeps its syslog.
+"""Process 1 of a host: makes its file systems, reaps its processes, keeps its syslog.
 
 Run as a program, in new mount, UTS, IPC and process namespaces:
-`node_init.py HOSTNAME LOWER-ROOT GUEST-FOLDER MOUNT-POINT`. Prints its process id, as the machine
+`node_init HOSTNAME LOWER-ROOT GUEST-FOLDER MOUNT-POINT CGROUP`. Prints its process id, as the machine
 sees it, when the node is ready. Ends when its standard input does, that is, when the process that
 holds the node ends, however it ends; the kernel then kills whatever else runs in the node, and the
 node's file systems go with the namespace.
@@ -17,8 +17,7 @@ import stat
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
-import mounts  # noqa: E402 - found by the line above; this program runs isolated
+from tests.lab import cgroup, mounts
 
 GUEST_FOLDER = "usr/lib/cgw-lab"
 SYSLOG_FILE = Path("/var/log/syslog")
@@ -29,12 +28,13 @@ _DEVICES = {
 _LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 
 
-def main(hostname: str, lower: str, guest_folder: str, mount_point: str) -> None:
+def main(hostname: str, lower: str, guest_folder: str, mount_point: str, group: str) -> None:
     """Build the node and serve it until standard input ends."""
     outside_pid = os.readlink("/proc/self")  # /proc is still the machine's own
     root = _overlay(Path(lower), Path(mount_point))
     mounts.bind_read_only(Path(guest_folder), root / GUEST_FOLDER)
     _kernel_file_systems(root)
+    _private_cgroups(root, group)
     mounts.change_root(root)
     socket.sethostname(hostname)
     log = _log_socket()
@@ -70,6 +70,18 @@ def _kernel_file_systems(root: Path) -> None:
     mounts.mount("devpts", root / "dev/pts", options="newinstance,ptmxmode=0666,mode=0620,gid=5")
     (root / "dev/ptmx").symlink_to("pts/ptmx")
     mounts.mount("tmpfs", root / "dev/shm", options="mode=1777")
+
+
+def _private_cgroups(root: Path, group: str) -> None:
+    """Join this group of the machine's hierarchies, and show only what is in it."""
+    hierarchies = cgroup.hierarchies()
+    for hierarchy in hierarchies:
+        (hierarchy.mount_point / group / "cgroup.procs").write_text("0")
+    mounts.new_cgroup_namespace()
+    mounts.mount("tmpfs", root / "sys/fs/cgroup", options="mode=0755")
+    for hierarchy in hierarchies:
+        target = root / "sys/fs/cgroup" / hierarchy.mount_point.name
+        mounts.mount("cgroup", target, options=hierarchy.controllers)
 
 
 def _log_socket() -> socket.socket:

@@ -1,0 +1,1 @@
+"""The tests; `tests.lab` is the lab that some of them run in."""
