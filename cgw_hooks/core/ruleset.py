@@ -180,6 +180,9 @@ def _hairpin_rules() -> Iterator[str]:
     # registers, so a set of pairs {x, x} tells whether iif and oif are the same.
     yield "postrouting ct status dnat add @hairpin { iif . iif }"
     yield "postrouting ct status dnat iif . oif @hairpin masquerade"
+    # With br_netfilter the kernel bridges such a packet, and names no input device; nor
+    # does it for the node's own connections.
+    yield "postrouting ct status dnat iif 0 fib saddr type != local masquerade"
 
 
 def _outbound_rule(network: GuestNetwork, uplink: Uplink) -> str:
