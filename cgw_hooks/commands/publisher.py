@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cgw_hooks.core import flow, ruleset
+from cgw_hooks.core import ruleset
 from cgw_hooks.core.guest import Guest
 from cgw_hooks.core.published_port import DATAGRAM_PROTOCOLS
 from cgw_hooks.core.record import Record, State
 from cgw_hooks.errors import CgwError, PortConflict, RulesetError, quoted
-from cgw_hooks.host import conntrack, listeners
 from cgw_hooks.host.bridge_users import BridgeUsers
 from cgw_hooks.host.claims import Claims
 from cgw_hooks.host.firewall import Firewall
@@ -26,9 +24,8 @@ from cgw_hooks.host.records import Records
 from cgw_hooks.host.runtime_directory import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
-    from cgw_hooks.core.flow import Flow
     from cgw_hooks.core.node import NodeConfig
     from cgw_hooks.core.published_port import Claim, PublishedPort
 
@@ -78,7 +75,7 @@ class Publisher:
             if old is None:
                 return None
             if old.state is not State.STOPPED:
-                self._write_and_commit(replace(old, state=State.STOPPING, since=time.time()), old)
+                self._write_and_commit(old._replace(state=State.STOPPING, since=time.time()), old)
         self.delete_flows_of(old, connections_end=connections_end)
         self._mark_stopped(key)
         return old
@@ -118,6 +115,8 @@ class Publisher:
                 f"{who}: port {claim} is published by guest {self._name_of(holder)}; "
                 "publish another, or stop that guest first"
             )
+        from cgw_hooks.host import listeners  # sockets: at prepare only
+
         taken = listeners.taken_by_node(_claims(guest))
         if taken:
             return (
@@ -135,7 +134,7 @@ class Publisher:
         driver, _, uuid = key.partition("-")
         with self.locked():
             unknown = Record(Guest(driver, uuid, name), State.CLAIMED, time.time())
-            self.records.write(replace(self.records.find(key) or unknown, problem=problem))
+            self.records.write((self.records.find(key) or unknown)._replace(problem=problem))
 
     def restore(self) -> list[CgwError]:
         """Make the ruleset hold exactly what the records say. Hold the lock.
@@ -156,39 +155,42 @@ class Publisher:
 
         Of UDP and SCTP always, unless done before; of TCP where its connections ended.
         """
-        if record.state is not State.STOPPED:
-            self._delete_flows(record.guest.ports, DATAGRAM_PROTOCOLS, flow.goes_to)
+        over = set(DATAGRAM_PROTOCOLS) if record.state is not State.STOPPED else set()
         if connections_end:
-            self._delete_flows(record.guest.ports, ("tcp",), flow.goes_to)
+            over.add("tcp")
+        ports = [port for port in record.guest.ports if port.protocol in over]
+        if ports:
+            from cgw_hooks.commands import stale_flows
+
+            stale_flows.delete_translated(ports)
 
     def delete_missing_flows(self, ports: Iterable[PublishedPort]) -> None:
-        """Delete the flows of clients that were sending before the ports were published."""
+        """Let clients in that were sending datagrams before the ports were published."""
+        ports = [port for port in ports if port.protocol in DATAGRAM_PROTOCOLS]
+        if ports:
+            from cgw_hooks.commands import stale_flows
 
-        def misses(found: Flow, port: PublishedPort) -> bool:
-            return flow.misses(found, port, listeners.is_local)
-
-        known = [port for port in ports if port.target_address]
-        self._delete_flows(known, DATAGRAM_PROTOCOLS, misses)
+            stale_flows.delete_missing(ports)
 
     def _mark_stopped(self, key: str) -> None:
         with self.locked():
             record = self.records.find(key)
             if record and record.state is State.STOPPING:
-                self.records.write(replace(record, state=State.STOPPED))
+                self.records.write(record._replace(state=State.STOPPED))
 
     def _write_and_commit(self, record: Record, old: Record | None) -> None:
         """Record first, commit second; what fails is kept in the record, then raised."""
-        self.records.write(replace(record, problem=""))
+        self.records.write(record._replace(problem=""))
         try:
             self._commit(record, old)
         except CgwError as error:
-            self.records.write(replace(record, problem=str(error)))
+            self.records.write(record._replace(problem=str(error)))
             raise
 
     def _commit(self, record: Record, old: Record | None) -> None:
         before = old.translated if old else ()
         if old and old.state is State.STOPPING:  # a crash left it: its elements may be there
-            before = replace(old, state=State.PUBLISHED).translated
+            before = old._replace(state=State.PUBLISHED).translated
         after = record.translated
         gone = [port for port in before if port not in after]
         if not gone and not after:
@@ -224,29 +226,6 @@ class Publisher:
         for bridge in record.guest.network_bridges:
             if self.bridge_users.remove(bridge, record.guest.key):
                 self.firewall.dismiss(bridge)
-
-    def _delete_flows(
-        self,
-        ports: Iterable[PublishedPort],
-        protocols: tuple[str, ...],
-        condition: Callable[[Flow, PublishedPort], bool],
-    ) -> None:
-        """Delete tracked flows of some ports; one question to the kernel a family and protocol."""
-        groups: dict[tuple[int, str], list[PublishedPort]] = {}
-        for port in ports:
-            if port.protocol in protocols:
-                groups.setdefault((port.family, port.protocol), []).append(port)
-        for (family, protocol), group in groups.items():
-            numbers = {number for port in group for number, _ in port.pairs()}
-
-            def matches(found: Flow, group: list[PublishedPort] = group) -> bool:
-                port = flow.port_of(found, group)
-                return port is not None and condition(found, port)
-
-            try:
-                conntrack.delete_flows(family, protocol, numbers, matches)
-            except OSError as error:
-                raise RulesetError(f"stale {protocol} flows cannot be deleted: {error}") from error
 
     def _name_of(self, key: str) -> str:
         with suppress(CgwError):

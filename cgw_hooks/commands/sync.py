@@ -8,7 +8,7 @@ ports stay as the records have them.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cgw_hooks.commands.reading import read_guest
@@ -118,7 +118,7 @@ def _reconcile(publisher: Publisher, running: Running) -> tuple[Report, list[Rec
     gone = [record for record in records if not _still_wanted(record, running)]
     kept = {record.guest.key: record for record in records if record not in gone}
     for record in gone:
-        publisher.records.write(replace(record, state=State.STOPPING))
+        publisher.records.write(record._replace(state=State.STOPPING))
     _rebuild_claims(publisher, kept)
     for key, guest in running.guests.items():
         if guest:
@@ -150,8 +150,8 @@ def _publish(
             publisher.take_claims(guest, old)
     except CgwError as error:
         report.problems.append(str(error))
-        kept = old or Record(replace(guest, ports=()), State.CLAIMED, since)
-        publisher.records.write(replace(kept, problem=str(error)))
+        kept = old or Record(guest._replace(ports=()), State.CLAIMED, since)
+        publisher.records.write(kept._replace(problem=str(error)))
         return
     publisher.records.write(record)
     if not unchanged:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cgw_hooks.core.guest import Guest
 from cgw_hooks.core.published_port import ANY_ADDRESS, PublishedPort
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     from cgw_hooks.core.published_port import Address, Network
 
 
-@dataclass(frozen=True, slots=True)
-class PortForward:
+class PortForward(NamedTuple):
     """One ``<range>`` with what its ``<portForward>`` says of it.
 
     ``listen_address`` None is any local address, of every family the guest has.
@@ -64,8 +62,7 @@ class PortForward:
         return f'<portForward proto="{self.protocol}"><range start="{self.start}">'
 
 
-@dataclass(frozen=True, slots=True)
-class Annotation:
+class Annotation(NamedTuple):
     """What one guest's definition says: who it is, where it is, what it publishes."""
 
     driver: str

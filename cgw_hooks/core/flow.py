@@ -7,8 +7,7 @@ began with, until the flow is deleted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     from cgw_hooks.core.published_port import Address, PublishedPort
 
 
-@dataclass(frozen=True, slots=True)
-class Flow:
+class Flow(NamedTuple):
     """One tracked flow: where its client sends to, and who answers."""
 
     protocol: str

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from cgw_hooks.core.published_port import Address, PublishedPort
 
 
-@dataclass(frozen=True, slots=True)
-class Interface:
+class Interface(NamedTuple):
     """One network interface of a guest, as its definition has it.
 
     ``network`` is the libvirt network it is on, None on a plain bridge;
@@ -23,8 +21,7 @@ class Interface:
     addresses: tuple[Address, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Guest:
+class Guest(NamedTuple):
     """A guest with its published ports, translated to the addresses known of it."""
 
     driver: str

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cgw_hooks.core.published_port import MAX_PORT, MIN_PORT
 from cgw_hooks.errors import InvalidAnnotation, quoted
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     from cgw_hooks.core.published_port import Address, Network, PublishedPort
 
 
-@dataclass(frozen=True, slots=True)
-class GuestNetwork:
+class GuestNetwork(NamedTuple):
     """One subnet of the guests on a bridge that every node of the cluster shares."""
 
     bridge: str
@@ -26,16 +24,14 @@ class GuestNetwork:
     internode_devices: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Uplink:
+class Uplink(NamedTuple):
     """Where guests go out: by ``devices`` (none: any), with ``addresses`` (none: masquerade)."""
 
     devices: tuple[str, ...] = ()
     addresses: tuple[Address, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(NamedTuple):
     """What this node lets its guests publish."""
 
     refuse_invalid: bool = True
@@ -43,14 +39,13 @@ class Policy:
     listen_ports: tuple[tuple[int, int], ...] = ((MIN_PORT, MAX_PORT),)
 
 
-@dataclass(frozen=True, slots=True)
-class NodeConfig:
+class NodeConfig(NamedTuple):
     """Everything that cgw.toml says."""
 
     name: str = ""
-    uplink: Uplink = field(default_factory=Uplink)
+    uplink: Uplink = Uplink()
     guest_networks: tuple[GuestNetwork, ...] = ()
-    policy: Policy = field(default_factory=Policy)
+    policy: Policy = Policy()
 
 
 def refuse_unpublishable(guest: Guest, config: NodeConfig) -> None:

@@ -5,9 +5,8 @@ On the hook's path: keep its imports few.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,8 +26,7 @@ MIN_PORT, MAX_PORT = 1, 65535
 ANY_ADDRESS: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """One (protocol, listening address, port) of the node, as bind(2) would take it."""
 
     protocol: str
@@ -40,8 +38,7 @@ class Claim:
         return f"{host(self.address)}:{self.port}/{self.protocol}"
 
 
-@dataclass(frozen=True, slots=True)
-class PublishedPort:
+class PublishedPort(NamedTuple):
     """A range of listening ports of one protocol and one IP family.
 
     Listening port ``start + n`` is translated to guest port ``to + n``, as

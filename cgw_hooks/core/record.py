@@ -7,10 +7,9 @@ whatever its definition says by then.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from enum import Enum
 from ipaddress import ip_address, ip_network
-from typing import Any
+from typing import Any, NamedTuple
 
 from cgw_hooks.core.guest import Guest
 from cgw_hooks.core.published_port import PublishedPort
@@ -30,8 +29,7 @@ class State(Enum):
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One guest, how far it has come, since when (seconds since 1970, UTC), and what is wrong."""
 
     guest: Guest

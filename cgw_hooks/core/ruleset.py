@@ -73,13 +73,12 @@ def change(
 ) -> str:
     """Text that adds and deletes the elements of some ports, in one transaction.
 
-    To delete the revision's element before adding it again fails the whole
-    transaction where the table is missing or was made from other static rules.
+    To add the revision where there is another fails the whole transaction: the table
+    was made from other static rules. (To delete and add it would tell as much, but
+    the kernel keeps whoever deleted an element waiting for 10 ms and more as it exits.)
     """
-    revision = _revision(static_rules(config))
     lines = [
-        f"delete element {TABLE} revision {{ {revision} }}",
-        f"add element {TABLE} revision {{ {revision} }}",
+        _revision(static_rules(config)),
         *_element_commands("delete", delete, keys_only=True),
         *_element_commands("add", add),
     ]
@@ -92,8 +91,8 @@ def restore(config: NodeConfig, ports: Iterable[PublishedPort]) -> str:
     lines = [
         *static,
         *(f"flush map {TABLE} {name}" for name in map_names()),
-        f"flush set {TABLE} revision",
-        f"add element {TABLE} revision {{ {_revision(static)} }}",
+        f"flush map {TABLE} revision",
+        _revision(static),
         *_element_commands("add", ports),
     ]
     return "\n".join(lines) + "\n"
@@ -128,7 +127,7 @@ _CHAINS = {
 
 def _sets_and_maps() -> Iterator[str]:
     port = "inet_proto . inet_service"
-    yield f"add set {TABLE} revision {{ type mark; }}"
+    yield f"add map {TABLE} revision {{ type mark : mark; }}"
     yield f"add set {TABLE} hairpin {{ typeof iif . oif; flags dynamic; size 4096; }}"
     for family, address in _ADDRESS_TYPE.items():
         to = f"{address} . inet_service;"
@@ -200,7 +199,8 @@ def _outbound_rule(network: GuestNetwork, uplink: Uplink) -> str:
 
 
 def _revision(static: list[str]) -> str:
-    return f"{crc32(chr(10).join(static).encode()):#010x}"
+    """The command that says which static rules the table was made from."""
+    return f"add element {TABLE} revision {{ 0 : {crc32(chr(10).join(static).encode()):#010x} }}"
 
 
 def _element_commands(

@@ -1,0 +1,173 @@
+"""What one hook call costs, against a bare ``python3 -I -c pass`` in the same run.
+
+    sudo make bench
+
+Runs in a network namespace and a runtime directory of its own. The cases take
+turns in every round, so that a busy machine slows all of them alike; each figure
+is the median of its rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyroute2 import netns
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_CHECKOUT = Path(__file__).parent.parent
+_CGW = str(_CHECKOUT / ".venv/bin/cgw")
+_SCRIPT = str(_CHECKOUT / "hooks/qemu.d/50-cgw")
+_INTERPRETER = "/usr/bin/python3"
+_FEW, _MANY = 10, 10_000
+_PORTS = 5
+
+
+class Node:
+    """A network namespace with a runtime directory, where other guests publish already."""
+
+    def __init__(self, stack: ExitStack, published: int) -> None:
+        self.directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="cgw-bench-"))
+        self.namespace = f"cgw-bench-{os.getpid()}-{published}"
+        subprocess.run(["ip", "netns", "add", self.namespace], check=True)
+        stack.callback(subprocess.run, ["ip", "netns", "delete", self.namespace], check=False)
+        binaries = Path(self.directory) / "bin"
+        binaries.mkdir()
+        (binaries / "cgw").symlink_to(_CGW)
+        self.environment = {
+            "HOME": "/root",
+            "LC_ALL": "C",
+            "PATH": f"{binaries}:{os.environ['PATH']}",
+            "CGW_RUNTIME_DIR": f"{self.directory}/run",
+            "CGW_CONFIG": f"{self.directory}/cgw.toml",
+        }
+        if published:
+            self.call(
+                [_CGW, "hook", "qemu", "others", "started", "begin", "-"],
+                annotated("others", 999, published, first_port=20_000),
+            )
+
+    def call(self, argv: list[str], stdin: bytes) -> float:
+        """Run one program in the namespace; seconds from fork to exit."""
+        netns.pushns(self.namespace)
+        try:
+            started = time.perf_counter()
+            subprocess.run(argv, input=stdin, env=self.environment, check=True)
+            return time.perf_counter() - started
+        finally:
+            netns.popns()
+
+
+def annotated(name: str, number: int, ports: int, first_port: int, protocol: str = "tcp") -> bytes:
+    """Domain XML of a guest that publishes so many ports, of the size that libvirt hands over."""
+    ranges = "".join(
+        f'<cgw:range start="{port}" to="{port}"/>' for port in range(first_port, first_port + ports)
+    )
+    publish = (
+        f'<cgw:publish xmlns:cgw="urn:cgw-hooks:1" address="10.5.5.{number % 200 + 1}">'
+        f'<cgw:portForward proto="{protocol}">{ranges}</cgw:portForward></cgw:publish>'
+    )
+    return domain(name, number, publish)
+
+
+def domain(name: str, number: int, metadata: str) -> bytes:
+    """Domain XML with 8 kB of what other people keep in theirs."""
+    device = '<disk type="file" device="disk"><target dev="vda" bus="virtio"/></disk>'
+    return (
+        f'<domain type="qemu"><name>{name}</name>'
+        f"<uuid>11111111-1111-4111-8111-{number:012d}</uuid><metadata>{metadata}</metadata>"
+        f"<devices>{device * 110}</devices></domain>"
+    ).encode()
+
+
+def cases(few: Node, many: Node) -> Iterator[tuple[str, Callable[[], float]]]:
+    """Name and action of each case; an action leaves its node as it found it."""
+    plain, five = domain("plain", 1, ""), annotated("web1", 2, _PORTS, first_port=8000)
+    udp = annotated("web1", 2, _PORTS, first_port=8000, protocol="udp")
+
+    def hook(node: Node, operation: str, xml: bytes) -> float:
+        return node.call([_CGW, "hook", "qemu", "web1", operation, "begin", "-"], xml)
+
+    def started(node: Node, xml: bytes) -> float:
+        hook(node, "prepare", xml)
+        seconds = hook(node, "started", xml)
+        hook(node, "stopped", xml)
+        hook(node, "release", xml)
+        return seconds
+
+    def measured(operation: str) -> Callable[[], float]:
+        def action() -> float:
+            seconds = 0.0
+            for each in ("prepare", "started", "stopped", "release"):
+                spent = hook(few, each, five)
+                seconds = spent if each == operation else seconds
+            return seconds
+
+        return action
+
+    yield "python3 -I -c pass", lambda: few.call([_INTERPRETER, "-I", "-c", "pass"], b"")
+    yield (
+        "guest without annotation: script",
+        lambda: few.call([_SCRIPT, "plain", "started", "begin", "-"], plain),
+    )
+    yield "guest without annotation: cgw hook", lambda: hook(few, "started", plain)
+    yield f"prepare, {_PORTS} ports", measured("prepare")
+    yield f"started, {_PORTS} ports", lambda: started(few, five)
+    yield f"started, {_PORTS} UDP ports", lambda: started(few, udp)
+    yield f"stopped, {_PORTS} ports", measured("stopped")
+    yield f"release, {_PORTS} ports", measured("release")
+    yield f"started, {_PORTS} ports, {_MANY:,} others published", lambda: started(many, five)
+
+
+def main() -> int:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description="What one hook call costs.")
+    parser.add_argument("--rounds", type=int, default=40, help="measurements of each case")
+    rounds = parser.parse_args().rounds
+    with ExitStack() as stack:
+        few, many = Node(stack, _FEW), Node(stack, _MANY)
+        table = list(cases(few, many))
+        times: dict[str, list[float]] = {name: [] for name, _ in table}
+        for number in range(rounds + 2):
+            if sys.stderr.isatty():
+                sys.stderr.write(f"\rround {number} of {rounds + 2} ")
+            for name, action in table:
+                seconds = action()
+                if number > 1:  # the first two warm the caches
+                    times[name].append(seconds)
+    sys.stderr.write("\r" if sys.stderr.isatty() else "")
+    _print(times, rounds)
+    return 0
+
+
+def _print(times: dict[str, list[float]], rounds: int) -> None:
+    bare = statistics.median(next(iter(times.values())))
+    table = Table(box=None, pad_edge=False)
+    table.add_column("CASE")
+    for heading in ("MEDIAN ms", "RATIO"):
+        table.add_column(heading, justify="right")
+    for name, seconds in times.items():
+        median = statistics.median(seconds)
+        table.add_row(name, f"{median * 1000:.1f}", f"{median / bare:.2f}")
+    console = Console(width=100, highlight=False)
+    console.print(table)
+    started = statistics.median(times[f"started, {_PORTS} ports"])
+    crowded = statistics.median(times[f"started, {_PORTS} ports, {_MANY:,} others published"])
+    console.print(f"started at {_MANY:,} published ports against {_FEW}: {crowded / started:.2f}")
+    console.print(f"{rounds} rounds; ratios to a bare interpreter in the same run.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Tracked flows that must not go on: the last step of publishing and of withdrawing.
+
+Outside the node's lock, since the kernel walks its whole table. May be repeated.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cgw_hooks.core import flow
+from cgw_hooks.errors import RulesetError
+from cgw_hooks.host import conntrack, listeners
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cgw_hooks.core.flow import Flow
+    from cgw_hooks.core.published_port import PublishedPort
+
+
+def delete_missing(ports: Iterable[PublishedPort]) -> None:
+    """Delete the flows of clients that were sending before the ports were published.
+
+    Raises ``RulesetError``.
+    """
+
+    def misses(found: Flow, port: PublishedPort) -> bool:
+        return flow.misses(found, port, listeners.is_local)
+
+    _delete(ports, misses)
+
+
+def delete_translated(ports: Iterable[PublishedPort]) -> None:
+    """Delete the flows that go to the guest as these ports said. Raises ``RulesetError``."""
+    _delete(ports, flow.goes_to)
+
+
+def _delete(
+    ports: Iterable[PublishedPort], condition: Callable[[Flow, PublishedPort], bool]
+) -> None:
+    """Ask the kernel once to a family and protocol."""
+    groups: dict[tuple[int, str], list[PublishedPort]] = {}
+    for port in ports:
+        if port.target_address:
+            groups.setdefault((port.family, port.protocol), []).append(port)
+    for (family, protocol), group in groups.items():
+        numbers = {number for port in group for number, _ in port.pairs()}
+
+        def matches(found: Flow, group: list[PublishedPort] = group) -> bool:
+            port = flow.port_of(found, group)
+            return port is not None and condition(found, port)
+
+        try:
+            conntrack.delete_flows(family, protocol, numbers, matches)
+        except OSError as error:
+            raise RulesetError(f"stale {protocol} flows cannot be deleted: {error}") from error
