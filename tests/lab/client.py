@@ -43,6 +43,10 @@ class TcpSession:
             received += part
         return received.decode()
 
+    def send(self, text: str) -> None:
+        """Send, and wait for nothing."""
+        self._connection.sendall(text.encode())
+
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()

@@ -1,10 +1,10 @@
 """Process 1 of a host: makes its file systems, reaps its processes, keeps its syslog.
 
 Run as a program, in new mount, UTS, IPC and process namespaces:
-`node_init HOSTNAME LOWER-ROOT GUEST-FOLDER MOUNT-POINT CGROUP`. Prints its process id, as the machine
-sees it, when the node is ready. Ends when its standard input does, that is, when the process that
-holds the node ends, however it ends; the kernel then kills whatever else runs in the node, and the
-node's file systems go with the namespace.
+`host_init HOSTNAME LOWER-ROOT GUEST-FOLDER MOUNT-POINT CGROUP`. Prints its process id, as the
+machine sees it, when the host is ready. Ends when its standard input does, that is, when the
+process that holds the host ends, however it ends; the kernel then kills whatever else runs in the
+host, and the host's file systems go with the namespace.
 
 Reaping at once matters: libvirt waits for QEMU's process to be gone, up to 2 s.
 """

@@ -1,5 +1,6 @@
 """The whole lab, put together: `with open_lab("bookworm") as lab: ...`."""
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,9 @@ from tests.lab.namespace import Namespace, namespace, sweep_namespaces
 from tests.lab.node import Node
 
 DEFAULT_SUITE = "bookworm"
+
+_numbers = itertools.count(1)
+"""Of the labs of this process: several may be open at once."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +48,25 @@ def open_lab(
     root = debian_root(suite or chosen_suite())
     guest_folder = guest_image().folder
     sweep()
+    number = next(_numbers)
+    own = "" if number == 1 else f"{number}-"
     with ExitStack() as stack:
-        client = stack.enter_context(namespace("client"))
+        client = stack.enter_context(namespace(f"{own}client"))
         network.wire_client(client)
         nodes = []
         for index in range(1, node_count + 1):
-            node_network = stack.enter_context(namespace(f"node{index}"))
+            node_network = stack.enter_context(namespace(f"{own}node{index}"))
             network.wire_node(node_network, client, network.NodeAddresses(index))
             node = Node(
                 index,
                 network=node_network,
                 root=root,
                 guest_folder=guest_folder,
-                cgroup=stack.enter_context(cgroups(f"node{index}")),
+                cgroup=stack.enter_context(cgroups(f"{own}node{index}")),
                 firewall_backend=firewall_backend,
             )
             nodes.append(stack.enter_context(node))
-        switch = stack.enter_context(namespace("switch"))
+        switch = stack.enter_context(namespace(f"{own}switch"))
         network.wire_internode(switch, [node.network for node in nodes])
         for node in nodes:
             node.start_libvirtd()
