@@ -77,6 +77,8 @@ def parse_networks(text: str) -> tuple[Network, ...]:
     networks: list[Network] = []
     for word in text.replace(",", " ").split():
         try:
+            if "%" in word:  # ip_network() takes whatever follows it as a scope, and keeps it
+                raise ValueError(word)
             networks.append(ip_network(word))
         except ValueError:
             raise ValueError(
