@@ -75,18 +75,20 @@ class _Reader:
                 f"{quoted(error.msg)}; define the guest anew from whole, well-formed XML"
             ) from None
         if domain.getroottree().docinfo.internalDTD is not None:
-            raise self._error("<!DOCTYPE>", "", "take the document type and its entities out")
+            raise self._error("<!DOCTYPE>", None, "take the document type and its entities out")
         return domain
 
     def _publish_element(self, domain: etree._Element) -> etree._Element | None:
-        if etree.QName(domain).localname == "publish":
+        if domain.tag == "publish":
             return domain
         found = [
             element
             for metadata in domain.iterchildren("metadata")
             for element in _elements(metadata)
-            if (etree.QName(element).namespace or "").startswith(_NAMESPACE_FAMILY)
+            if _is_of_our_family(element)
         ]
+        if _is_of_our_family(domain):
+            found = [domain]
         for element in found:
             if element.tag != _PUBLISH:
                 raise self._error("<metadata>", element.tag, f'write <publish xmlns="{NAMESPACE}">')
@@ -97,7 +99,7 @@ class _Reader:
     def _port_forwards(self, element: etree._Element) -> Iterator[PortForward]:
         self._only(element, attributes={"proto", "address", "source"}, children={"range"})
         if "proto" not in element.attrib:
-            raise self._error("<portForward proto>", "", "say tcp, udp or sctp")
+            raise self._error("<portForward proto>", None, "say tcp, udp or sctp")
         protocol = self._value(element, "proto", values.parse_protocol)
         listen = self._optional(element, "address", values.parse_listen_address)
         sources = self._optional(element, "source", values.parse_networks) or ()
@@ -109,7 +111,7 @@ class _Reader:
             )
         ranges = list(_elements(element))
         if not ranges:
-            raise self._error("<portForward>", "", 'say which ports: <range start="2202" to="22"/>')
+            raise self._error("<portForward>", None, 'say which ports: <range start="2202" to="22"/>')
         for child in ranges:
             start, end, to = self._range(child)
             yield PortForward(protocol, listen, sources, start, end, to)
@@ -117,7 +119,7 @@ class _Reader:
     def _range(self, element: etree._Element) -> tuple[int, int, int]:
         self._only(element, attributes={"start", "end", "to"}, children=set())
         if "start" not in element.attrib:
-            raise self._error("<range start>", "", "say the listening port")
+            raise self._error("<range start>", None, "say the listening port")
         start = self._value(element, "start", values.parse_port)
         end = self._optional(element, "end", values.parse_port) or start
         to = self._optional(element, "to", values.parse_port) or start
@@ -165,8 +167,9 @@ class _Reader:
             if name.localname not in children or name.namespace not in {None, NAMESPACE}:
                 known = ", ".join(f"<{c}>" for c in sorted(children)) or "none"
                 raise self._error(f"<{tag}>", child.tag, f"unknown element; known are: {known}")
-        if any(text.strip() for text in (element.text or "", *(c.tail or "" for c in element))):
-            raise self._error(f"<{tag}>", (element.text or "").strip(), "take the text out")
+        for text in (element.text or "", *(child.tail or "" for child in element)):
+            if text.strip():
+                raise self._error(f"<{tag}>", text.strip(), "take the text out")
 
     def _optional(
         self, element: etree._Element, attribute: str, parse: Callable[[str], _T]
@@ -184,7 +187,7 @@ class _Reader:
             raise self._error(where, text, str(error)) from None
 
     def _error(self, element: str, value: object, cure: str) -> InvalidAnnotation:
-        shown = f" {quoted(value)}" if value not in {"", None} else ""
+        shown = "" if value is None else f" {quoted(value)}"
         return InvalidAnnotation(f"guest {quoted(self.name)}: {element}{shown}: {cure}")
 
 
@@ -201,6 +204,10 @@ def _usable_addresses(interface: etree._Element) -> Iterator[Address]:
     for ip in interface.iterfind("ip"):
         with suppress(ValueError):
             yield values.parse_guest_address(ip.get("address", ""))
+
+
+def _is_of_our_family(element: etree._Element) -> bool:
+    return (etree.QName(element).namespace or "").startswith(_NAMESPACE_FAMILY)
 
 
 def _elements(parent: etree._Element) -> Iterator[etree._Element]:
