@@ -52,7 +52,8 @@ class _Table:
         for key in content:
             if key not in keys:
                 known = ", ".join(sorted(keys))
-                raise InvalidConfig(f"{self.path(key)}: unknown key; known here are: {known}")
+                path = self.path(quoted(key))
+                raise InvalidConfig(f"{path}: unknown key; known here are: {known}")
 
     def path(self, key: str) -> str:
         return f"{self.name}.{key}" if self.name else key
@@ -144,8 +145,9 @@ def _refuse_overlapping(networks: tuple[GuestNetwork, ...]) -> None:
 
 def _policy(table: _Table) -> Policy:
     refuse = table.word("on-invalid", "refuse", {"refuse", "warn"}) == "refuse"
-    listen_ports = table.texts("listen-ports", _parse_port_range)
-    return Policy(refuse, listen_ports) if listen_ports else Policy(refuse)
+    if "listen-ports" not in table.content:
+        return Policy(refuse)
+    return Policy(refuse, table.texts("listen-ports", _parse_port_range))
 
 
 def _parse_subnet(text: str) -> Network:
@@ -156,8 +158,8 @@ def _parse_subnet(text: str) -> Network:
 
 
 def _parse_port_range(text: str) -> tuple[int, int]:
-    first, _, last = text.partition("-")
-    start, end = values.parse_port(first), values.parse_port(last or first)
+    first, dash, last = text.partition("-")
+    start, end = values.parse_port(first), values.parse_port(last if dash else first)
     if end < start:
         raise ValueError("give the lower port first")
     return start, end
