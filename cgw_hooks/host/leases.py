@@ -53,7 +53,7 @@ def _leases(interface: Interface, directory: str) -> Iterator[str]:
             for lease in reversed(leases):  # libvirt appends: the newest is the last
                 if lease.get("mac-address", "").lower() == interface.mac:
                     yield lease.get("ip-address", "")
-        except (ValueError, AttributeError):
+        except (ValueError, AttributeError, TypeError):
             return  # being written at this moment, or not libvirt's
 
 
