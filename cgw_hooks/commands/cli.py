@@ -10,7 +10,7 @@ import sys
 
 def main() -> int:
     """Run ``cgw`` with the process's arguments; return the exit code."""
-    if sys.argv[1:2] == ["hook"] and "--help" not in sys.argv and "-h" not in sys.argv[2:3]:
+    if sys.argv[1:2] == ["hook"] and sys.argv[2:3] not in (["-h"], ["--help"]):
         from cgw_hooks.commands import hook
 
         code = hook.main(sys.argv[2:])
