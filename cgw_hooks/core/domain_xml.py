@@ -111,7 +111,8 @@ class _Reader:
             )
         ranges = list(_elements(element))
         if not ranges:
-            raise self._error("<portForward>", None, 'say which ports: <range start="2202" to="22"/>')
+            cure = 'say which ports: <range start="2202" to="22"/>'
+            raise self._error("<portForward>", None, cure)
         for child in ranges:
             start, end, to = self._range(child)
             yield PortForward(protocol, listen, sources, start, end, to)

@@ -57,6 +57,7 @@ def refuse_unpublishable(guest: Guest, config: NodeConfig) -> None:
         who = f"guest {quoted(guest.name)}"
         if not _is_listen_range_allowed(port, config.policy):
             allowed = ", ".join(f"{first}-{last}" for first, last in config.policy.listen_ports)
+            allowed = allowed or "(none)"
             raise InvalidAnnotation(
                 f'{who}: <range start="{port.start}" end="{port.end}">: this node publishes '
                 f"ports {allowed} (policy.listen-ports); choose one of them"
