@@ -152,7 +152,7 @@ class _Reader:
             yield Interface(
                 mac=mac.get("address", "").lower() if mac is not None else "",
                 network=source.get("network") if source is not None else None,
-                bridge=source.get("bridge") if source is not None else None,
+                bridge=_bridge(source) if source is not None else None,
                 addresses=tuple(_usable_addresses(element)),
             )
 
@@ -198,6 +198,12 @@ def one_to_a_family(addresses: Iterator[Address]) -> tuple[Address, ...]:
     for address in addresses:
         first.setdefault(address.version, address)
     return tuple(first.values())
+
+
+def _bridge(source: etree._Element) -> str | None:
+    with suppress(ValueError):
+        return values.parse_interface_name(source.get("bridge", ""))
+    return None
 
 
 def _usable_addresses(interface: etree._Element) -> Iterator[Address]:

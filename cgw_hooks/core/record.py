@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from enum import Enum
-from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
+from cgw_hooks.core import values
 from cgw_hooks.core.guest import Guest
 from cgw_hooks.core.published_port import PublishedPort
 
@@ -76,7 +76,7 @@ def from_json(text: str) -> Record:
             ports=tuple(_port_from_dict(port) for port in data["ports"]),
             network_bridges=tuple(data["network_bridges"]),
         )
-        return Record(guest, State(data["state"]), data["since"], data["problem"])
+        return Record(guest, State(data["state"]), float(data["since"]), data["problem"])
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a record: {error!r}") from error
 
@@ -96,11 +96,11 @@ def _port_to_dict(port: PublishedPort) -> dict[str, Any]:
 def _port_from_dict(data: dict[str, Any]) -> PublishedPort:
     target = data["target_address"]
     return PublishedPort(
-        protocol=data["protocol"],
-        listen_address=ip_address(data["listen_address"]),
-        start=int(data["start"]),
-        end=int(data["end"]),
-        to=int(data["to"]),
-        target_address=ip_address(target) if target else None,
-        sources=tuple(ip_network(network) for network in data["sources"]),
+        protocol=values.parse_protocol(data["protocol"]),
+        listen_address=values.parse_address(data["listen_address"]),
+        start=values.parse_port(str(data["start"])),
+        end=values.parse_port(str(data["end"])),
+        to=values.parse_port(str(data["to"])),
+        target_address=values.parse_address(target) if target else None,
+        sources=values.parse_networks(" ".join(data["sources"])) if data["sources"] else (),
     )
