@@ -1,0 +1,1 @@
+"""Real kernel, real sockets, real nftables: the hook, called in namespaces that the tests make."""

@@ -1,0 +1,278 @@
+"""A node under test: its namespace, the hook as libvirt calls it, and what that leaves behind."""
+
+import json
+import os
+import re
+import subprocess
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tests.lab import domain, network
+from tests.lab.namespace import Namespace, namespace
+from tests.netns.asker import Asker
+from tests.netns.specs import port_forward
+
+CHECKOUT = Path(__file__).parent.parent.parent
+CGW = CHECKOUT / ".venv/bin/cgw"
+SCRIPT = CHECKOUT / "hooks/qemu.d/50-cgw"
+PYTHON = CHECKOUT / ".venv/bin/python"
+_LONGEST_HOOK = 60.0
+_PATH = f"{CGW.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LISTED_TABLE = re.compile(r"^table (?P<name>\S+ \S+) \{.*?^\}$", flags=re.DOTALL | re.MULTILINE)
+_HAIRPIN_ELEMENTS = re.compile(r"(set hairpin \{[^}]*?)\n\t\telements = \{[^}]*\}")
+OUR_TABLE = "inet cgw"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a hook call ended."""
+
+    exit_code: int
+    complaint: str
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A guest of a node: its definition; and on the wire, if it serves anything."""
+
+    node: "Node"
+    name: str
+    octet: int
+    xml: str
+    asker: Asker | None = None
+    hooked: list[str] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        """What its record is filed under."""
+        return f"qemu-{domain.guest_uuid(self.octet)}"
+
+    @property
+    def wire(self) -> Asker:
+        """The guest as a host on the network."""
+        assert self.asker, f"{self.name} serves nothing, so it is not on the wire"
+        return self.asker
+
+    def asks(self, address: str, port: int, protocol: str = "tcp") -> str:
+        """Ask from inside the guest."""
+        return self.wire.asks(address, port, protocol)
+
+    def port_reflects(self) -> None:
+        """Let the bridge send a packet back to the port that it came from."""
+        self.node.namespace.ip(f"link set guest{self.octet} type bridge_slave hairpin on")
+
+    def hook(
+        self, operation: str, reason: str = "-", *, xml: str | bytes | None = None
+    ) -> Finished:
+        """One call, with the guest's XML or another."""
+        self.hooked.append(operation)
+        return self.node.hook(self.name, operation, reason, self.xml if xml is None else xml)
+
+    def starts(self, *, xml: str | None = None) -> None:
+        """All calls of a start; none may be refused."""
+        for operation in ("prepare", "start", "started"):
+            assert self.hook(operation, xml=xml) == Finished(0, "")
+
+    def stops(self, reason: str = "-", *, xml: str | None = None) -> None:
+        """All calls of a stop."""
+        assert self.hook("stopped", xml=xml) == Finished(0, "")
+        assert self.hook("release", reason, xml=xml) == Finished(0, "")
+        self.hooked.clear()
+
+
+class Node(Asker):
+    """A node with its uplink and its guest bridge."""
+
+    def __init__(
+        self, wires: Namespace, folder: Path, until_end: ExitStack, program: Path = CGW
+    ) -> None:
+        super().__init__("node", wires, until_end)
+        self.program = program
+        self.folder = folder
+        self.runtime = folder / "run"
+        self.config_file = folder / "cgw.toml"
+        self.guests: list[Guest] = []
+        self._foreign: str | None = None
+
+    def configure(self, config: str) -> None:
+        """Write the node's config file; empty: there is none."""
+        self.config_file.unlink(missing_ok=True)
+        if config:
+            self.config_file.write_text(config)
+            self.config_file.chmod(0o600)
+
+    def has_address(self, address: str) -> None:
+        """Give the node one more address on its uplink."""
+        length = "64 nodad" if ":" in address else "24"
+        self.namespace.ip(f"address add {address}/{length} dev {network.UPLINK_BRIDGE}")
+
+    def pass_bridged_packets_to_rules(self, on: bool) -> None:
+        """Whether the kernel shows bridged packets to the rules of routed ones (br_netfilter)."""
+        setting = str(int(on))
+        names = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables")
+        self.namespace.sysctl({f"net/bridge/{name}": setting for name in names})
+
+    # -- guests ------------------------------------------------------------------------------
+
+    def guest(
+        self, name: str, *publish: str, serves: str = "", family: int = 4, octet: int = 0,
+        addresses: str | None = None, **definition: Any,
+    ) -> Guest:  # fmt: skip
+        """Define a guest that publishes these (see `port_forward`); wired if it serves anything.
+
+        Without `addresses` it publishes its address of the one IP family.
+        """
+        octet = octet or 11 + len(self.guests)
+        own = {4: network.guest_address(octet), 6: network.guest_address6(octet)}
+        xml = domain.domain_xml(
+            name,
+            octet=octet,
+            publish="".join(map(port_forward, publish)) if publish else None,
+            publish_address=own[family] if addresses is None else addresses,
+            **definition,
+        )
+        asker = self._wire(name, octet) if serves else None
+        if asker:
+            asker.serves(own[family], serves)
+        guest = Guest(self, name, octet, xml, asker)
+        self.guests.append(guest)
+        return guest
+
+    def _wire(self, name: str, octet: int) -> Asker:
+        inside = self._until_end.enter_context(namespace(f"guest{octet}"))
+        inside.sysctl({"net/ipv6/conf/default/accept_dad": "0"})
+        bridge = network.GUEST_BRIDGE
+        self.namespace.ip(
+            f"link add guest{octet} master {bridge} type veth peer name eth0 netns {inside.name}\n"
+            f"link set guest{octet} up\n"
+        )
+        inside.ip(
+            f"link set eth0 address {domain.guest_mac(octet)} up\n"
+            f"address add {network.guest_address(octet)}/24 dev eth0\n"
+            f"address add {network.guest_address6(octet)}/64 dev eth0 nodad\n"
+            f"route add default via {network.GATEWAY_ADDRESS}\n"
+            f"route add default via {network.GATEWAY_ADDRESS6}\n"
+        )
+        return Asker(name, inside, self._until_end)
+
+    # -- the hook ----------------------------------------------------------------------------
+
+    def hook(self, name: str, operation: str, reason: str, xml: str | bytes) -> Finished:
+        """Call the hook as libvirt does. Whatever happens, nothing may come on stdout."""
+        process = self.start_hook(name, operation, reason)
+        given = xml.encode() if isinstance(xml, str) else xml
+        stdout, stderr = process.communicate(given, timeout=_LONGEST_HOOK)
+        assert stdout == b"", f"{name} {operation}: libvirt would take stdout for the guest's XML"
+        return Finished(process.returncode, stderr.decode().strip())
+
+    def start_hook(
+        self, name: str, operation: str, reason: str = "-", *, program: tuple[str, ...] = ()
+    ) -> "subprocess.Popen[bytes]":
+        """Begin a call; it waits for the XML on its stdin."""
+        if self._foreign is None:
+            self._foreign = self.foreign_tables()
+        driver = () if self.program == SCRIPT else ("hook", "qemu")
+        call = [*(program or [str(self.program)]), *driver, name, operation, "begin", reason]
+        return subprocess.Popen(
+            [*self.namespace.enter_command(), *call],
+            env=self.environment(), cwd="/",
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def environment(self) -> dict[str, str]:
+        """As libvirt sets it, and where the test keeps its files."""
+        here = {"CGW_RUNTIME_DIR": str(self.runtime), "CGW_CONFIG": str(self.config_file)}
+        return {"HOME": "/", "LC_ALL": "C", "PATH": _PATH, **here}
+
+    def cgw(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
+        """Run cgw as a person does."""
+        return subprocess.run(
+            [*self.namespace.enter_command(), str(CGW), *arguments],
+            env=self.environment(), cwd="/", text=True, capture_output=True, check=check,
+            timeout=_LONGEST_HOOK,
+        )  # fmt: skip
+
+    # -- what it left behind -----------------------------------------------------------------
+
+    def status(self) -> dict[str, dict[str, Any]]:
+        """What `cgw status --json` says of each guest (of its first port)."""
+        rows = json.loads(self.cgw("status", "--json", check=False).stdout)["published"]
+        return {row["guest"]: row for row in reversed(rows)}
+
+    def states(self) -> dict[str, str]:
+        """Guest -> state, as `cgw status` has it."""
+        return {guest: row["state"] for guest, row in self.status().items()}
+
+    def nft(self, commands: str, *options: str) -> str:
+        """Run nft in the node; for a test's own tables, before the first hook call."""
+        return self.namespace.run(["nft", *options, "-f", "-"], input=commands).stdout
+
+    def ruleset(self) -> str:
+        """All of the node's tables, without what traffic alone puts there."""
+        return _HAIRPIN_ELEMENTS.sub(r"\1", self.nft("list ruleset\n", "-s"))
+
+    def our_table(self) -> str:
+        """Our own table; empty if there is none."""
+        return _tables(self.ruleset()).get(OUR_TABLE, "")
+
+    def foreign_tables(self) -> str:
+        """Everyone else's tables, with handles."""
+        listing = _tables(self.nft("list ruleset\n", "-s", "-a"))
+        return "\n".join(text for name, text in sorted(listing.items()) if name != OUR_TABLE)
+
+    def files(self) -> dict[str, str]:
+        """Every record, claim and bridge user, as path -> content."""
+        found = {}
+        for folder in ("guests", "claims", "bridges"):
+            for path in sorted((self.runtime / folder).rglob("*")):
+                if path.is_symlink():
+                    found[str(path.relative_to(self.runtime))] = os.readlink(path)
+                elif path.is_file():
+                    found[str(path.relative_to(self.runtime))] = path.read_text()
+        return found
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Guest key -> record."""
+        folder = self.runtime / "guests"
+        return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+
+    def stops_all_guests(self) -> None:
+        """Stop and release every guest that has been in a hook call."""
+        for guest in self.guests:
+            if guest.hooked:
+                guest.stops()
+
+    def assert_foreign_tables_untouched(self) -> None:
+        """Nobody else's rule, chain or set is another one than before the first hook call."""
+        if self._foreign is not None:
+            assert self._foreign == self.foreign_tables()
+
+
+def assert_clean(node: Node) -> None:
+    """No trace of a guest: neither rule nor element, record, claim or bridge user."""
+    assert node.files() == {}
+    config = node.config_file.read_text() if node.config_file.exists() else ""
+    assert node.our_table() in {"", empty_table(config)}
+    node.assert_foreign_tables_untouched()
+
+
+@cache
+def empty_table(config: str) -> str:
+    """How the kernel lists what `cgw render` makes of a config when nothing is published."""
+    with ExitStack() as until_end:
+        scratch = until_end.enter_context(namespace("scratch"))
+        folder = Path(f"/run/{scratch.name}")
+        folder.mkdir()
+        until_end.callback(folder.rmdir)
+        node = Node(scratch, folder, until_end)
+        node.configure(config)
+        until_end.callback(node.configure, "")
+        node.nft(node.cgw("render").stdout)
+        return node.our_table()
+
+
+def _tables(listing: str) -> dict[str, str]:
+    return {match["name"]: match[0] for match in _LISTED_TABLE.finditer(listing)}
