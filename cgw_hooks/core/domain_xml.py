@@ -26,6 +26,9 @@ NAMESPACE = "urn:cgw-hooks:1"
 _PUBLISH = f"{{{NAMESPACE}}}publish"
 #: Every version of the namespace: another than ours is an error, not silence.
 _NAMESPACE_FAMILY = "urn:cgw-hooks:"
+#: libvirt takes no string beyond 4 MiB from its clients (REMOTE_STRING_MAX); what it
+#: adds by itself is far less than that again.
+_MAX_BYTES = 8 << 20
 
 _T = TypeVar("_T")
 
@@ -64,6 +67,9 @@ class _Reader:
         return Annotation(self.driver, uuid, self.name, interfaces, addresses, forwards)
 
     def _domain(self, xml: bytes) -> etree._Element:
+        if len(xml) > _MAX_BYTES:
+            cure = f"define the guest anew with {_MAX_BYTES} bytes at most"
+            raise self._error("<domain>", f"{len(xml)} bytes", cure)
         parser = etree.XMLParser(
             resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
         )
