@@ -1,0 +1,122 @@
+"""Guests, annotations and published ports, each in one readable line."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+import pytest
+
+from cgw_hooks.core.config import parse_config
+from cgw_hooks.core.domain_xml import parse_domain
+from cgw_hooks.core.guest import Guest
+from cgw_hooks.core.published_port import ANY_ADDRESS, PublishedPort
+from cgw_hooks.errors import InvalidAnnotation, quoted
+
+ROOT = Path(__file__).resolve().parents[2]
+CGW = ROOT / ".venv/bin/cgw"
+PYTHON = ROOT / ".venv/bin/python"
+HOOK_SCRIPT = ROOT / "hooks/qemu.d/50-cgw"
+
+UUID = "0e1f2a3b-4c5d-4e6f-8a9b-0c1d2e3f4a5b"
+OTHER_UUID = "9e1f2a3b-4c5d-4e6f-8a9b-0c1d2e3f4a5b"
+NAMESPACE = "urn:cgw-hooks:1"
+
+#: The cluster of the issue: one guest network, this node 10.5.5.251.
+CLUSTER = parse_config("""
+[[guest-network]]
+bridge = "guestbr0"
+subnet = "10.5.5.0/24"
+node-address = "10.5.5.251"
+gateway-address = "10.5.5.254"
+""")
+
+
+def publish(inner: str, **attributes: str) -> str:
+    """Spell ``<cgw:publish>`` with its namespace, as libvirt stores it."""
+    given = "".join(f" {name}={quoteattr(value)}" for name, value in attributes.items())
+    return f'<cgw:publish xmlns:cgw="{NAMESPACE}"{given}>{inner}</cgw:publish>'
+
+
+def forward(range_attributes: str, attributes: str = 'proto="tcp"') -> str:
+    """One ``<portForward>`` with one ``<range>``."""
+    return f"<cgw:portForward {attributes}><cgw:range {range_attributes}/></cgw:portForward>"
+
+
+TCP_80 = forward('start="80"')
+
+
+def domain(metadata: str, devices: str = "", name: str = "web1", uuid: str = UUID) -> bytes:
+    """Domain XML as libvirt hands it to a hook."""
+    return (
+        f"<domain type='kvm'>\n  <name>{name}</name>\n  <uuid>{uuid}</uuid>\n"
+        f"  <metadata>{metadata}</metadata>\n  <devices>{devices}</devices>\n</domain>\n"
+    ).encode()
+
+
+def interface(*addresses: str) -> str:
+    """One interface that the definition gives these addresses."""
+    return "<interface>" + "".join(f'<ip address="{a}"/>' for a in addresses) + "</interface>"
+
+
+def annotated(name: str = "web1", uuid: str = UUID, start: int = 2202) -> bytes:
+    """Domain XML of a guest that publishes one TCP port to its port 22."""
+    inner = forward(f'start="{start}" to="22"')
+    return domain(publish(inner, address="10.5.5.202"), name=name, uuid=uuid)
+
+
+def guest_of(xml: bytes, name: str = "web1") -> Guest:
+    """The guest that the XML publishes, where the XML alone says its address."""
+    annotation = parse_domain("qemu", name, xml)
+    assert annotation is not None
+    return annotation.guest(annotation.addresses)
+
+
+def refusal(xml: bytes, name: str = "web1") -> str:
+    """The one line that refuses this definition."""
+    with pytest.raises(InvalidAnnotation) as caught:
+        guest_of(xml, name)
+    line = str(caught.value)
+    assert is_one_line(line)
+    assert line.startswith(f"guest {quoted(name)}: ")
+    return line
+
+
+def published(metadata: str, devices: str = "") -> list[str]:
+    """What a guest with this metadata publishes, as a person reads it."""
+    return [str(port) for port in guest_of(domain(metadata, devices)).ports]
+
+
+def port(  # noqa: PLR0913  (each says one thing that a test is about)
+    listen: int | tuple[int, int] = 2202,
+    to: int | None = None,
+    *,
+    protocol: str = "tcp",
+    at: str = "",
+    target: str | None = "10.5.5.202",
+    sources: tuple[str, ...] = (),
+) -> PublishedPort:
+    """One published port; without ``at``, on any local address of the target's family."""
+    start, end = (listen, listen) if isinstance(listen, int) else listen
+    target_address = ip_address(target) if target else None
+    family = target_address.version if target_address else 4
+    return PublishedPort(
+        protocol=protocol,
+        listen_address=ip_address(at) if at else ANY_ADDRESS[family],
+        start=start,
+        end=end,
+        to=start if to is None else to,
+        target_address=target_address,
+        sources=tuple(ip_network(source) for source in sources),
+    )
+
+
+def guest(*ports: PublishedPort, name: str = "web1", uuid: str = UUID) -> Guest:
+    """A guest of qemu that publishes these ports."""
+    return Guest("qemu", uuid, name, ports)
+
+
+def is_one_line(text: str) -> bool:
+    """Whether a text is one line without anything that a terminal would obey."""
+    return bool(text) and text.isprintable()
