@@ -17,7 +17,7 @@ from tests.lab.progress import progress
 
 BUILDER_VERSION = "1"
 KERNEL_METAPACKAGE = "linux-image-cloud-amd64"
-INIT_SOURCE = Path(__file__).with_name("guest_init.c")
+INIT_SOURCES = sorted(Path(__file__).with_name("guest").glob("*.[ch]"))
 MODULES = (
     "drivers/virtio/virtio",
     "drivers/virtio/virtio_ring",
@@ -68,7 +68,7 @@ def guest_image() -> GuestImage:
 
     Raises GuestImageError when the kernel cannot be had or the init does not compile.
     """
-    ingredients = [BUILDER_VERSION, INIT_SOURCE.read_text(), *MODULES]
+    ingredients = [BUILDER_VERSION, *(source.read_text() for source in INIT_SOURCES), *MODULES]
 
     def build(folder: Path) -> None:
         with progress("building the guest image"):
@@ -98,7 +98,8 @@ def _compile_init(work: Path) -> Path:
     if shutil.which("gcc") is None:
         raise GuestImageError("gcc is not installed (see tests/lab/APT_PACKAGES)")
     init = work / "init"
-    _run(["gcc", "-static", "-Os", "-s", "-Wall", "-o", str(init), str(INIT_SOURCE)], work)
+    sources = [str(source) for source in INIT_SOURCES if source.suffix == ".c"]
+    _run(["gcc", "-static", "-Os", "-s", "-Wall", "-Wextra", "-o", str(init), *sources], work)
     return init
 
 
