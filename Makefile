@@ -54,13 +54,12 @@ bench: venv apt-lab
 # (which need libvirt's headers and a compiler).
 venv: .venv/ready
 .venv/ready: pyproject.toml | apt-venv
-	@rm -rf .venv
 	@$(PYTHON) -m venv --system-site-packages .venv
-	@.venv/bin/pip install --quiet --no-input 'pytest>=8' 'mypy>=1.15' 'ruff>=0.12' 'lxml-stubs>=0.5'
+	@.venv/bin/pip install -qq --no-input 'pytest>=8' 'mypy>=1.15' 'ruff>=0.12' 'lxml-stubs>=0.5'
 	@if .venv/bin/python -c 'import lxml, nftables, libvirt, pyroute2, rich' 2>/dev/null; then \
-	    .venv/bin/pip install --quiet --no-input --no-deps --editable .; \
+	    .venv/bin/pip install -qq --no-input --no-deps --editable .; \
 	else \
-	    .venv/bin/pip install --quiet --no-input --editable .; \
+	    .venv/bin/pip install -qq --no-input --editable .; \
 	fi
 	@$(call launcher,.venv/bin/cgw,$(CURDIR)/.venv/bin/python,$(CURDIR))
 	@touch $@

@@ -1,0 +1,130 @@
+"""`make demo`: the main job, shown on a throw-away lab with a real libvirtd and a real guest."""
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from tests.lab.client import Client
+from tests.lab.domain import domain_xml
+from tests.lab.host import HostError
+from tests.lab.lab import Lab, chosen_suite, open_lab
+from tests.lab.reply import Reply
+
+GUEST = "web1"
+OCTET = 202
+LISTEN_PORT = 8080
+GUEST_PORT = 80
+PUBLISH = (
+    f'<cgw:portForward proto="tcp"><cgw:range start="{LISTEN_PORT}" to="{GUEST_PORT}"/>'
+    "</cgw:portForward>"
+)
+CONFIG = """\
+[uplink]
+devices = ["xenbr0"]
+
+[[guest-network]]
+bridge = "guestbr0"
+subnet = "10.5.5.0/24"
+node-address = "10.5.5.251"
+gateway-address = "10.5.5.254"
+"""
+_INTERRUPTED = 130
+_DETAIL = " " * 4
+
+
+class DemoError(Exception):
+    """Something that the demo shows was not so."""
+
+
+def main() -> int:
+    """Run the demo; the exit code says whether everything shown was so."""
+    signal.signal(signal.SIGTERM, _end)
+    started = time.monotonic()
+    try:
+        with open_lab() as lab:
+            _prepare(lab)
+            _show(lab)
+            say("taking the lab down")
+    except KeyboardInterrupt:
+        say("\ninterrupted; the lab is taken down")
+        return _INTERRUPTED
+    except (DemoError, HostError) as error:
+        sys.stderr.write(f"demo: {error}\n")
+        return 1
+    say(f"done in {time.monotonic() - started:.0f} s; nothing of it is left on this machine")
+    return 0
+
+
+def _prepare(lab: Lab) -> None:
+    """Everything that an admin has done once on a host."""
+    version = lab.node.run(["libvirtd", "--version"]).stdout.split()[-1]
+    lab.node.write("/etc/cgw/cgw.toml", CONFIG)
+    lab.node.install()
+    lab.node.reload_libvirtd()
+    lab.node.run(["cgw", "sync"])
+    lab.node.define(domain_xml(GUEST, octet=OCTET, publish=PUBLISH))
+    say(f"lab: Debian {chosen_suite()}, libvirtd {version}, a node, a client; cgw is installed")
+    say(f"guest {GUEST} declares in its own definition:")
+    say(f"{_DETAIL}{PUBLISH}")
+    say("")
+
+
+def _show(lab: Lab) -> None:
+    client = Client(lab.client)
+    address = lab.node.addresses.uplink
+    before = _ruleset(lab)
+
+    with step(f"client asks {address}:{LISTEN_PORT}"):
+        _expect(client.tcp(address, LISTEN_PORT), answered=False)
+    with step(f"virsh start {GUEST}"):
+        lab.node.start(GUEST)
+    with step(f"client asks {address}:{LISTEN_PORT}, until the guest is up"):
+        reply = client.until_answered("tcp", address, LISTEN_PORT, within=60)
+        _expect(reply, answered=True)
+    say("$ cgw status")
+    for line in lab.node.run(["cgw", "status"]).stdout.splitlines():
+        say(f"{_DETAIL}{line}")
+    with step(f"virsh destroy {GUEST}"):
+        lab.node.destroy(GUEST)
+    with step(f"client asks {address}:{LISTEN_PORT}"):
+        _expect(client.tcp(address, LISTEN_PORT), answered=False)
+    if _ruleset(lab) != before:
+        raise DemoError("the ruleset is not as it was before the guest started")
+    say("ruleset: as before the guest started")
+
+
+def _expect(reply: Reply, *, answered: bool) -> None:
+    if reply.answered != answered:
+        raise DemoError(f"the port is {reply.outcome.value}")
+    if answered:
+        say(f"{_DETAIL}{reply.guest} answers; it saw the client as {reply.peer}")
+    else:
+        say(f"{_DETAIL}closed ({reply.outcome.value})")
+
+
+def _ruleset(lab: Lab) -> str:
+    return lab.node.run(["nft", "--stateless", "list", "ruleset"]).stdout
+
+
+@contextmanager
+def step(what: str) -> Iterator[None]:
+    """Say what is done, before it is done."""
+    say(f"$ {what}" if what.startswith("virsh") else f"- {what}")
+    yield
+
+
+def say(line: str) -> None:
+    """Print a line at once, also into a pipe."""
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _end(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
