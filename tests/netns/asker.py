@@ -1,7 +1,7 @@
 """Whoever is on the network of a test: asks ports, serves ports, in a namespace of its own."""
 
 from contextlib import ExitStack
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 
 from tests.lab.client import Client
 from tests.lab.namespace import Namespace
@@ -47,4 +47,7 @@ def spoken(reply: Reply) -> str:
     """A reply as the tests write it."""
     if not reply.answered:
         return reply.outcome.value
-    return f"{reply.guest} saw {ip_address(reply.peer)}"
+    peer = ip_address(reply.peer)
+    # A server on :: sees IPv4 clients so.
+    mapped = peer.ipv4_mapped if isinstance(peer, IPv6Address) else None
+    return f"{reply.guest} saw {mapped or peer}"

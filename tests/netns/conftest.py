@@ -20,8 +20,9 @@ import pytest
 from tests.lab import network
 from tests.lab.namespace import namespace, sweep_namespaces
 from tests.netns.asker import Asker
+from tests.netns.clean import assert_clean
 from tests.netns.configs import NODE
-from tests.netns.node import CGW, Node, assert_clean
+from tests.netns.node import CGW, Node
 
 NodeMaker = Callable[..., Node]
 _NEEDED_PROGRAMS = ("ip", "nft", "nsenter", "iptables", "ip6tables")

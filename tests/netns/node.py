@@ -5,14 +5,13 @@ import os
 import re
 import subprocess
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tests.lab import domain, network
 from tests.lab.namespace import Namespace, namespace
 from tests.netns.asker import Asker
+from tests.netns.guest import Finished, Guest
 from tests.netns.specs import port_forward
 
 CHECKOUT = Path(__file__).parent.parent.parent
@@ -24,63 +23,6 @@ _PATH = f"{CGW.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
 _LISTED_TABLE = re.compile(r"^table (?P<name>\S+ \S+) \{.*?^\}$", flags=re.DOTALL | re.MULTILINE)
 _HAIRPIN_ELEMENTS = re.compile(r"(set hairpin \{[^}]*?)\n\t\telements = \{[^}]*\}")
 OUR_TABLE = "inet cgw"
-
-
-@dataclass(frozen=True)
-class Finished:
-    """How a hook call ended."""
-
-    exit_code: int
-    complaint: str
-
-
-@dataclass(frozen=True)
-class Guest:
-    """A guest of a node: its definition; and on the wire, if it serves anything."""
-
-    node: "Node"
-    name: str
-    octet: int
-    xml: str
-    asker: Asker | None = None
-    hooked: list[str] = field(default_factory=list)
-
-    @property
-    def key(self) -> str:
-        """What its record is filed under."""
-        return f"qemu-{domain.guest_uuid(self.octet)}"
-
-    @property
-    def wire(self) -> Asker:
-        """The guest as a host on the network."""
-        assert self.asker, f"{self.name} serves nothing, so it is not on the wire"
-        return self.asker
-
-    def asks(self, address: str, port: int, protocol: str = "tcp") -> str:
-        """Ask from inside the guest."""
-        return self.wire.asks(address, port, protocol)
-
-    def port_reflects(self) -> None:
-        """Let the bridge send a packet back to the port that it came from."""
-        self.node.namespace.ip(f"link set guest{self.octet} type bridge_slave hairpin on")
-
-    def hook(
-        self, operation: str, reason: str = "-", *, xml: str | bytes | None = None
-    ) -> Finished:
-        """One call, with the guest's XML or another."""
-        self.hooked.append(operation)
-        return self.node.hook(self.name, operation, reason, self.xml if xml is None else xml)
-
-    def starts(self, *, xml: str | None = None) -> None:
-        """All calls of a start; none may be refused."""
-        for operation in ("prepare", "start", "started"):
-            assert self.hook(operation, xml=xml) == Finished(0, "")
-
-    def stops(self, reason: str = "-", *, xml: str | None = None) -> None:
-        """All calls of a stop."""
-        assert self.hook("stopped", xml=xml) == Finished(0, "")
-        assert self.hook("release", reason, xml=xml) == Finished(0, "")
-        self.hooked.clear()
 
 
 class Node(Asker):
@@ -249,29 +191,6 @@ class Node(Asker):
         """Nobody else's rule, chain or set is another one than before the first hook call."""
         if self._foreign is not None:
             assert self._foreign == self.foreign_tables()
-
-
-def assert_clean(node: Node) -> None:
-    """No trace of a guest: neither rule nor element, record, claim or bridge user."""
-    assert node.files() == {}
-    config = node.config_file.read_text() if node.config_file.exists() else ""
-    assert node.our_table() in {"", empty_table(config)}
-    node.assert_foreign_tables_untouched()
-
-
-@cache
-def empty_table(config: str) -> str:
-    """How the kernel lists what `cgw render` makes of a config when nothing is published."""
-    with ExitStack() as until_end:
-        scratch = until_end.enter_context(namespace("scratch"))
-        folder = Path(f"/run/{scratch.name}")
-        folder.mkdir()
-        until_end.callback(folder.rmdir)
-        node = Node(scratch, folder, until_end)
-        node.configure(config)
-        until_end.callback(node.configure, "")
-        node.nft(node.cgw("render").stdout)
-        return node.our_table()
 
 
 def _tables(listing: str) -> dict[str, str]:

@@ -1,0 +1,82 @@
+"""A guest of a node under test: its definition, its hook calls, its end of the wire."""
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tests.lab import domain
+from tests.netns.asker import Asker
+from tests.netns.specs import port_forward
+
+if TYPE_CHECKING:
+    from tests.netns.node import Node
+
+_PUBLISH = re.compile(r"(<cgw:publish [^>]*>).*?</cgw:publish>", flags=re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a hook call ended."""
+
+    exit_code: int
+    complaint: str
+
+
+DONE = Finished(0, "")
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A guest of a node: its definition; and on the wire, if it serves anything."""
+
+    node: "Node"
+    name: str
+    octet: int
+    xml: str
+    asker: Asker | None = None
+    hooked: list[str] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        """What its record is filed under."""
+        return f"qemu-{domain.guest_uuid(self.octet)}"
+
+    @property
+    def wire(self) -> Asker:
+        """The guest as a host on the network."""
+        assert self.asker, f"{self.name} serves nothing, so it is not on the wire"
+        return self.asker
+
+    def asks(self, address: str, port: int, protocol: str = "tcp") -> str:
+        """Ask from inside the guest."""
+        return self.wire.asks(address, port, protocol)
+
+    def port_reflects(self) -> None:
+        """Let the bridge send a packet back to the port that it came from."""
+        self.node.namespace.ip(f"link set guest{self.octet} type bridge_slave hairpin on")
+
+    def hook(
+        self, operation: str, reason: str = "-", *, xml: str | bytes | None = None
+    ) -> Finished:
+        """One call, with the guest's XML or another."""
+        self.hooked.append(operation)
+        return self.node.hook(self.name, operation, reason, self.xml if xml is None else xml)
+
+    def starts(self, *, xml: str | None = None) -> None:
+        """All calls of a start; none may be refused."""
+        for operation in ("prepare", "start", "started"):
+            assert self.hook(operation, xml=xml) == DONE
+
+    def stops(self, reason: str = "-", *, xml: str | None = None) -> None:
+        """All calls of a stop."""
+        assert self.hook("stopped", xml=xml) == DONE
+        assert self.hook("release", reason, xml=xml) == DONE
+        self.hooked.clear()
+
+
+def annotated(guest: Guest, *publish: str) -> str:
+    """The guest's definition with another annotation; with none of these, without any."""
+    opening = _PUBLISH.search(guest.xml)
+    assert opening
+    inner = "".join(map(port_forward, publish))
+    return guest.xml.replace(opening[0], f"{opening[1]}{inner}</cgw:publish>" if inner else "")

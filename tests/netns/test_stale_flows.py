@@ -1,0 +1,201 @@
+"""Clients that go on sending: their flows neither outlive what is published nor hinder it."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.lab.client import UdpSender
+from tests.netns.asker import REFUSED, Asker, spoken
+from tests.netns.configs import CLIENT, FULL_NAT, NODE, NODE_AMONG_GUESTS, THIRD
+from tests.netns.conftest import NodeMaker
+from tests.netns.guest import DONE, Guest
+from tests.netns.node import Node
+from tests.netns.parameters import configs, families
+
+pytestmark = pytest.mark.netns
+
+_INTERVAL = 0.02
+_SOURCE_PORT = 40000
+
+
+@contextmanager
+def sending(sender: UdpSender) -> Iterator[None]:
+    """Send every 20 ms from the same port, whatever comes back."""
+    over = threading.Event()
+
+    def send() -> None:
+        while not over.wait(_INTERVAL):
+            sender.send("tick")
+
+    thread = threading.Thread(target=send)
+    sender.send("tick")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def is_unanswered(sender: UdpSender) -> bool:
+    """Whether nobody answers: the node refuses, but not more often than once a second."""
+    return not sender.exchange(timeout=0.3).answered
+
+
+class Watch:
+    """Counts packets that come in to a guest's port."""
+
+    def __init__(self, guest: Guest, protocol: str, port: int) -> None:
+        self._namespace = guest.wire.namespace
+        self._nft(
+            "table inet watch {\n"
+            "  counter seen { }\n"
+            "  chain incoming {\n"
+            "    type filter hook input priority 0\n"
+            f"    meta l4proto {protocol} th dport {port} counter name seen\n"
+            "  }\n"
+            "}\n"
+        )
+
+    def seen(self) -> int:
+        """How many packets came since the last time this was asked."""
+        words = self._nft("reset counter inet watch seen\n").split()
+        return int(words[words.index("packets") + 1])
+
+    def _nft(self, commands: str) -> str:
+        return self._namespace.run(["nft", "-f", "-"], input=commands).stdout
+
+
+@families
+@configs
+def test_a_udp_client_is_served_from_the_next_packet_on_and_then_no_more(
+    client: Asker, make_node: NodeMaker, config: str, family: int
+) -> None:
+    node = make_node(config)
+    web1 = node.guest("web1", "2202:22/udp", serves="22/udp", family=family)
+    watch = Watch(web1, "udp", 22)
+    seen = NODE_AMONG_GUESTS[family] if config else CLIENT[family]
+    with client.udp_sender(NODE[family], 2202) as sender:
+        with sending(sender):
+            assert web1.hook("prepare") == DONE
+            assert is_unanswered(sender)
+            assert watch.seen() == 0
+            assert web1.hook("started") == DONE
+        sender.send()  # takes the refusal of an earlier packet off the socket
+        assert spoken(sender.exchange("from now on")) == f"web1 saw {seen}"
+        with sending(sender):
+            assert web1.hook("stopped") == DONE
+            watch.seen()
+        assert is_unanswered(sender)
+        assert watch.seen() == 0
+
+
+@families
+def test_an_sctp_client_likewise(client: Asker, node: Node, family: int) -> None:
+    web1 = node.guest("web1", "2202:22/sctp", serves="22/sctp", family=family)
+    watch = Watch(web1, "sctp", 22)
+
+    def asks() -> str:
+        reply = client.sctp(NODE[family], 2202, source_port=_SOURCE_PORT, timeout=2)
+        return spoken(reply)
+
+    assert asks() == REFUSED
+    web1.starts()
+    assert asks() == f"web1 saw {CLIENT[family]}"
+    assert watch.seen() > 0
+    web1.stops()
+    assert asks() == REFUSED
+    assert watch.seen() == 0
+
+
+def test_a_udp_client_follows_the_port_to_the_next_guest(client: Asker, node: Node) -> None:
+    web1 = node.guest("web1", "2202:22/udp", serves="22/udp")
+    web2 = node.guest("web2", "2202:22/udp", serves="22/udp")
+    with client.udp_sender(NODE[4], 2202) as sender:
+        for guest in (web1, web2):
+            guest.starts()
+            assert spoken(sender.exchange()) == f"{guest.name} saw {CLIENT[4]}"
+            guest.stops()
+
+
+def test_a_udp_client_of_a_range_and_of_one_address_likewise(client: Asker, node: Node) -> None:
+    """More ports than are looked up one by one."""
+    web1 = node.guest("web1", "192.168.122.11:2200-2299:22/udp", serves="121/udp")
+    with client.udp_sender(NODE[4], 2299) as sender:
+        assert is_unanswered(sender)
+        web1.starts()
+        assert spoken(sender.exchange()) == f"web1 saw {CLIENT[4]}"
+        web1.stops()
+        assert is_unanswered(sender)
+
+
+@families
+def test_a_flow_through_the_node_to_the_same_port_elsewhere_survives(
+    node: Node, third: Asker, family: int
+) -> None:
+    """Told by its source port: only the flow itself remembers the rule that has gone meanwhile."""
+    third.serves(THIRD[family], "2202/udp")
+    ip = {4: "ip", 6: "ip6"}[family]
+    node.nft(
+        f"table {ip} passing {{\n"
+        "  chain out {\n"
+        "    type nat hook postrouting priority 0\n"
+        f"    udp dport 2202 snat to [{NODE[family]}]:5555\n"
+        "  }\n"
+        "}\n".replace("[192.168.122.11]", "192.168.122.11")
+    )
+    web1 = node.guest("web1", "2202:22/udp", serves="22/udp", family=family)
+    web2 = node.guest("web2", serves="80/tcp")
+    with web2.wire.udp_sender(THIRD[family], 2202) as sender:
+        assert sender.exchange().peer_port == 5555
+        node.nft(f"flush chain {ip} passing out\n")
+        web1.starts()
+        assert sender.exchange().peer_port == 5555
+        web1.stops()
+        assert sender.exchange().peer_port == 5555
+
+
+@families
+def test_another_guests_flow_survives(client: Asker, node: Node, family: int) -> None:
+    web1 = node.guest("web1", "2202:22/udp", serves="22/udp", family=family)
+    web2 = node.guest("web2", "2203:22/udp", serves="22/udp", family=family)
+    web2.starts()
+    with client.udp_sender(NODE[family], 2203) as sender:
+        peer_port = sender.exchange().peer_port
+        web1.starts()
+        web1.stops()
+        reply = sender.exchange()
+        assert (reply.guest, reply.peer_port) == ("web2", peer_port)
+
+
+@configs
+@pytest.mark.parametrize("reason", ["destroyed", "shutdown", "crashed", "failed"])
+def test_tcp_connections_of_a_guest_that_is_gone_end_at_once(
+    client: Asker, make_node: NodeMaker, config: str, reason: str
+) -> None:
+    node = make_node(config)
+    web1 = node.guest("web1", "2202:7", serves="7/tcp-echo")
+    web1.starts()
+    with client.tcp_session(NODE[4], 2202) as session:
+        assert session.exchange("hello") == "hello"
+        web1.stops(reason)
+        with pytest.raises(ConnectionError):
+            session.exchange("anybody?")
+
+
+@families
+@pytest.mark.parametrize("reason", ["-", "migrated", "saved"])
+def test_tcp_connections_of_a_guest_that_may_run_on_elsewhere_survive(
+    client: Asker, make_node: NodeMaker, reason: str, family: int
+) -> None:
+    """Here it runs on where it was; new connections find the port closed."""
+    node = make_node(FULL_NAT)
+    web1 = node.guest("web1", "2202:7", serves="7/tcp-echo", family=family)
+    web1.starts()
+    with client.tcp_session(NODE[family], 2202) as session:
+        assert session.exchange("hello") == "hello"
+        web1.stops(reason)
+        assert session.exchange("still there?") == "still there?"
+        assert client.asks(NODE[family], 2202) == REFUSED
