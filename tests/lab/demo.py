@@ -11,10 +11,12 @@ from tests.lab.client import Client
 from tests.lab.domain import domain_xml
 from tests.lab.host import HostError
 from tests.lab.lab import Lab, chosen_suite, open_lab
+from tests.lab.network import guest_address
 from tests.lab.reply import Reply
 
 GUEST = "web1"
 OCTET = 202
+ADDRESS = guest_address(OCTET)
 LISTEN_PORT = 8080
 GUEST_PORT = 80
 PUBLISH = (
@@ -65,10 +67,15 @@ def _prepare(lab: Lab) -> None:
     lab.node.install()
     lab.node.reload_libvirtd()
     lab.node.run(["cgw", "sync"])
-    lab.node.define(domain_xml(GUEST, octet=OCTET, publish=PUBLISH))
+    lab.node.define(domain_xml(GUEST, octet=OCTET, publish=PUBLISH, publish_address=ADDRESS))
     say(f"lab: Debian {chosen_suite()}, libvirtd {version}, a node, a client; cgw is installed")
     say(f"guest {GUEST} declares in its own definition:")
-    say(f"{_DETAIL}{PUBLISH}")
+    for line in (
+        f'<cgw:publish xmlns:cgw="urn:cgw-hooks:1" address="{ADDRESS}">',
+        f"  {PUBLISH}",
+        "</cgw:publish>",
+    ):
+        say(f"{_DETAIL}{line}")
     say("")
 
 
