@@ -1,9 +1,10 @@
-"""A part of the machine's cgroup (version 1) hierarchies that a host of the lab has for itself.
+"""A part of the machine's cgroups that a host of the lab has for itself.
 
-libvirt starts LXC guests only where it can write to cgroups. A machine with cgroup version 2 has
-none of these hierarchies; LXC guests cannot be started in the lab there.
+libvirt starts LXC guests only where it can write to cgroups. Both versions serve: version 1 has
+one hierarchy to each controller, version 2 a single one.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator
@@ -13,29 +14,46 @@ from pathlib import Path
 
 from tests.lab.namespace import PREFIX, owner_is_gone
 
+LEAF = "init"
+"""The processes of a host are in this group of its group: version 2 allows none beside groups."""
+
+_NEEDED_CONTROLLERS = ("cpu", "memory")
 _PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Hierarchy:
-    """One mounted cgroup hierarchy; `controllers` is its mount option ("cpu,cpuacct")."""
+    """One mounted hierarchy: its file system ("cgroup", "cgroup2") and mount option."""
 
     mount_point: Path
+    kind: str
     controllers: str
+
+    @property
+    def place_in_host(self) -> str:
+        """Where a host of the lab has it, below its root."""
+        folder = "sys/fs/cgroup"
+        return folder if self.kind == "cgroup2" else f"{folder}/{self.mount_point.name}"
 
 
 def hierarchies() -> list[Hierarchy]:
-    """The machine's version 1 hierarchies; none on a machine with version 2."""
+    """The machine's hierarchies that libvirt can use: those of version 1, else that of version 2."""
     known = {line.split()[0] for line in Path("/proc/cgroups").read_text().splitlines()}
     found = []
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, mount_point, kind, options, *_ = line.split()
-        if kind == "cgroup":
+        if kind in {"cgroup", "cgroup2"}:
             controllers = [option for option in options.split(",") if option in known]
             named = [option for option in options.split(",") if option.startswith("name=")]
             mount_option = ",".join([*controllers, *(["none", *named] if named else [])])
-            found.append(Hierarchy(Path(mount_point), mount_option))
-    return found
+            found.append(Hierarchy(Path(mount_point), kind, mount_option))
+    version_1 = [hierarchy for hierarchy in found if hierarchy.kind == "cgroup"]
+    return version_1 or found[:1]
+
+
+def process_files(group: str) -> list[Path]:
+    """The files through which a process joins a host of the lab."""
+    return [found.mount_point / group / LEAF / "cgroup.procs" for found in hierarchies()]
 
 
 @contextmanager
@@ -44,13 +62,7 @@ def cgroups(label: str) -> Iterator[str]:
     name = f"{PREFIX}-{os.getpid()}-{label}"
     try:
         for hierarchy in hierarchies():
-            group = hierarchy.mount_point / name
-            group.mkdir()
-            for inherited in ("cpuset.cpus", "cpuset.mems"):
-                if (group / inherited).exists():
-                    value = (hierarchy.mount_point / inherited).read_text()
-                    (group / inherited).write_text(value)
-                    (group / "cgroup.clone_children").write_text("1")
+            _make(hierarchy.mount_point / name)
         yield name
     finally:
         for hierarchy in hierarchies():
@@ -63,6 +75,21 @@ def sweep_cgroups() -> None:
         for group in hierarchy.mount_point.glob(f"{PREFIX}-*"):
             if owner_is_gone(group.name):
                 _remove(group)
+
+
+def _make(group: Path) -> None:
+    passed_on = group.parent / "cgroup.subtree_control"
+    if passed_on.exists():
+        for controller in set(_NEEDED_CONTROLLERS) - set(passed_on.read_text().split()):
+            # Not where the machine itself is a container: there, LXC guests will not start.
+            with contextlib.suppress(OSError):
+                passed_on.write_text(f"+{controller}")
+    group.mkdir()
+    for inherited in ("cpuset.cpus", "cpuset.mems"):
+        if (group / "cgroup.clone_children").exists() and (group / inherited).exists():
+            (group / inherited).write_text((group.parent / inherited).read_text())
+            (group / "cgroup.clone_children").write_text("1")
+    (group / LEAF).mkdir()
 
 
 def _remove(group: Path) -> None:

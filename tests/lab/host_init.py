@@ -78,10 +78,12 @@ def _private_cgroups(root: Path, group: str) -> None:
     for hierarchy in hierarchies:
         (hierarchy.mount_point / group / "cgroup.procs").write_text("0")
     mounts.new_cgroup_namespace()
+    for processes in cgroup.process_files(group):
+        processes.write_text("0")
     mounts.mount("tmpfs", root / "sys/fs/cgroup", options="mode=0755")
     for hierarchy in hierarchies:
-        target = root / "sys/fs/cgroup" / hierarchy.mount_point.name
-        mounts.mount("cgroup", target, options=hierarchy.controllers)
+        place = root / hierarchy.place_in_host
+        mounts.mount(hierarchy.kind, place, options=hierarchy.controllers)
 
 
 def _log_socket() -> socket.socket:

@@ -1,4 +1,4 @@
-"""Every bad port forward and address is refused with one line: the guest, the element, the value, the cure."""
+"""Every bad port forward is refused with one line: guest, element, value, cure."""
 
 from __future__ import annotations
 

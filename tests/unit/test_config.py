@@ -1,0 +1,205 @@
+"""cgw.toml: every key of the example, and every way in which a config can be wrong."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+import pytest
+
+from cgw_hooks.core.config import parse_config
+from cgw_hooks.core.node import GuestNetwork, NodeConfig, Policy, Uplink
+from cgw_hooks.errors import InvalidConfig
+from cgw_hooks.host.config_file import load_config
+from tests.unit.builders import ROOT, is_one_line
+
+pytestmark = pytest.mark.unit
+
+EXAMPLE = ROOT / "etc/cgw.toml"
+NETWORK = {
+    "bridge": '"guestbr0"',
+    "subnet": '"10.5.5.0/24"',
+    "node-address": '"10.5.5.251"',
+    "gateway-address": '"10.5.5.254"',
+}
+
+
+def network(**changed: str | None) -> str:
+    """One ``[[guest-network]]``, some keys changed or (None) left out."""
+    keys = NETWORK | {key.replace("_", "-"): value for key, value in changed.items()}
+    lines = [f"{key} = {value}" for key, value in keys.items() if value is not None]
+    return "\n".join(["[[guest-network]]", *lines, ""])
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(InvalidConfig) as caught:
+        parse_config(text)
+    assert is_one_line(str(caught.value))
+    return str(caught.value)
+
+
+def test_the_example_as_it_is_says_nothing() -> None:
+    assert NodeConfig() == parse_config(EXAMPLE.read_text(encoding="utf-8"))
+
+
+def test_the_example_uncommented_is_valid_and_means_what_the_design_says() -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    uncommented = re.sub(r"^# (?=\[|[a-z-]+ = )", "", text, flags=re.MULTILINE)
+    expected = NodeConfig(
+        name="node1",
+        uplink=Uplink(("xenbr0",), (ip_address("192.168.122.11"),)),
+        guest_networks=(
+            GuestNetwork(
+                bridge="guestbr0",
+                subnet=ip_network("10.5.5.0/24"),
+                node_address=ip_address("10.5.5.251"),
+                gateway_address=ip_address("10.5.5.254"),
+                internode_devices=("eth1.100", "eth2.100"),
+            ),
+        ),
+        policy=Policy(refuse_invalid=True, listen_ports=((1, 65535),)),
+    )
+    assert expected == parse_config(uncommented)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", NodeConfig()),
+        ('[node]\nname = "n"', NodeConfig(name="n")),
+        ('[node]\nreturn-path = "full-nat"', NodeConfig()),
+        ('[uplink]\ndevices = "eth0"', NodeConfig(uplink=Uplink(("eth0",)))),
+        (
+            '[uplink]\naddress = ["192.0.2.1", "2001:db8::1"]',
+            NodeConfig(uplink=Uplink((), (ip_address("192.0.2.1"), ip_address("2001:db8::1")))),
+        ),
+        ('[policy]\non-invalid = "warn"', NodeConfig(policy=Policy(refuse_invalid=False))),
+        (
+            '[policy]\nlisten-ports = ["80", "2000-9999"]',
+            NodeConfig(policy=Policy(listen_ports=((80, 80), (2000, 9999)))),
+        ),
+        ("[policy]\nlisten-ports = []", NodeConfig(policy=Policy(listen_ports=()))),
+    ],
+)
+def test_each_key_may_stand_alone(text: str, expected: NodeConfig) -> None:
+    assert expected == parse_config(text)
+
+
+def test_a_bridge_may_have_a_second_subnet_of_ipv6() -> None:
+    second = network(
+        subnet='"fd00:5::/64"', node_address='"fd00:5::251"', gateway_address='"fd00:5::254"'
+    )
+    networks = parse_config(network() + second).guest_networks
+    assert ["10.5.5.0/24", "fd00:5::/64"] == [str(found.subnet) for found in networks]
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("not toml", "not TOML: ", "line 1"),
+        ('[node]\nname = "a\nb"', "not TOML: ", "line 2"),
+        ("[node]\nname = 1\nname = 2", "not TOML: ", "overwrite a value"),
+        ("nodes = 1", '"nodes": unknown key', "guest-network, node, policy, uplink"),
+        ('"a\\nb\\u001b[2J" = 1', r'"a\nb\x1b[2J": unknown key', "known here are"),
+        ('[node]\nnmae = "n"', 'node."nmae": unknown key', "name, return-path"),
+        (network(bridges='"b"'), 'guest-network[1]."bridges": unknown key', "bridge, "),
+        ("node = 3", "node: ", "[node]"),
+        ("[node]\nname = 3", "node.name: ", '"3"'),
+        ('[node]\nreturn-path = "steer"', "node.return-path: ", '"steer": give one of: full-nat'),
+        ("[uplink]\ndevices = 3", "uplink.devices: ", '"3"'),
+        ('[uplink]\ndevices = ["a", ["b"]]', "uplink.devices: ", "\"['b']\""),
+        ('[uplink]\naddress = "192.0.2"', "uplink.address: ", '"192.0.2": give an'),
+        ('[uplink]\naddress = "127.0.0.1"', "uplink.address: ", '"127.0.0.1": give the'),
+        (
+            '[uplink]\naddress = ["192.0.2.1", "192.0.2.2"]',
+            "uplink.address: ",
+            '"192.0.2.1, 192.0.2.2": give one to an IP family',
+        ),
+        ("guest-network = 3", "guest-network: ", "[[guest-network]]"),
+        ('[guest-network]\nbridge = "b"', "guest-network: ", "[[guest-network]]"),
+        ("guest-network = [3]", "guest-network[1]: ", "make it a table"),
+        (network(bridge=None), "guest-network[1].bridge: ", "is missing"),
+        (network(subnet=None), "guest-network[1].subnet: ", "is missing"),
+        (network(node_address=None), "guest-network[1].node-address: ", "is missing"),
+        (network(gateway_address=None), "guest-network[1].gateway-address: ", "is missing"),
+        (network(subnet='"10.5.5.1/24"'), "guest-network[1].subnet: ", '"10.5.5.1/24"'),
+        (network(subnet='"10.5.5.0/24 10.6.0.0/24"'), "guest-network[1].subnet: ", "one network"),
+        (network(subnet='"fe80::%x;flush/64"'), "guest-network[1].subnet: ", '"fe80::%x;flush/64"'),
+        (network(node_address='"10.5.5.999"'), "guest-network[1].node-address: ", '"10.5.5.999"'),
+        (
+            network(node_address='"10.6.5.251"'),
+            "guest-network[1].node-address: ",
+            '"10.6.5.251": give an address in the subnet, 10.5.5.0/24',
+        ),
+        (
+            network(gateway_address='"fd00::1"'),
+            "guest-network[1].gateway-address: ",
+            '"fd00::1": give an address in the subnet, 10.5.5.0/24',
+        ),
+        (
+            network(node_address='"10.5.5.254"'),
+            "guest-network[1].node-address: ",
+            '"10.5.5.254": is the gateway address',
+        ),
+        (
+            network() + network(bridge='"b2"', subnet='"10.5.0.0/16"'),
+            "guest-network[2].subnet: ",
+            "10.5.0.0/16 overlaps 10.5.5.0/24",
+        ),
+        (network(internode_devices='["eth1", 2]'), "guest-network[1].internode-devices: ", '"2"'),
+        ('[policy]\non-invalid = "ignore"', "policy.on-invalid: ", '"ignore": give one of'),
+        ("[policy]\non-invalid = true", "policy.on-invalid: ", '"True"'),
+        ("[policy]\nlisten-ports = [80]", "policy.listen-ports: ", '"80": give a string'),
+        ('[policy]\nlisten-ports = ["90-80"]', "policy.listen-ports: ", '"90-80": give the lower'),
+        ('[policy]\nlisten-ports = ["80-"]', "policy.listen-ports: ", '"80-": give a port'),
+        ('[policy]\nlisten-ports = ["0-80"]', "policy.listen-ports: ", '"0-80": give a port'),
+        ('[policy]\nlisten-ports = ["1-65536"]', "policy.listen-ports: ", '"1-65536": give a port'),
+        ('[policy]\nlisten-ports = ["http"]', "policy.listen-ports: ", '"http": give a port'),
+    ],
+)
+def test_a_wrong_config_is_refused_by_key_and_value(text: str, key: str, value: str) -> None:
+    line = refusal(text)
+    assert line.startswith(key)
+    assert value in line
+
+
+@pytest.mark.parametrize(
+    "name", ['a"; flush ruleset', "", "a" * 16, "a b", "a/b", "..", ".", "brü0", "eth0\\n", "a*"]
+)
+def test_a_device_name_that_nft_or_the_kernel_would_not_take_is_refused(name: str) -> None:
+    spelt = name if name.endswith("\\n") else name.replace('"', '\\"')
+    for text in (
+        network(bridge=f'"{spelt}"'),
+        network(internode_devices=f'["{spelt}"]'),
+        f'[uplink]\ndevices = ["{spelt}"]',
+    ):
+        assert refusal(text).endswith("give a network device's name, 15 characters at most")
+
+
+def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
+    assert NodeConfig() == load_config(str(tmp_path / "none.toml"))
+
+
+def test_a_file_that_others_can_write_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cgw.toml"
+    path.write_text("", encoding="ascii")
+    path.chmod(0o666)
+    with pytest.raises(InvalidConfig, match="others than root can write to it; run: chown root"):
+        load_config(str(path))
+
+
+def test_an_error_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "cgw.toml"
+    path.write_bytes(b"[node]\nname = '\xff'\n")
+    path.chmod(0o600)
+    with pytest.raises(InvalidConfig) as caught:
+        load_config(str(path))
+    assert str(caught.value).startswith(f"{path}: ")
+    assert is_one_line(str(caught.value))
+
+
+def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    with pytest.raises(InvalidConfig, match="cannot be read"):
+        load_config(str(tmp_path))

@@ -1,0 +1,279 @@
+"""The hook script itself: whatever is broken behind it, a guest that publishes nothing starts.
+
+The script runs under the real /bin/sh, in a folder of the test's own, with a small
+program in the place of ``cgw`` that notes how it was called.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+import pytest
+
+from tests.unit.builders import HOOK_SCRIPT, OTHER_UUID, PYTHON, UUID, annotated, domain
+
+pytestmark = pytest.mark.unit
+
+OPERATIONS = [
+    "prepare",
+    "start",
+    "started",
+    "stopped",
+    "release",
+    "migrate",
+    "restore",
+    "reconnect",
+]
+PLAIN = domain("")
+MENTION = "<publish xmlns=\"urn:cgw-hooks:1\"/> and xmlns:x='urn:cgw-hooks:1'"
+
+_RECORDER = """\
+#!{python} -I
+import json, sys
+call = {{"argv": sys.argv[1:], "stdin": sys.stdin.buffer.read().decode("latin-1")}}
+with open({calls!r}, "a") as file:
+    file.write(json.dumps(call) + "\\n")
+print("on stdout")
+print("the reason", file=sys.stderr)
+sys.exit({status})
+"""
+
+
+@dataclass
+class Host:
+    """A folder that stands for /etc/libvirt/hooks, PATH and /run/cgw."""
+
+    root: Path
+
+    @property
+    def cgw(self) -> Path:
+        return self.root / "bin/cgw"
+
+    def records_calls(self, status: int = 0) -> None:
+        """Make ``cgw`` a program that notes its calls and ends with a status."""
+        text = _RECORDER.format(python=PYTHON, calls=str(self.root / "calls"), status=status)
+        self.cgw.write_text(text, encoding="utf-8")
+        self.cgw.chmod(0o755)
+
+    def script(self, place: str) -> Path:
+        path = self.root / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(HOOK_SCRIPT, path)
+        return path
+
+    def record(self, key: str) -> None:
+        folder = self.root / "run/guests"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{key}.json").touch()
+
+    def run(
+        self,
+        xml: bytes,
+        operation: str = "prepare",
+        guest: str | bytes = "web1",
+        script: Path | None = None,
+    ) -> subprocess.CompletedProcess[bytes]:
+        script = script or self.script("hooks/qemu.d/50-cgw")
+        environment = {
+            "HOME": "/root",
+            "LC_ALL": "C",
+            "PATH": f"{self.root}/bin:/usr/bin:/bin",
+            "CGW_RUNTIME_DIR": str(self.root / "run"),
+        }
+        # The folder of /bin/sh's own error words aside, this is what libvirt does.
+        return subprocess.run(
+            [script, guest, operation, "begin", "-"],
+            input=xml,
+            capture_output=True,
+            env=environment,
+            cwd="/",
+            timeout=60,
+            check=False,
+        )
+
+    def calls(self) -> list[dict[str, object]]:
+        path = self.root / "calls"
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    (tmp_path / "bin").mkdir()
+    host = Host(tmp_path)
+    host.records_calls()
+    return host
+
+
+def break_cgw(host: Host, how: str) -> None:
+    if how == "missing":
+        host.cgw.unlink()
+    elif how == "not executable":
+        host.cgw.chmod(0o644)
+    else:
+        text = {
+            "no interpreter": "#!/none/python3\n",
+            "no program": "\x7fELF nonsense\n",
+            "killed by a signal": "#!/bin/sh\nkill -SEGV $$\n",
+            "fails": "#!/bin/sh\nexit 1\n",
+            "a traceback": f"#!{PYTHON}\nimport none_such\n",
+            "empty": "",
+        }[how]
+        host.cgw.write_text(text, encoding="latin-1")
+
+
+BROKEN = [
+    "missing",
+    "not executable",
+    "no interpreter",
+    "no program",
+    "killed by a signal",
+    "fails",
+    "a traceback",
+    "empty",
+]
+
+
+@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_plain_guest_never_meets_a_broken_cgw(host: Host, operation: str, how: str) -> None:
+    break_cgw(host, how)
+    done = host.run(PLAIN, operation)
+    assert (0, b"", b"") == (done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_broken_cgw_stops_not_even_a_guest_that_publishes(
+    host: Host, operation: str, how: str
+) -> None:
+    break_cgw(host, how)
+    done = host.run(annotated(), operation)
+    assert (0, b"") == (done.returncode, done.stdout)
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\n", id="a newline"),
+        pytest.param(b"\x00\xff<uuid>", id="no XML"),
+        pytest.param(domain("<description>" + escape(MENTION, {'"': "&quot;", "'": "&apos;"})
+                            + "</description>"), id="a description that mentions us"),
+        pytest.param(domain('<x:x xmlns:x="http://libosinfo.org/xmlns/libvirt/domain/1.0"/>'),
+                     id="other people's metadata"),
+        pytest.param(domain("<!-- urn:cgw-hooks:1 -->"), id="a comment"),
+        pytest.param(PLAIN, id="another guest's record"),
+        pytest.param(domain("", uuid="../../../../etc/passwd"), id="a path for a uuid"),
+        pytest.param(b"<domain><uuid>" + b"a" * 100_000, id="a uuid without end"),
+    ],
+)  # fmt: skip
+def test_cgw_is_not_even_called_for_a_guest_that_publishes_nothing(host: Host, xml: bytes) -> None:
+    host.record(f"qemu-{OTHER_UUID}")
+    done = host.run(xml)
+    assert (0, b"", b"") == (done.returncode, done.stdout, done.stderr)
+    assert [] == host.calls()
+
+
+def test_cgw_is_called_where_the_guest_has_a_record(host: Host) -> None:
+    host.record(f"qemu-{UUID}")
+    done = host.run(PLAIN, "stopped")
+    assert (0, b"") == (done.returncode, done.stdout)
+    assert [["hook", "qemu", "web1", "stopped", "begin", "-"]] == [c["argv"] for c in host.calls()]
+
+
+def test_a_record_of_another_driver_is_not_the_guests(host: Host) -> None:
+    host.record(f"lxc-{UUID}")
+    assert 0 == host.run(PLAIN, "stopped").returncode
+    assert [] == host.calls()
+
+
+@pytest.mark.parametrize(
+    "xml",
+    [
+        pytest.param(domain(f"<description>{'a' * 20_000_000}</description>"), id="description"),
+        pytest.param(domain(f"<d>{'=&quot;u' * 2_500_000}</d>"), id="nearly the mark"),
+        pytest.param(f"<domain><d>{'a' * 20_000_000}</d>".encode() + PLAIN, id="before the uuid"),
+        pytest.param(b"<domain><uuid>" + b"a" * 20_000_000, id="no end of uuid"),
+    ],
+)
+def test_20_mb_are_read_in_sane_time(host: Host, xml: bytes) -> None:
+    begin = time.monotonic()
+    done = host.run(xml)
+    assert time.monotonic() - begin < 20
+    assert (0, b"", b"") == (done.returncode, done.stdout, done.stderr)
+    assert [] == host.calls()
+
+
+@pytest.mark.parametrize("driver", ["qemu", "lxc", "libxl"])
+@pytest.mark.parametrize("place", ["{}.d/50-cgw", "{}.d/99-other-name", "{}"])
+def test_the_driver_is_the_folders_or_the_scripts_own_name(
+    host: Host, place: str, driver: str
+) -> None:
+    host.run(annotated(), script=host.script("hooks/" + place.format(driver)))
+    assert [driver] == [call["argv"][1] for call in host.calls()]  # type: ignore[index]
+
+
+def test_the_driver_is_that_of_the_link_and_not_of_its_target(host: Host) -> None:
+    target = host.script("usr/share/cgw/qemu.d/50-cgw")
+    link = host.root / "hooks/lxc.d/50-cgw"
+    link.parent.mkdir(parents=True)
+    link.symlink_to(target)
+    folder = host.root / "hooks/libxl.d"
+    folder.symlink_to(target.parent)
+    single = host.root / "hooks/qemu"
+    single.symlink_to(link)
+    for script in (link, folder / "50-cgw", single):
+        host.run(annotated(), script=script)
+    assert ["lxc", "libxl", "qemu"] == [c["argv"][1] for c in host.calls()]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["web1", "we'b\"1", "a b  c", "a\nb\n", "wéb-网-🦊", "-n", "--help", "$(id)", "*", "\\t%s", "x" * 200],
+)  # fmt: skip
+def test_arguments_and_xml_reach_cgw_byte_for_byte(host: Host, name: str) -> None:
+    xml = annotated(name=escape(name)) + b"<!-- \\n %s $x `id` \xff\xfe -->"
+    host.run(xml, guest=name.encode())
+    call = host.calls()[0]
+    assert ["hook", "qemu", name, "prepare", "begin", "-"] == call["argv"]
+    assert xml == str(call["stdin"]).encode("latin-1")
+
+
+@pytest.mark.parametrize("status", [3, 4])
+def test_prepare_passes_a_refusal_on_with_its_reason(host: Host, status: int) -> None:
+    host.records_calls(status)
+    done = host.run(annotated(), "prepare")
+    assert (status, b"", b"the reason\n") == (done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("status", [0, 1, 2, 5, 6, 7, 126, 127, 137, 255])
+def test_prepare_lets_the_guest_start_after_any_other_failure(host: Host, status: int) -> None:
+    host.records_calls(status)
+    done = host.run(annotated(), "prepare")
+    assert (0, b"") == (done.returncode, done.stdout)
+    assert 1 == len(host.calls())
+
+
+@pytest.mark.parametrize("operation", [*OPERATIONS[1:], "prepared", "", "*"])
+@pytest.mark.parametrize("status", [1, 3, 4, 127])
+def test_every_other_operation_ends_well(host: Host, operation: str, status: int) -> None:
+    host.records_calls(status)
+    done = host.run(annotated(), operation)
+    assert (0, b"") == (done.returncode, done.stdout)
+    assert 1 == len(host.calls())
+
+
+def test_the_script_is_posix_shell_and_executable() -> None:
+    assert os.access(HOOK_SCRIPT, os.X_OK)
+    assert HOOK_SCRIPT.read_text(encoding="ascii").startswith("#!/bin/sh\n")
+    checked = subprocess.run(["/bin/sh", "-n", HOOK_SCRIPT], capture_output=True, check=False)
+    assert (0, b"") == (checked.returncode, checked.stderr)

@@ -1,0 +1,183 @@
+"""The ruleset as text. That the kernel does what it says is the netns tier's to show."""
+
+from __future__ import annotations
+
+import random
+import re
+from ipaddress import ip_address
+
+import pytest
+
+from cgw_hooks.core import ruleset
+from cgw_hooks.core.config import parse_config
+from cgw_hooks.core.node import NodeConfig
+from cgw_hooks.core.published_port import PublishedPort
+from tests.unit.builders import CLUSTER, annotated, guest_of, port
+
+pytestmark = pytest.mark.unit
+
+_ELEMENTS = re.compile(r"^(add|delete) element inet cgw (\w+) \{ (.*) \}$", re.MULTILINE)
+_ALLOWED = re.compile(r'[A-Za-z0-9 \n{}:;.,@=!"/_-]*')
+
+
+def elements(text: str, command: str) -> dict[str, list[str]]:
+    """The elements that a text adds or deletes, by map; without the revision."""
+    found: dict[str, list[str]] = {}
+    for verb, name, listed in _ELEMENTS.findall(text):
+        if verb == command and name != "revision":
+            found.setdefault(name, []).extend(listed.split(", "))
+    return found
+
+
+def revision(config: NodeConfig, *ports: PublishedPort) -> str:
+    return ruleset.change(config, add=ports, delete=()).splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("published", "name", "expected"),
+    [
+        (port(2202, 22), "published4", ["6 . 2202 : 10.5.5.202 . 22"]),
+        (port(123, protocol="udp"), "published4", ["17 . 123 : 10.5.5.202 . 123"]),
+        (port(36, protocol="sctp"), "published4", ["132 . 36 : 10.5.5.202 . 36"]),
+        (
+            port((8000, 8002), 80),
+            "published4",
+            [f"6 . {8000 + n} : 10.5.5.202 . {80 + n}" for n in range(3)],
+        ),
+        (port(80, at="192.0.2.1"), "published4_at", ["192.0.2.1 . 6 . 80 : 10.5.5.202 . 80"]),
+        (
+            port(80, sources=("10.0.0.0/8", "192.0.2.7/32")),
+            "published4_from",
+            [
+                "10.0.0.0/8 . 0.0.0.0/0 . 6 . 80 : 10.5.5.202 . 80",
+                "192.0.2.7/32 . 0.0.0.0/0 . 6 . 80 : 10.5.5.202 . 80",
+            ],
+        ),
+        (
+            port(80, at="192.0.2.1", sources=("10.0.0.0/8",)),
+            "published4_from",
+            ["10.0.0.0/8 . 192.0.2.1 . 6 . 80 : 10.5.5.202 . 80"],
+        ),
+        (port(80, target="fd00::5"), "published6", ["6 . 80 : fd00::5 . 80"]),
+        (
+            port(80, at="2001:db8::1", target="fd00::5"),
+            "published6_at",
+            ["2001:db8::1 . 6 . 80 : fd00::5 . 80"],
+        ),
+        (
+            port(80, target="fd00::5", sources=("2001:db8::/32",)),
+            "published6_from",
+            ["2001:db8::/32 . ::/0 . 6 . 80 : fd00::5 . 80"],
+        ),
+    ],
+)
+def test_a_published_port_is_elements_of_one_map(
+    published: PublishedPort, name: str, expected: list[str]
+) -> None:
+    added = ruleset.change(CLUSTER, add=[published], delete=())
+    assert {name: expected} == elements(added, "add")
+    keys = [element.partition(" : ")[0] for element in expected]
+    deleted = ruleset.change(CLUSTER, add=(), delete=[published])
+    assert {name: keys} == elements(deleted, "delete")
+    assert {name: expected} == elements(ruleset.restore(CLUSTER, [published]), "add")
+
+
+def test_a_change_deletes_before_it_adds_and_touches_nothing_else() -> None:
+    text = ruleset.change(CLUSTER, add=[port(80, 81)], delete=[port(80, 82)])
+    verbs = [line.split()[:5] for line in text.splitlines()]
+    assert [
+        ["add", "element", "inet", "cgw", "revision"],
+        ["delete", "element", "inet", "cgw", "published4"],
+        ["add", "element", "inet", "cgw", "published4"],
+    ] == verbs
+
+
+def test_restore_flushes_every_map_of_published_ports_and_no_table() -> None:
+    text = ruleset.restore(CLUSTER, [])
+    expected = {f"published{family}{kind}" for family in "46" for kind in ("", "_at", "_from")}
+    assert expected | {"revision"} == set(
+        re.findall(r"^flush map inet cgw (\w+)$", text, re.MULTILINE)
+    )
+    assert not re.search(r"^(delete|flush table|flush ruleset)", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("text", [ruleset.remove(), ruleset.replace(CLUSTER, [port(80)])])
+def test_only_our_own_table_is_ever_named(text: str) -> None:
+    objects = [line.split()[1:4] for line in text.splitlines()]
+    assert [] == [words for words in objects if words[1:3] != ["inet", "cgw"]]
+
+
+def test_the_revision_is_the_configs_and_not_the_ports() -> None:
+    other = parse_config('[uplink]\ndevices = ["eth0"]')
+    assert revision(CLUSTER) == revision(CLUSTER, port(80), port(81))
+    assert revision(CLUSTER) in ruleset.restore(CLUSTER, [port(80)]).splitlines()
+    three = {
+        revision(CLUSTER),
+        revision(NodeConfig()),
+        revision(CLUSTER._replace(uplink=other.uplink)),
+    }
+    assert 3 == len(three)
+
+
+@pytest.mark.parametrize("name", ['a"; flush ruleset', "x\nflush ruleset", "\x1b[2J", "ä#'$(id)`"])
+def test_a_guests_name_never_reaches_the_text(name: str) -> None:
+    ports = guest_of(annotated(), name).ports
+    text = ruleset.restore(CLUSTER, ports) + ruleset.change(CLUSTER, add=ports, delete=ports)
+    assert _ALLOWED.fullmatch(text)
+    assert guest_of(annotated(), "web1").ports == ports
+
+
+def random_ports(seed: int) -> list[PublishedPort]:
+    """Valid ports with a listening range each, so that no two want the same packet."""
+    pick = random.Random(seed)  # noqa: S311  (the same ports in every run)
+    ports = []
+    for block in pick.sample(range(1, 600), 40):
+        family, start = pick.choice((4, 6)), block * 100
+        count = pick.randint(1, 100)
+        to = pick.randint(1, 65535 - count + 1)
+        at = {4: ("", "192.0.2.1"), 6: ("", "2001:db8::1")}[family]
+        sources = {4: ("10.0.0.0/8", "192.0.2.0/24"), 6: ("fd00::/8", "2001:db8::/32")}[family]
+        ports.append(
+            port(
+                (start, start + count - 1),
+                to,
+                protocol=pick.choice(("tcp", "udp", "sctp")),
+                at=pick.choice(at),
+                target=str(ip_address(pick.getrandbits(32 if family == 4 else 128))),
+                sources=sources[: pick.randint(0, 2)],
+            )
+        )
+    return [p for p in ports if p.target_address and p.target_address.version == p.family]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_element_is_added_once_and_deleted_once(seed: int) -> None:
+    ports = random_ports(seed)
+    assert len(ports) > 30
+    text = ruleset.change(CLUSTER, add=ports, delete=ports)
+    added, deleted = elements(text, "add"), elements(text, "delete")
+    expected = sum(len(list(p.pairs())) * max(1, len(p.sources)) for p in ports)
+    assert expected == sum(map(len, added.values()))
+    keys = {name: [e.partition(" : ")[0] for e in listed] for name, listed in added.items()}
+    assert keys == deleted
+    for listed in keys.values():
+        assert len(set(listed)) == len(listed)
+    assert added == elements(ruleset.restore(CLUSTER, ports), "add")
+    assert _ALLOWED.fullmatch(text)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_element_says_the_target_of_its_listening_port(seed: int) -> None:
+    ports = random_ports(seed)
+    listed = elements(ruleset.change(CLUSTER, add=ports, delete=()), "add").values()
+    shown = {
+        (int(key.split(" . ")[-1]), target)
+        for element in (e for one in listed for e in one)
+        for key, target in [element.split(" : ")]
+    }
+    expected = {
+        (listen, f"{p.target_address} . {p.to + listen - p.start}")
+        for p in ports
+        for listen in range(p.start, p.end + 1)
+    }
+    assert expected == shown
