@@ -42,6 +42,12 @@ class RulesetError(CgwError):
     exit_code = 6
 
 
+class LinkError(CgwError):
+    """A network device or one of its addresses cannot be changed."""
+
+    exit_code = 6
+
+
 class HypervisorError(CgwError):
     """libvirt did not answer, or does not know the guest."""
 

@@ -58,26 +58,45 @@ def main(arguments: list[str]) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="cgw",
-        description="Published ports for virtual machines: docker run -p, for guests of libvirt.",
-        epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"cgw {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+class _Commands:
+    """The parser of ``cgw`` and of each of its commands."""
 
-    def command(
-        name: str, carry_out: Callable[[argparse.Namespace], int], text: str
+    def __init__(self) -> None:
+        self.parser = argparse.ArgumentParser(
+            prog="cgw",
+            description="Published ports for virtual machines: docker run -p for guests.",
+            epilog=_EXIT_CODES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.parser.add_argument("--version", action="version", version=f"cgw {__version__}")
+        self._commands = self.parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(
+        self, name: str, carry_out: Callable[[argparse.Namespace], int], text: str
     ) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text.partition(".")[0], description=text)
+        added = self._commands.add_parser(name, help=text.partition(".")[0], description=text)
         added.set_defaults(carry_out=carry_out)
         return added
 
-    status = command("status", _status, "Show what is published, and what is wrong.")
-    status.add_argument("--json", action="store_true", help="print JSON, for programs")
-    check = command("check", _check, "Validate the config, or what a guest would publish.")
+    def add_with_json(
+        self, name: str, carry_out: Callable[[argparse.Namespace], int], text: str
+    ) -> argparse.ArgumentParser:
+        added = self.add(name, carry_out, text)
+        added.add_argument("--json", action="store_true", help="print JSON, for programs")
+        return added
+
+    def add_with_root(
+        self, name: str, carry_out: Callable[[argparse.Namespace], int], text: str
+    ) -> None:
+        self.add(name, carry_out, text).add_argument(
+            "--root", type=Path, default=Path("/"), metavar="DIR", help="a root other than /"
+        )
+
+
+def _parser() -> argparse.ArgumentParser:
+    commands = _Commands()
+    commands.add_with_json("status", _status, "Show what is published, and what is wrong.")
+    check = commands.add("check", _check, "Validate the config, or what a guest would publish.")
     check.add_argument(
         "subject",
         nargs="?",
@@ -85,21 +104,22 @@ def _parser() -> argparse.ArgumentParser:
         help="domain XML or annotation (- for standard input), a .toml file, or a guest's name; "
         "left out: this node's config",
     )
-    command("render", _render, "Print the ruleset as nft -f takes it. Applies nothing.")
-    sync = command("sync", _sync, "Make this node match the guests that run, once.")
-    sync.add_argument("--json", action="store_true", help="print JSON, for programs")
-    for name, carry_out, text in (
-        ("install", _install, "Put the hooks and the unit in place, next to what is there."),
-        ("uninstall", _uninstall, "Take our hooks, unit, rules and records away."),
-    ):
-        placed = command(name, carry_out, text)
-        placed.add_argument(
-            "--root", type=Path, default=Path("/"), metavar="DIR", help="a root other than /"
-        )
-    hook = command("hook", _hook_usage, "What the hook scripts call. Domain XML on stdin.")
+    commands.add("render", _render, "Print the ruleset as nft -f takes it. Applies nothing.")
+    commands.add_with_json("sync", _sync, "Make this node match the guests that run, once.")
+    node = commands.add("node", _node, "Make this host a gateway of its guests, or no more.")
+    node.add_argument(
+        "direction",
+        choices=("up", "down"),
+        metavar="up|down",
+        help="addresses on the guest bridges, kernel settings, SNAT and ARP filter: put up, "
+        "or given back",
+    )
+    commands.add_with_root("install", _install, "Put the hooks and units in place.")
+    commands.add_with_root("uninstall", _uninstall, "Take our hooks, units and rules away.")
+    hook = commands.add("hook", _hook_usage, "What the hook scripts call. Domain XML on stdin.")
     for argument in ("DRIVER", "GUEST", "OPERATION", "SUBOPERATION", "EXTRA"):
         hook.add_argument(argument)
-    return parser
+    return commands.parser
 
 
 def _publisher() -> Publisher:
@@ -172,6 +192,15 @@ def _sync(arguments: argparse.Namespace) -> int:
         for problem in report.problems:
             sys.stderr.write(f"cgw: {problem}\n")
     return CgwError.exit_code if report.problems else 0
+
+
+def _node(arguments: argparse.Namespace) -> int:
+    from cgw_hooks.commands import node
+
+    change = node.up if arguments.direction == "up" else node.down
+    for line in change(_publisher()):
+        sys.stdout.write(f"{line}\n")
+    return 0
 
 
 def _install(arguments: argparse.Namespace) -> int:

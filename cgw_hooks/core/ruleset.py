@@ -26,6 +26,7 @@ from __future__ import annotations
 from binascii import crc32
 from typing import TYPE_CHECKING
 
+from cgw_hooks.core import gateway
 from cgw_hooks.core.published_port import ANY_ADDRESS
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def static_rules(config: NodeConfig) -> list[str]:
     for name, hook in _CHAINS.items():
         lines += [f"add chain {TABLE} {name} {hook}".rstrip(), f"flush chain {TABLE} {name}"]
     lines += [f"add rule {TABLE} {rule}" for rule in _rules(config)]
-    return lines
+    return lines + gateway.filter_rules(config)
 
 
 _CHAINS = {

@@ -1,0 +1,99 @@
+"""``cgw node up`` and ``cgw node down``: the gateway itself.
+
+``up`` may be repeated: what is there stays, what came later is added. What it
+changed is written down in the runtime directory first, so that ``down`` gives back
+exactly that.
+"""
+
+from __future__ import annotations
+
+import json
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cgw_hooks.core import gateway, ruleset
+from cgw_hooks.errors import InvalidConfig, RecordError
+from cgw_hooks.host import links, sysctl
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cgw_hooks.commands.publisher import Publisher
+
+
+def up(publisher: Publisher) -> Iterator[str]:
+    """Set the node up as its config says; yield a line to each change. Raises ``CgwError``."""
+    config = publisher.config
+    if not config.guest_networks:
+        raise InvalidConfig("guest-network: is missing; say in cgw.toml which subnet to serve")
+    changes = _Changes(publisher.directory)
+    with publisher.locked():
+        for setting in gateway.sysctls(config):
+            if changes.set_sysctl(setting):
+                yield f"set    {setting.name} = {setting.value}"
+        for wanted in gateway.addresses(config):
+            if changes.add_address(wanted):
+                yield f"added  {wanted.address}/{wanted.prefix_length} to {wanted.device}"
+        publisher.restore()
+    devices = [d for network in config.guest_networks for d in network.internode_devices]
+    for device in links.missing_devices([*devices, *config.uplink.devices]):
+        yield f"note   {device}: no such device yet; the rules hold for it when it comes"
+
+
+def down(publisher: Publisher) -> Iterator[str]:
+    """Give back what ``up`` changed, and take the rules away. Raises ``CgwError``."""
+    with publisher.locked():
+        publisher.nft.apply(gateway.remove_filter() + ruleset.remove())
+        yield f"removed tables {ruleset.TABLE} and {gateway.TABLE}"
+        yield from _Changes(publisher.directory).give_back()
+
+
+class _Changes:
+    """What ``up`` changed on this node, in a file of the runtime directory."""
+
+    def __init__(self, directory: str) -> None:
+        self._file = Path(directory) / "node.json"
+        self._content: dict[str, Any] = {"addresses": [], "sysctls": {}}
+        if self._file.exists():
+            try:
+                self._content = json.loads(self._file.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise RecordError(f"{self._file}: cannot be read ({error}); remove it") from error
+
+    def set_sysctl(self, setting: gateway.Sysctl) -> bool:
+        """Give a setting its value; False if it has it, or its device is not there."""
+        now = sysctl.read(setting.name)
+        if now is None or now == setting.value:
+            return False
+        self._content["sysctls"].setdefault(setting.name, [now, setting.value])
+        self._save()
+        sysctl.write(setting.name, setting.value)
+        return True
+
+    def add_address(self, wanted: gateway.DeviceAddress) -> bool:
+        """Give a device an address; False if it has it already."""
+        entry = [wanted.device, str(wanted.address), wanted.prefix_length, wanted.is_shared]
+        if not links.add_address(wanted):
+            return False
+        if entry not in self._content["addresses"]:
+            self._content["addresses"].append(entry)
+            self._save()
+        return True
+
+    def give_back(self) -> Iterator[str]:
+        """Undo, last change first; what somebody else has changed since stays."""
+        for device, text, length, is_shared in reversed(self._content["addresses"]):
+            wanted = gateway.DeviceAddress(device, ip_address(text), length, is_shared)
+            if links.delete_address(wanted):
+                yield f"removed {text}/{length} from {device}"
+        for name, (before, ours) in reversed(self._content["sysctls"].items()):
+            if sysctl.read(name) == ours:
+                sysctl.write(name, before)
+                yield f"set    {name} = {before}"
+        self._file.unlink(missing_ok=True)
+
+    def _save(self) -> None:
+        new = self._file.with_suffix(".new")
+        new.write_text(json.dumps(self._content), encoding="utf-8")
+        new.replace(self._file)

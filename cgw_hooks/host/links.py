@@ -1,0 +1,65 @@
+"""Network devices and their addresses, through pyroute2.
+
+Never on the hook's path: pyroute2 takes 146 ms to import.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from cgw_hooks.errors import LinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cgw_hooks.core.gateway import DeviceAddress
+
+_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+_IFA_F_NODAD = 0x02  # include/uapi/linux/if_addr.h
+
+
+def missing_devices(names: Iterable[str]) -> list[str]:
+    """Those of these devices that are not there."""
+    with IPRoute() as netlink:
+        return [name for name in sorted(set(names)) if not netlink.link_lookup(ifname=name)]
+
+
+def add_address(wanted: DeviceAddress) -> bool:
+    """Give a device an address; False if it has it already. Raises ``LinkError``."""
+    return _change("add", wanted, had_already=errno.EEXIST)
+
+
+def delete_address(wanted: DeviceAddress) -> bool:
+    """Take an address away; False if it is not there. Raises ``LinkError``."""
+    return _change("del", wanted, had_already=errno.EADDRNOTAVAIL)
+
+
+def _change(command: str, wanted: DeviceAddress, *, had_already: int) -> bool:
+    with IPRoute() as netlink:
+        index = next(iter(netlink.link_lookup(ifname=wanted.device)), None)
+        if index is None:
+            if command == "del":
+                return False
+            raise LinkError(f"{wanted.device}: no such device; make it first, then: cgw node up")
+        flags = {"flags": _IFA_F_NODAD} if wanted.is_shared and wanted.address.version == 6 else {}  # noqa: PLR2004
+        try:
+            netlink.addr(
+                command,
+                index=index,
+                address=str(wanted.address),
+                prefixlen=wanted.prefix_length,
+                family=_FAMILY[wanted.address.version],
+                **flags,
+            )
+        except NetlinkError as error:
+            if error.code == had_already:
+                return False
+            raise LinkError(
+                f"{wanted.device}: address {wanted.address}: {errno.errorcode.get(error.code)}"
+            ) from error
+    return True
