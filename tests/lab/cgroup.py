@@ -37,7 +37,7 @@ class Hierarchy:
 
 
 def hierarchies() -> list[Hierarchy]:
-    """The machine's hierarchies that libvirt can use: those of version 1, else that of version 2."""
+    """The machine's hierarchies that libvirt can use: version 1's, else that of version 2."""
     known = {line.split()[0] for line in Path("/proc/cgroups").read_text().splitlines()}
     found = []
     for line in Path("/proc/self/mounts").read_text().splitlines():
