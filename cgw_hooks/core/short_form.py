@@ -1,0 +1,61 @@
+"""Docker's words for a published port -> PortForward: ``2202:22``, ``[fd00::1]:53:53/udp``.
+
+What a person types, and what Xen's and the node's own configuration hold. Like
+``values``, it raises ``ValueError`` whose text says what is wanted instead; the
+caller names the guest and the value.
+"""
+
+from __future__ import annotations
+
+from cgw_hooks.core import values
+from cgw_hooks.core.annotation import PortForward
+from cgw_hooks.core.published_port import MAX_PORT
+
+FORM = "[listen-address:]port[-end]:guest-port[/protocol] or port[-end][/protocol]"
+_DEFAULT_PROTOCOL = "tcp"
+
+
+def parse_short_form(text: str) -> PortForward:
+    """One published port, or one range of them. Raises ``ValueError``.
+
+    Form: ``[listen-address:]port[-end]:guest-port[/protocol]``; ``port[-end][/protocol]``
+    is translated to the same ports. An IPv6 listening address stands in brackets.
+    ``guest-port`` is the one for ``port``, also of a range.
+    """
+    place, slash, protocol = text.partition("/")
+    address, listen, to = _split(place)
+    first, dash, last = listen.partition("-")
+    start = values.parse_port(first)
+    end = values.parse_port(last) if dash else start
+    if end < start:
+        raise ValueError(f"end the range at port {start} or above")
+    target = start if to is None else values.parse_port(to)
+    if target + end - start > MAX_PORT:
+        raise ValueError(
+            f"the range is {end - start + 1} ports long: end it at guest port {MAX_PORT}"
+        )
+    return PortForward(
+        protocol=values.parse_protocol(protocol) if slash else _DEFAULT_PROTOCOL,
+        listen_address=None if address is None else values.parse_listen_address(address),
+        sources=(),
+        start=start,
+        end=end,
+        to=target,
+    )
+
+
+def _split(place: str) -> tuple[str | None, str, str | None]:
+    """Listening address, listening ports and guest port; None for what is left out."""
+    if place.startswith("["):
+        address, closed, ports = place[1:].partition("]:")
+        fields = [address, *ports.split(":")] if closed and ":" in address else []
+    else:
+        fields = place.split(":")
+    match fields:
+        case [listen]:
+            return None, listen, None
+        case [listen, to] if not place.startswith("["):
+            return None, listen, to
+        case [address, listen, to]:
+            return address, listen, to
+    raise ValueError(f"write it as {FORM}; an IPv6 address in brackets")

@@ -1,0 +1,83 @@
+"""The short form of a published port, as Docker has it."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+from cgw_hooks.core.short_form import parse_short_form
+from tests.unit.builders import is_one_line
+
+pytestmark = pytest.mark.unit
+
+GUEST = (ip_address("10.5.5.202"), ip_address("fd00:5::202"))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("80", ["*:80/tcp -> 10.5.5.202:80", "[::]:80/tcp -> [fd00:5::202]:80"]),
+        ("123/udp", ["*:123/udp -> 10.5.5.202:123", "[::]:123/udp -> [fd00:5::202]:123"]),
+        ("2202:22", ["*:2202/tcp -> 10.5.5.202:22", "[::]:2202/tcp -> [fd00:5::202]:22"]),
+        ("0.0.0.0:2202:22/tcp", ["*:2202/tcp -> 10.5.5.202:22"]),
+        ("[::]:2202:22", ["[::]:2202/tcp -> [fd00:5::202]:22"]),
+        ("192.168.122.11:2202:22", ["192.168.122.11:2202/tcp -> 10.5.5.202:22"]),
+        ("[fd00:122::11]:53:53/udp", ["[fd00:122::11]:53/udp -> [fd00:5::202]:53"]),
+        ("0.0.0.0:8000-8009:80", ["*:8000-8009/tcp -> 10.5.5.202:80-89"]),
+        ("0.0.0.0:3868:3868/sctp", ["*:3868/sctp -> 10.5.5.202:3868"]),
+        ("0.0.0.0:1-65535:1", ["*:1-65535/tcp -> 10.5.5.202:1-65535"]),
+    ],
+)
+def test_it_says_what_is_published(text: str, expected: list[str]) -> None:
+    assert expected == [str(port) for port in parse_short_form(text).published(GUEST)]
+
+
+def test_a_range_without_guest_port_keeps_its_ports() -> None:
+    forward = parse_short_form("8000-8009/udp")
+    assert (8000, 8009, 8000) == (forward.start, forward.end, forward.to)
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ("", "port number from 1 to 65535"),
+        (":", "port number"),
+        (":22", "port number"),
+        ("2202:", "port number"),
+        ("0:22", "port number"),
+        ("65536", "port number"),
+        ("2202:22-23", "port number"),
+        (" 2202:22", "port number"),
+        ("2202:22 ", "port number"),
+        ("+2202:22", "port number"),
+        ("٢٢", "port number"),
+        ("80-:80", "port number"),
+        ("80-79:80", "end the range at port 80"),
+        ("1-65535:2", "65535 ports long: end it at guest port 65535"),
+        ("2202:22/", "tcp, udp, sctp"),
+        ("2202:22/icmp", "tcp, udp, sctp"),
+        ("2202:22/TCP", "tcp, udp, sctp"),
+        ("2202:22/tcp/udp", "tcp, udp, sctp"),
+        ("192.168.122.11:2202", "port number"),
+        ("127.0.0.1:2202:22", "others can reach"),
+        ("[fe80::1]:2202:22", "others can reach"),
+        ("[fd00::1%eth0]:2202:22", "without a scope"),
+        ("host:2202:22", "IPv4 or IPv6 address"),
+        ("*:2202:22", "IPv4 or IPv6 address"),
+        (":2202:22", "IPv4 or IPv6 address"),
+        ("fd00::1:2202:22", "an IPv6 address in brackets"),
+        ("[fd00::1]:2202", "[listen-address:]port[-end]:guest-port[/protocol]"),
+        ("[fd00::1]2202:22", "[listen-address:]port[-end]:guest-port[/protocol]"),
+        ("[192.168.122.11]:2202:22", "an IPv6 address in brackets"),
+        ("[", "an IPv6 address in brackets"),
+        ("1:2:3:4", "[listen-address:]port[-end]:guest-port[/protocol]"),
+        ("22; flush ruleset", "port number"),
+        ("22\nflush ruleset", "port number"),
+    ],
+)
+def test_anything_else_is_refused_with_its_cure(text: str, cure: str) -> None:
+    with pytest.raises(ValueError, match=r"give|write|end") as refused:
+        parse_short_form(text)
+    assert cure in str(refused.value)
+    assert is_one_line(str(refused.value))
