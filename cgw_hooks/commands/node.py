@@ -12,8 +12,9 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cgw_hooks.commands.sync import sync
 from cgw_hooks.core import gateway, ruleset
-from cgw_hooks.errors import InvalidConfig, RecordError
+from cgw_hooks.errors import CgwError, InvalidConfig, RecordError
 from cgw_hooks.host import links, sysctl
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ def up(publisher: Publisher) -> Iterator[str]:
     config = publisher.config
     if not config.guest_networks:
         raise InvalidConfig("guest-network: is missing; say in cgw.toml which subnet to serve")
+    # The rules first: with the gateway address comes its ARP. libvirt may not be up yet.
+    report = sync(publisher, drivers=())
+    for record in report.published:
+        yield f"published {record.guest.name}"
     changes = _Changes(publisher.directory)
     with publisher.locked():
         for setting in gateway.sysctls(config):
@@ -35,10 +40,11 @@ def up(publisher: Publisher) -> Iterator[str]:
         for wanted in gateway.addresses(config):
             if changes.add_address(wanted):
                 yield f"added  {wanted.address}/{wanted.prefix_length} to {wanted.device}"
-        publisher.restore()
     devices = [d for network in config.guest_networks for d in network.internode_devices]
     for device in links.missing_devices([*devices, *config.uplink.devices]):
         yield f"note   {device}: no such device yet; the rules hold for it when it comes"
+    if report.problems:
+        raise CgwError("; ".join(report.problems))
 
 
 def down(publisher: Publisher) -> Iterator[str]:
@@ -46,6 +52,9 @@ def down(publisher: Publisher) -> Iterator[str]:
     with publisher.locked():
         publisher.nft.apply(gateway.remove_filter() + ruleset.remove())
         yield f"removed tables {ruleset.TABLE} and {gateway.TABLE}"
+        for record in publisher.records.all()[0]:
+            if record.guest.is_peer:
+                publisher.give_up(record)
         yield from _Changes(publisher.directory).give_back()
 
 

@@ -12,10 +12,10 @@ from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING
 
 from cgw_hooks.core import ruleset
-from cgw_hooks.core.guest import Guest
+from cgw_hooks.core.guest import PEER, Guest
 from cgw_hooks.core.published_port import DATAGRAM_PROTOCOLS
-from cgw_hooks.core.record import Record, State
-from cgw_hooks.errors import CgwError, PortConflict, RulesetError, quoted
+from cgw_hooks.core.record import Record, State, translated
+from cgw_hooks.errors import CgwError, PortConflict, RecordError, RulesetError, quoted
 from cgw_hooks.host.bridge_users import BridgeUsers
 from cgw_hooks.host.claims import Claims
 from cgw_hooks.host.firewall import Firewall
@@ -24,7 +24,7 @@ from cgw_hooks.host.records import Records
 from cgw_hooks.host.runtime_directory import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from cgw_hooks.core.node import NodeConfig
     from cgw_hooks.core.published_port import Claim, PublishedPort
@@ -50,18 +50,19 @@ class Publisher:
         """Take the guest's ports; translate nothing yet. Raises ``PortConflict``."""
         with self.locked():
             old = self.records.find(guest.key)
-            self.take_claims(guest, old)
-            self._write_and_commit(Record(guest, State.CLAIMED, time.time()), old)
+            peers = self.take_claims(guest, old)
+            self._write_and_commit(Record(guest, State.CLAIMED, time.time(), peers=peers), old)
 
     def publish(self, guest: Guest) -> None:
         """Translate to the guest's ports, and to no others that it had before."""
         with self.locked():
             old = self.records.find(guest.key)
+            peers = old.peers if old else ()
             if old is None or old.guest.ports != guest.ports:
-                self.take_claims(guest, old)
+                peers = self.take_claims(guest, old)
             unchanged = old and old.state is State.PUBLISHED and old.guest == guest
             since = old.since if old and unchanged else time.time()
-            self._write_and_commit(Record(guest, State.PUBLISHED, since), old)
+            self._write_and_commit(Record(guest, State.PUBLISHED, since, peers=peers), old)
         self.delete_missing_flows(guest.ports)
 
     def withdraw(self, key: str, *, connections_end: bool) -> Record | None:
@@ -76,6 +77,8 @@ class Publisher:
                 return None
             if old.state is not State.STOPPED:
                 self._write_and_commit(old._replace(state=State.STOPPING, since=time.time()), old)
+                for peer in self._peers(old):
+                    self.write_claims(peer.guest)
         self.delete_flows_of(old, connections_end=connections_end)
         self._mark_stopped(key)
         return old
@@ -93,24 +96,28 @@ class Publisher:
         self.claims.give_up(record.guest.key, _claims(record.guest))
         self.records.forget(record.guest.key)
 
-    def take_claims(self, guest: Guest, old: Record | None) -> None:
+    def take_claims(self, guest: Guest, old: Record | None) -> tuple[str, ...]:
         """Write the guest's claims down instead of its old ones. Hold the lock.
 
-        Raises ``PortConflict``; then nothing has changed.
+        Returns the keys of the peers that are the same guest. Raises ``PortConflict``;
+        then nothing has changed.
         """
         conflict = self.conflict(guest)
         if conflict:
             raise PortConflict(conflict)
+        peers = set(old.peers) if old else set()
+        peers.update(key for key in self._rivals(guest) if self._is_same(key, guest))
         if old:
             self.claims.give_up(guest.key, _claims(old.guest))
         self.write_claims(guest)
+        return tuple(sorted(peers))
 
     def conflict(self, guest: Guest) -> str:
         """Who has one of the guest's ports already, and the cure; empty where all are free."""
         who = f"guest {quoted(guest.name)}"
-        held = self.claims.conflict(guest.key, _claims(guest), self.records.exists)
-        if held:
-            claim, holder = held
+        for holder, claim in self._rivals(guest).items():
+            if self._is_same(holder, guest):
+                continue
             return (
                 f"{who}: port {claim} is published by guest {self._name_of(holder)}; "
                 "publish another, or stop that guest first"
@@ -124,6 +131,18 @@ class Publisher:
                 f"or stop that process first (see: ss -lnp sport = :{taken.port})"
             )
         return ""
+
+    def _rivals(self, guest: Guest) -> dict[str, Claim]:
+        """Who else holds a port of the guest. What a crash left without a record holds nothing."""
+        rivals = self.claims.rivals(guest.key, _claims(guest))
+        return {key: claim for key, claim in rivals.items() if self.records.exists(key)}
+
+    def _is_same(self, holder: str, guest: Guest) -> bool:
+        """Whether the holder of a port is this guest, as known from another node."""
+        if not (guest.is_peer or holder.startswith(f"{PEER}-")):
+            return False
+        record = self.records.find(holder)
+        return record is not None and record.guest.is_same_as(guest)
 
     def write_claims(self, guest: Guest) -> None:
         """Write down what a guest's record says, whoever else wanted it. Hold the lock."""
@@ -142,7 +161,7 @@ class Publisher:
         Returns what is wrong with records that cannot be read.
         """
         records, errors = self.records.all()
-        ports = [port for record in records for port in record.translated]
+        ports = translated(records)
         try:
             self.nft.apply(ruleset.restore(self.config, ports))
         except RulesetError:
@@ -154,11 +173,13 @@ class Publisher:
         """Delete the flows that go to a withdrawn guest.
 
         Of UDP and SCTP always, unless done before; of TCP where its connections ended.
+        None of a port that a peer publishes alike: the guest may have moved there.
         """
         over = set(DATAGRAM_PROTOCOLS) if record.state is not State.STOPPED else set()
         if connections_end:
             over.add("tcp")
-        ports = [port for port in record.guest.ports if port.protocol in over]
+        still = {port for peer in self._peers(record) for port in peer.translated}
+        ports = [p for p in record.guest.ports if p.protocol in over and p not in still]
         if ports:
             from cgw_hooks.commands import stale_flows
 
@@ -188,21 +209,33 @@ class Publisher:
             raise
 
     def _commit(self, record: Record, old: Record | None) -> None:
-        before = old.translated if old else ()
         if old and old.state is State.STOPPING:  # a crash left it: its elements may be there
-            before = old._replace(state=State.PUBLISHED).translated
-        after = record.translated
+            old = old._replace(state=State.PUBLISHED)
+        before = self._elements(old or record._replace(state=State.CLAIMED))
+        after = self._elements(record)
         gone = [port for port in before if port not in after]
-        if not gone and not after:
-            return
-        try:
-            self.nft.apply(ruleset.change(self.config, add=after, delete=gone))
-        except RulesetError:
-            self.restore()
+        if gone or record.translated:
+            try:
+                self.nft.apply(ruleset.change(self.config, add=after, delete=gone))
+            except RulesetError:
+                self.restore()
         if record.state is State.PUBLISHED:
             self._open_firewall([record])
         else:
             self._close_firewall(record)
+
+    def _elements(self, record: Record) -> tuple[PublishedPort, ...]:
+        """What a guest has in the ruleset: its own ports, else those of the peers standing by."""
+        if record.translated:
+            return record.translated
+        return tuple(port for peer in self._peers(record) for port in peer.translated)
+
+    def _peers(self, record: Record) -> Iterator[Record]:
+        for key in record.peers:
+            with suppress(RecordError):  # cgw status tells; here, the guest comes first
+                peer = self.records.find(key)
+                if peer:
+                    yield peer
 
     def _open_firewall(self, records: Iterable[Record]) -> None:
         needed = set()
@@ -231,7 +264,8 @@ class Publisher:
         with suppress(CgwError):
             record = self.records.find(key)
             if record:
-                return quoted(record.guest.name)
+                where = " (of another node)" if record.guest.is_peer else ""
+                return quoted(record.guest.name) + where
         return quoted(key)
 
 

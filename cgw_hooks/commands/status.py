@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from cgw_hooks.core import ruleset
-from cgw_hooks.core.record import State
+from cgw_hooks.core.record import State, standing_by
 from cgw_hooks.host import listeners
 
 if TYPE_CHECKING:
@@ -68,7 +68,13 @@ class Status:
 def status(publisher: Publisher) -> Status:
     """Look at records and ruleset; change nothing. Raises ``CgwError``."""
     records, errors = publisher.records.all()
-    rows = [row for record in records for row in _rows(publisher, record)]
+    waiting = standing_by(records)
+    rows: list[Row] = []
+    for record in records:
+        if record.guest.key in waiting:
+            rows += [Row(record, port, "standby") for port in record.guest.ports]
+        else:
+            rows += _rows(publisher, record)
     rows.sort(key=lambda row: (row.record.guest.name, row.port.start if row.port else 0))
     return Status(rows, [str(error) for error in errors])
 

@@ -1,4 +1,4 @@
-"""``cgw sync``: make the node match what runs, once.
+"""``cgw sync``: make the node match what runs, here and on other nodes, once.
 
 Puts back what a firewall reload, lost records or a killed hook took, and takes
 away what no running guest owns. Where a hypervisor does not answer, its guests'
@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cgw_hooks.commands.reading import read_guest
+from cgw_hooks.commands.remote_guests import remote_guests
 from cgw_hooks.core import domain_marks
+from cgw_hooks.core.guest import PEER
 from cgw_hooks.core.operations import DRIVERS
-from cgw_hooks.core.record import Record, State
+from cgw_hooks.core.record import Record, State, translated
 from cgw_hooks.errors import CgwError, HypervisorError, RecordError
 from cgw_hooks.host import hypervisor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from cgw_hooks.commands.publisher import Publisher
     from cgw_hooks.core.guest import Guest
@@ -30,8 +32,9 @@ _PAUSE = 0.1
 
 @dataclass
 class Running:
-    """What the hypervisors say: the guests that run, by key, and who did not answer."""
+    """The guests that should be published, by key, and which hypervisors did not answer."""
 
+    #: None: what was published of it before stays.
     guests: dict[str, Guest | None] = field(default_factory=dict)
     silent_drivers: set[str] = field(default_factory=set)
     problems: list[str] = field(default_factory=list)
@@ -46,8 +49,10 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
 
-def sync(publisher: Publisher) -> Report:
+def sync(publisher: Publisher, drivers: Collection[str] = DRIVERS) -> Report:
     """Make records and ruleset match the running guests. Raises ``CgwError``.
+
+    ``drivers``: the hypervisors to ask; the guests of others stay as they are.
 
     libvirt is asked without the lock, since a hook that waits for the lock makes
     libvirt wait; so hooks may run in between. Then the answer is old, and it is
@@ -55,7 +60,8 @@ def sync(publisher: Publisher) -> Report:
     """
     for _ in range(_ATTEMPTS):
         version = publisher.records.version()
-        running = ask_hypervisors(publisher)
+        running = ask_hypervisors(publisher, drivers)
+        _add_remote_guests(publisher, running)
         with publisher.locked():
             if publisher.records.version() == version:
                 report, gone = _reconcile(publisher, running)
@@ -67,16 +73,15 @@ def sync(publisher: Publisher) -> Report:
         publisher.delete_flows_of(record, connections_end=False)
         with publisher.locked():
             publisher.give_up(record)
-    kept = publisher.records.all()[0]
-    publisher.delete_missing_flows([port for record in kept for port in record.translated])
+    publisher.delete_missing_flows(translated(publisher.records.all()[0]))
     return report
 
 
-def ask_hypervisors(publisher: Publisher) -> Running:
+def ask_hypervisors(publisher: Publisher, drivers: Collection[str]) -> Running:
     """Which guests run, and what they publish now."""
     running = Running()
     silent: dict[str, str] = {}
-    for driver in DRIVERS:
+    for driver in drivers:
         try:
             definitions = hypervisor.running_guests(driver)
         except HypervisorError as error:
@@ -84,7 +89,7 @@ def ask_hypervisors(publisher: Publisher) -> Running:
             continue
         for definition in definitions:
             _read(publisher, definition, running)
-    running.silent_drivers = set(silent)
+    running.silent_drivers = set(silent) | (set(DRIVERS) - set(drivers))
     recorded = {key.partition("-")[0] for key in publisher.records.list_keys()}
     nobody_answered = len(silent) == len(DRIVERS)
     for driver, problem in silent.items():
@@ -92,6 +97,15 @@ def ask_hypervisors(publisher: Publisher) -> Running:
         if driver in recorded or (nobody_answered and driver == DRIVERS[0]):
             running.problems.append(problem)
     return running
+
+
+def _add_remote_guests(publisher: Publisher, running: Running) -> None:
+    for name, found in remote_guests(publisher.config):
+        if isinstance(found, CgwError):
+            running.problems.append(str(found))
+            running.guests[f"{PEER}-{name}"] = None
+        else:
+            running.guests[found.key] = found
 
 
 def _read(publisher: Publisher, definition: hypervisor.Definition, running: Running) -> None:
@@ -123,6 +137,7 @@ def _reconcile(publisher: Publisher, running: Running) -> tuple[Report, list[Rec
     for key, guest in running.guests.items():
         if guest:
             report.published += _publish(publisher, guest, kept.get(key), report)
+    _let_peers_stand_by(publisher)
     publisher.restore()
     publisher.close_unused_firewall()
     report.withdrawn = [record for record in gone if record.guest.ports]
@@ -135,8 +150,23 @@ def _still_wanted(record: Record, running: Running) -> bool:
 
 def _rebuild_claims(publisher: Publisher, kept: dict[str, Record]) -> None:
     publisher.claims.clear()
-    for record in sorted(kept.values(), key=lambda record: record.since, reverse=True):
-        publisher.write_claims(record.guest)  # the oldest last: where two claim, it has it
+    # The last to claim has it: peers first, since the guest itself comes before them, and
+    # of the others the oldest last.
+    order = sorted(kept.values(), key=lambda r: (r.guest.is_peer, r.since), reverse=True)
+    for record in order:
+        publisher.write_claims(record.guest)
+
+
+def _let_peers_stand_by(publisher: Publisher) -> None:
+    """Tell each guest's record which peers are the same guest."""
+    records, _ = publisher.records.all()
+    peers = [record.guest for record in records if record.guest.is_peer and record.translated]
+    for record in records:
+        if not record.guest.is_peer:
+            same = tuple(peer.key for peer in peers if peer.is_same_as(record.guest))
+            publisher.write_claims(record.guest)
+            if same != record.peers:
+                publisher.records.write(record._replace(peers=same))
 
 
 def _publish(
@@ -144,7 +174,7 @@ def _publish(
 ) -> Iterator[Record]:
     unchanged = old is not None and old.state is State.PUBLISHED and old.guest == guest
     since = old.since if old and unchanged else time.time()
-    record = Record(guest, State.PUBLISHED, since)
+    record = Record(guest, State.PUBLISHED, since, peers=old.peers if old else ())
     try:
         if old is None or old.guest.ports != guest.ports:
             publisher.take_claims(guest, old)

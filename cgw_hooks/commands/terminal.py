@@ -13,6 +13,7 @@ from cgw_hooks import __version__
 from cgw_hooks.commands.publisher import Publisher
 from cgw_hooks.core import ruleset
 from cgw_hooks.core.node import NodeConfig
+from cgw_hooks.core.record import translated
 from cgw_hooks.errors import CgwError
 from cgw_hooks.host import paths
 from cgw_hooks.host.config_file import load_config
@@ -165,8 +166,7 @@ def _check(arguments: argparse.Namespace) -> int:
 def _render(_arguments: argparse.Namespace) -> int:
     publisher = _publisher()
     records, errors = publisher.records.all()
-    ports = [port for record in records for port in record.translated]
-    sys.stdout.write(ruleset.restore(publisher.config, ports))
+    sys.stdout.write(ruleset.restore(publisher.config, translated(records)))
     for error in errors:
         sys.stderr.write(f"cgw: {error}\n")
     return CgwError.exit_code if errors else 0

@@ -6,13 +6,16 @@ import tomllib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cgw_hooks.core import values
+from cgw_hooks.core.annotation import Annotation
+from cgw_hooks.core.guest import PEER
 from cgw_hooks.core.node import GuestNetwork, NodeConfig, Policy, Uplink
+from cgw_hooks.core.short_form import parse_short_form
 from cgw_hooks.errors import InvalidConfig, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cgw_hooks.core.published_port import Network
+    from cgw_hooks.core.published_port import Address, Network
 
 _T = TypeVar("_T")
 
@@ -23,7 +26,7 @@ def parse_config(text: str) -> NodeConfig:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise InvalidConfig(f"not TOML: {error}") from None
-    root = _Table("", document, {"node", "uplink", "guest-network", "policy"})
+    root = _Table("", document, {"node", "uplink", "guest-network", "policy", "peer-guest"})
     node = root.table("node", {"name", "return-path"})
     node.word("return-path", "full-nat", {"full-nat"})
     networks = tuple(
@@ -35,6 +38,7 @@ def parse_config(text: str) -> NodeConfig:
         uplink=_uplink(root.table("uplink", {"devices", "address"})),
         guest_networks=networks,
         policy=_policy(root.table("policy", {"on-invalid", "listen-ports"})),
+        peer_guests=_peer_guests(root.tables("peer-guest", {"name", "address", "publish"})),
     )
 
 
@@ -83,6 +87,13 @@ class _Table:
         listed = content if isinstance(content, list) else [content]
         return tuple(self._parsed(key, entry, parse) for entry in listed)
 
+    def addresses(self) -> tuple[Address, ...]:
+        """``address``: at most one to an IP family."""
+        addresses = self.texts("address", values.parse_guest_address)
+        if len({address.version for address in addresses}) < len(addresses):
+            raise self.error("address", ", ".join(map(str, addresses)), "give one to an IP family")
+        return addresses
+
     def word(self, key: str, default: str, known: set[str]) -> str:
         word = self.text(key, default, str)
         if word not in known:
@@ -102,10 +113,7 @@ class _Table:
 
 
 def _uplink(table: _Table) -> Uplink:
-    addresses = table.texts("address", values.parse_guest_address)
-    if len({address.version for address in addresses}) < len(addresses):
-        raise table.error("address", ", ".join(map(str, addresses)), "give one to an IP family")
-    return Uplink(table.texts("devices", values.parse_interface_name), addresses)
+    return Uplink(table.texts("devices", values.parse_interface_name), table.addresses())
 
 
 def _guest_network(table: _Table) -> GuestNetwork:
@@ -141,6 +149,20 @@ def _refuse_overlapping(networks: tuple[GuestNetwork, ...]) -> None:
                     "give each guest network a subnet of its own"
                 )
         seen.append(network.subnet)
+
+
+def _peer_guests(tables: list[_Table]) -> tuple[Annotation, ...]:
+    guests = {}
+    for table in tables:
+        name = table.text("name", None, values.parse_name)
+        if name in guests:
+            raise table.error("name", name, "is there already; give each guest one entry")
+        addresses = table.addresses()
+        if not addresses:
+            raise InvalidConfig(f"{table.path('address')}: is missing; give the guest's address")
+        forwards = table.texts("publish", parse_short_form)
+        guests[name] = Annotation(PEER, name, name, (), addresses, forwards)
+    return tuple(guests.values())
 
 
 def _policy(table: _Table) -> Policy:

@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from cgw_hooks.core.published_port import Address, PublishedPort
 
 
+#: The "driver" of a guest that another node runs, and that this one publishes as well.
+PEER = "peer"
+
+
 class Interface(NamedTuple):
     """One network interface of a guest, as its definition has it.
 
@@ -35,3 +39,19 @@ class Guest(NamedTuple):
     def key(self) -> str:
         """What its record and its claims are filed under."""
         return f"{self.driver}-{self.uuid}"
+
+    @property
+    def is_peer(self) -> bool:
+        """Whether it is one that lives on another node."""
+        return self.driver == PEER
+
+    def is_same_as(self, other: Guest) -> bool:
+        """Whether both are one guest of the cluster.
+
+        By name, or by address: ``virsh migrate --dname`` gives it another name.
+        """
+        return self.name == other.name or not self._addresses.isdisjoint(other._addresses)
+
+    @property
+    def _addresses(self) -> set[Address]:
+        return {port.target_address for port in self.ports if port.target_address}

@@ -8,6 +8,7 @@ from cgw_hooks.core.published_port import MAX_PORT, MIN_PORT
 from cgw_hooks.errors import InvalidAnnotation, quoted
 
 if TYPE_CHECKING:
+    from cgw_hooks.core.annotation import Annotation
     from cgw_hooks.core.guest import Guest
     from cgw_hooks.core.published_port import Address, Network, PublishedPort
 
@@ -46,6 +47,8 @@ class NodeConfig(NamedTuple):
     uplink: Uplink = Uplink()
     guest_networks: tuple[GuestNetwork, ...] = ()
     policy: Policy = Policy()
+    #: Guests that live on other nodes.
+    peer_guests: tuple[Annotation, ...] = ()
 
 
 def refuse_unpublishable(guest: Guest, config: NodeConfig) -> None:

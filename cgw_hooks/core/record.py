@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgw_hooks.core import values
 from cgw_hooks.core.guest import Guest
 from cgw_hooks.core.published_port import PublishedPort
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
 
 _VERSION = 1
 
@@ -36,6 +39,8 @@ class Record(NamedTuple):
     state: State
     since: float
     problem: str = ""
+    #: Keys of the peers that are the same guest. They stand by while this one is translated.
+    peers: tuple[str, ...] = ()
 
     @property
     def translated(self) -> tuple[PublishedPort, ...]:
@@ -43,6 +48,19 @@ class Record(NamedTuple):
         if self.state is not State.PUBLISHED:
             return ()
         return tuple(port for port in self.guest.ports if port.target_address)
+
+
+def standing_by(records: Iterable[Record]) -> set[str]:
+    """The keys of the peers that stand by: the guest itself is translated, on this node."""
+    return {key for record in records if record.translated for key in record.peers}
+
+
+def translated(records: Collection[Record]) -> list[PublishedPort]:
+    """All ports that the ruleset has elements of."""
+    waiting = standing_by(records)
+    return [
+        port for record in records if record.guest.key not in waiting for port in record.translated
+    ]
 
 
 def to_json(record: Record) -> str:
@@ -57,6 +75,7 @@ def to_json(record: Record) -> str:
             "state": record.state.value,
             "since": record.since,
             "problem": record.problem,
+            "peers": record.peers,
             "network_bridges": guest.network_bridges,
             "ports": [_port_to_dict(port) for port in guest.ports],
         }
@@ -76,7 +95,13 @@ def from_json(text: str) -> Record:
             ports=tuple(_port_from_dict(port) for port in data["ports"]),
             network_bridges=tuple(data["network_bridges"]),
         )
-        return Record(guest, State(data["state"]), float(data["since"]), data["problem"])
+        return Record(
+            guest,
+            State(data["state"]),
+            float(data["since"]),
+            data["problem"],
+            tuple(data.get("peers", ())),
+        )
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a record: {error!r}") from error
 

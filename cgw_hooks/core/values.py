@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cgw_hooks.core.published_port import Address, Network
 
 _PORT_DIGITS = 5
+_NAME_BYTES = 200  # NAME_MAX (255) of linux/limits.h, less what files add to it
 _INTERFACE_NAME_LENGTH = 15  # IFNAMSIZ (16) of linux/if.h, less its final NUL
 _INTERFACE_NAME_PUNCTUATION = "-_.:@"
 
@@ -67,6 +68,13 @@ def parse_guest_address(text: str) -> Address:
     ):
         raise ValueError("give the address that the guest has on its network")
     return address
+
+
+def parse_name(text: str) -> str:
+    """The name of a guest elsewhere, as a file's name can hold it."""
+    if text.isprintable() and "/" not in text and 0 < len(text.encode()) <= _NAME_BYTES:
+        return text
+    raise ValueError(f"give the guest's name: {_NAME_BYTES} bytes at most, printable, without /")
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:

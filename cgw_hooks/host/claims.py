@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from cgw_hooks.host.runtime_directory import make_safe_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from cgw_hooks.core.published_port import Claim
 
@@ -63,15 +63,14 @@ class Claims:
             with suppress(OSError):  # not empty, or not there
                 os.rmdir(folder)
 
-    def conflict(
-        self, key: str, claims: Iterable[Claim], is_recorded: Callable[[str], bool]
-    ) -> tuple[Claim, str] | None:
-        """The first claim that another, recorded guest holds, with that guest's key."""
+    def rivals(self, key: str, claims: Iterable[Claim]) -> dict[str, Claim]:
+        """The keys of others that hold these claims, each with the first of them."""
+        rivals: dict[str, Claim] = {}
         for claim in claims:
             for holder in self.holders(claim):
-                if holder != key and is_recorded(holder):
-                    return claim, holder
-        return None
+                if holder != key:
+                    rivals.setdefault(holder, claim)
+        return rivals
 
     def clear(self) -> None:
         """Remove all, to be taken anew from the records."""

@@ -1,4 +1,4 @@
-"""The node's config file: its safe owner, its text."""
+"""Config files: their safe owner, their text."""
 
 from __future__ import annotations
 
@@ -11,20 +11,30 @@ from cgw_hooks.errors import InvalidConfig
 
 def load_config(path: str) -> NodeConfig:
     """The node's config, or the defaults where there is no file. Raises ``InvalidConfig``."""
-    try:
-        with open(path, "rb") as file:
-            _refuse_unsafe(path, os.fstat(file.fileno()))
-            text = file.read()
-    except FileNotFoundError:
+    text = read_config(path)
+    if text is None:
         return NodeConfig()
-    except OSError as error:
-        raise InvalidConfig(f"{path}: cannot be read: {error.strerror}") from error
     from cgw_hooks.core.config import parse_config  # tomllib: only where there is a file
 
     try:
         return parse_config(text.decode("utf-8"))
     except (InvalidConfig, UnicodeDecodeError) as error:
         raise InvalidConfig(f"{path}: {error}") from None
+
+
+def read_config(path: str) -> bytes | None:
+    """The text of a config file that only root can write; None where there is none.
+
+    Raises ``InvalidConfig``.
+    """
+    try:
+        with open(path, "rb") as file:
+            _refuse_unsafe(path, os.fstat(file.fileno()))
+            return file.read()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InvalidConfig(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _refuse_unsafe(path: str, found: os.stat_result) -> None:

@@ -11,6 +11,11 @@ def config_file() -> str:
     return os.environ.get("CGW_CONFIG") or "/etc/cgw/cgw.toml"
 
 
+def guests_directory() -> str:
+    """Annotations of guests, a file to each: ``guests.d`` beside the config."""
+    return os.path.join(os.path.dirname(config_file()), "guests.d")
+
+
 def runtime_directory() -> str:
     """Where the records are: ``CGW_RUNTIME_DIR``, else /run/cgw."""
     return os.environ.get("CGW_RUNTIME_DIR") or "/run/cgw"

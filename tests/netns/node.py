@@ -141,8 +141,14 @@ class Node(Asker):
 
     def status(self) -> dict[str, dict[str, Any]]:
         """What `cgw status --json` says of each guest (of its first port)."""
-        rows = json.loads(self.cgw("status", "--json", check=False).stdout)["published"]
-        return {row["guest"]: row for row in reversed(rows)}
+        return {row["guest"]: row for row in reversed(self.status_rows())}
+
+    def status_rows(self) -> list[dict[str, Any]]:
+        """Every row of `cgw status --json`."""
+        rows: list[dict[str, Any]] = json.loads(self.cgw("status", "--json", check=False).stdout)[
+            "published"
+        ]
+        return rows
 
     def states(self) -> dict[str, str]:
         """Guest -> state, as `cgw status` has it."""

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from cgw_hooks.core.annotation import Annotation
 from cgw_hooks.core.config import parse_config
 from cgw_hooks.core.node import GuestNetwork, NodeConfig, Policy, Uplink
+from cgw_hooks.core.short_form import parse_short_form
 from cgw_hooks.errors import InvalidConfig
 from cgw_hooks.host.config_file import load_config
 from tests.unit.builders import ROOT, is_one_line
@@ -59,8 +61,48 @@ def test_the_example_uncommented_is_valid_and_means_what_the_design_says() -> No
             ),
         ),
         policy=Policy(refuse_invalid=True, listen_ports=((1, 65535),)),
+        peer_guests=(
+            peer(
+                "web1",
+                ("10.5.5.202",),
+                ("2202:22", "123:123/udp", "192.168.122.11:8000-8009:80"),
+            ),
+        ),
     )
     assert expected == parse_config(uncommented)
+
+
+def peer(name: str, addresses: tuple[str, ...], publish: tuple[str, ...]) -> Annotation:
+    forwards = tuple(map(parse_short_form, publish))
+    return Annotation("peer", name, name, (), tuple(map(ip_address, addresses)), forwards)
+
+
+def test_a_peer_guest_may_have_an_address_of_each_family() -> None:
+    text = '[[peer-guest]]\nname = "web 1"\naddress = ["10.5.5.2", "fd00:5::2"]\npublish = "80"'
+    expected = peer("web 1", ("10.5.5.2", "fd00:5::2"), ("80",))
+    assert (expected,) == parse_config(text).peer_guests
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ('address = "10.5.5.2"', "peer-guest[1].name: is missing"),
+        ('name = "web1"', "peer-guest[1].address: is missing"),
+        ('name = "../web1"\naddress = "10.5.5.2"', 'peer-guest[1].name: "../web1": give'),
+        ('name = ""\naddress = "10.5.5.2"', 'peer-guest[1].name: "": give'),
+        ('name = "x"\naddress = "0.0.0.0"', 'peer-guest[1].address: "0.0.0.0": give'),
+        ('name = "x"\naddress = ["10.5.5.2", "10.5.5.3"]', "give one to an IP family"),
+        ('name = "x"\naddress = "10.5.5.2"\npublish = "22:x"', 'peer-guest[1].publish: "22:x"'),
+        ('name = "x"\naddress = "10.5.5.2"\nports = "22"', '"ports": unknown key'),
+    ],
+)
+def test_a_wrong_peer_guest_is_refused(entry: str, problem: str) -> None:
+    assert problem in refusal(f"[[peer-guest]]\n{entry}")
+
+
+def test_a_peer_guest_is_named_once() -> None:
+    entry = '[[peer-guest]]\nname = "web1"\naddress = "10.5.5.2"\n'
+    assert "is there already" in refusal(entry + entry)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +142,7 @@ def test_a_bridge_may_have_a_second_subnet_of_ipv6() -> None:
         ("not toml", "not TOML: ", "line 1"),
         ('[node]\nname = "a\nb"', "not TOML: ", "line 2"),
         ("[node]\nname = 1\nname = 2", "not TOML: ", "overwrite a value"),
-        ("nodes = 1", '"nodes": unknown key', "guest-network, node, policy, uplink"),
+        ("nodes = 1", '"nodes": unknown key', "guest-network, node, peer-guest, policy, uplink"),
         ('"a\\nb\\u001b[2J" = 1', r'"a\nb\x1b[2J": unknown key', "known here are"),
         ('[node]\nnmae = "n"', 'node."nmae": unknown key', "name, return-path"),
         (network(bridges='"b"'), 'guest-network[1]."bridges": unknown key', "bridge, "),

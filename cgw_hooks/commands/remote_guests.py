@@ -1,0 +1,83 @@
+"""The guests that live on other nodes: where this node learns of them.
+
+A source yields each guest by name, or why it cannot be published. A registry of the
+cluster would be one more source.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from cgw_hooks.core import values
+from cgw_hooks.core.domain_xml import parse_domain
+from cgw_hooks.core.guest import PEER, Guest
+from cgw_hooks.core.node import refuse_unpublishable
+from cgw_hooks.errors import CgwError, InvalidConfig
+from cgw_hooks.host import paths
+from cgw_hooks.host.config_file import read_config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cgw_hooks.core.annotation import Annotation
+    from cgw_hooks.core.node import NodeConfig
+
+_SUFFIX = ".xml"
+
+
+def remote_guests(config: NodeConfig) -> Iterator[tuple[str, Guest | CgwError]]:
+    """Every guest that may live elsewhere, by name, from all sources; the first to name it counts.
+
+    One without an address is not published: its file tells a local hook what it publishes.
+    """
+    seen = set()
+    for source in (_configured, _in_files):
+        for name, found in source(config):
+            if name not in seen:
+                seen.add(name)
+                yield name, _publishable(found, config)
+
+
+def _configured(config: NodeConfig) -> Iterator[tuple[str, Annotation | CgwError]]:
+    for annotation in config.peer_guests:
+        yield annotation.name, annotation
+
+
+def _in_files(_config: NodeConfig) -> Iterator[tuple[str, Annotation | CgwError]]:
+    directory = paths.guests_directory()
+    try:
+        files = sorted(file for file in os.listdir(directory) if file.endswith(_SUFFIX))
+    except OSError:
+        return
+    for file in files:
+        name = file.removesuffix(_SUFFIX)
+        try:
+            annotation = _read(name, os.path.join(directory, file))
+        except CgwError as error:
+            yield name, error
+        else:
+            if annotation and annotation.addresses:
+                yield name, annotation
+
+
+def _read(name: str, path: str) -> Annotation | None:
+    try:
+        values.parse_name(name)
+    except ValueError as error:
+        raise InvalidConfig(f"{path}: {error}") from None
+    xml = read_config(path)
+    annotation = parse_domain(PEER, name, xml) if xml is not None else None
+    return annotation._replace(uuid=name) if annotation else None
+
+
+def _publishable(found: Annotation | CgwError, config: NodeConfig) -> Guest | CgwError:
+    if isinstance(found, CgwError):
+        return found
+    try:
+        guest = found.guest(found.addresses)
+        refuse_unpublishable(guest, config)
+    except CgwError as error:
+        return error
+    # Where the definition was written, libvirt's networks are not this node's.
+    return guest._replace(network_bridges=())

@@ -1,0 +1,219 @@
+"""Guests that live on other nodes: published here too, until they live here."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab import network
+from tests.netns.asker import REFUSED, Asker
+from tests.netns.configs import FULL_NAT, NODE, NODE_AMONG_GUESTS
+from tests.netns.conftest import NodeMaker
+from tests.netns.guest import DONE, Guest
+from tests.netns.node import Node
+from tests.netns.parameters import families
+
+pytestmark = pytest.mark.netns
+
+CONFLICT = 4
+WEB1, WEB2 = 11, 12
+
+
+def peer(name: str, octet: int, *publish: str) -> str:
+    """A guest of another node, as the config has it."""
+    addresses = [network.guest_address(octet), network.guest_address6(octet)]
+    return f'[[peer-guest]]\nname = "{name}"\naddress = {addresses}\npublish = {[*publish]}\n'
+
+
+def annotation(octet: int, port: int, address: bool = True) -> str:
+    """The same as a file of guests.d."""
+    where = f' address="{network.guest_address(octet)}"' if address else ""
+    return (
+        f'<publish xmlns="urn:cgw-hooks:1"{where}><portForward proto="tcp">'
+        f'<range start="{port}" to="22"/></portForward></publish>'
+    )
+
+
+class Cluster:
+    """A node, and what its config says of the guests elsewhere."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.files = node.folder / "guests.d"
+        self.files.mkdir()
+
+    def file(self, name: str, text: str) -> Path:
+        """A file of guests.d, without a sync yet."""
+        path = self.files / f"{name}.xml"
+        path.write_text(text)
+        return path
+
+    def knows(self, *peers: str) -> str:
+        """Write the config with these, and publish them; what `cgw` complains about."""
+        self.node.configure(FULL_NAT + "".join(peers))
+        return self.node.cgw("node", "up", check=False).stderr.strip()
+
+    def forgets_all(self) -> None:
+        """Neither config nor files name a guest any more."""
+        for file in self.files.iterdir():
+            file.unlink()
+        assert self.knows() == ""
+
+
+@pytest.fixture
+def cluster(make_node: NodeMaker) -> Iterator[Cluster]:
+    made = Cluster(make_node(FULL_NAT))
+    yield made
+    made.node.stops_all_guests()
+    made.forgets_all()
+    made.node.cgw("node", "down")
+
+
+@pytest.fixture
+def web1(cluster: Cluster) -> Guest:
+    """On the guests' network; at first no guest of this node."""
+    return cluster.node.guest(
+        "web1", "2202:22", "2207:7", "5300:53/udp", serves="7/tcp 22/tcp 80/tcp 53/udp"
+    )
+
+
+@families
+def test_a_guest_of_another_node_answers_through_this_one(
+    client: Asker, cluster: Cluster, family: int
+) -> None:
+    cluster.node.guest("web1", serves="22/tcp 53/udp", family=family)
+    assert cluster.knows(peer("web1", WEB1, "2202:22", "5300-5309:53/udp")) == ""
+    seen = NODE_AMONG_GUESTS[family]
+    assert client.asks(NODE[family], 2202) == f"web1 saw {seen}"
+    assert client.asks(NODE[family], 5300, "udp") == f"web1 saw {seen}"
+    assert cluster.node.states() == {"web1": "published"}
+    cluster.forgets_all()
+    assert client.asks(NODE[family], 2202) == REFUSED
+
+
+def test_a_guest_that_comes_here_changes_nothing_that_a_client_could_notice(
+    client: Asker, cluster: Cluster, web1: Guest
+) -> None:
+    cluster.knows(peer("web1", WEB1, "2202:22", "2280:80", "5300:53/udp"))
+    node = cluster.node
+    away, files = node.our_table(), node.files()
+    with client.tcp_session(NODE[4], 2202) as session, client.udp_sender(NODE[4], 5300) as sender:
+        for operation in ("prepare", "start", "started", "stopped", "release"):
+            assert web1.hook(operation, "destroyed" if operation == "release" else "-") == DONE
+            assert session.exchange(operation) == operation
+            assert sender.exchange().answered
+            assert client.asks(NODE[4], 2280) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
+            assert node.our_table() == away
+    assert node.files() == files
+
+
+def test_while_a_guest_lives_here_its_own_annotation_counts(
+    client: Asker, cluster: Cluster, web1: Guest
+) -> None:
+    cluster.knows(peer("web1", WEB1, "2202:80", "8080:80"))
+    assert client.asks(NODE[4], 8080) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
+    web1.starts()
+    assert {"published", "standby"} == states(cluster.node)
+    assert client.asks(NODE[4], 2202) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
+    assert client.asks(NODE[4], 8080) == REFUSED
+    web1.stops()
+    assert {"published"} == states(cluster.node)
+    assert client.asks(NODE[4], 8080) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
+
+
+@pytest.mark.parametrize("first", ["the guest starts", "the config says so"])
+def test_a_guest_may_be_known_elsewhere_by_another_name(
+    client: Asker, cluster: Cluster, web1: Guest, first: str
+) -> None:
+    """Virsh migrate --dname: its address tells that it is the same."""
+    entry = peer("web1-before", WEB1, "2202:22")
+    if first == "the guest starts":
+        web1.starts()
+        assert cluster.knows(entry) == ""
+    else:
+        cluster.knows(entry)
+        web1.starts()
+    assert cluster.node.states() == {"web1": "published", "web1-before": "standby"}
+    web1.stops()
+    assert cluster.node.states() == {"web1-before": "published"}
+    assert client.asks(NODE[4], 2202) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
+
+
+def test_a_guest_that_wants_a_port_of_one_elsewhere_is_refused(
+    client: Asker, cluster: Cluster, web1: Guest
+) -> None:
+    cluster.node.guest("web2", serves="22/tcp", octet=WEB2)
+    cluster.knows(peer("web2", WEB2, "2202:22"))
+    refused = web1.hook("prepare")
+    assert refused.exit_code == CONFLICT
+    assert 'port *:2202/tcp is published by guest "web2" (of another node)' in refused.complaint
+    web1.stops()
+    assert client.asks(NODE[4], 2202) == f"web2 saw {NODE_AMONG_GUESTS[4]}"
+
+
+def test_a_guest_elsewhere_cannot_take_a_port_of_one_here(
+    client: Asker, cluster: Cluster, web1: Guest
+) -> None:
+    web1.starts()
+    complaint = cluster.knows(peer("web2", WEB2, "2202:22", "8080:80"))
+    assert 'guest "web2": port *:2202/tcp is published by guest "web1"' in complaint
+    assert cluster.node.states() == {"web1": "published", "web2": "not published"}
+    assert client.asks(NODE[4], 2202) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
+
+
+def test_a_flushed_ruleset_comes_back_with_the_peers(
+    client: Asker, cluster: Cluster, web1: Guest
+) -> None:
+    cluster.knows(peer("web1", WEB1, "2202:22"), peer("web2", WEB2, "2203:22"))
+    web1.starts()
+    before = cluster.node.our_table()
+    cluster.node.nft("flush table inet cgw\n" + "delete table inet cgw\n")
+    cluster.node.guest("web3", "2204:22").starts()
+    assert "2203" in cluster.node.our_table()
+    cluster.node.guests[-1].stops()
+    assert cluster.node.our_table() == before
+    assert client.asks(NODE[4], 2202) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
+
+
+def test_a_file_to_each_guest_does_as_well(client: Asker, cluster: Cluster, web1: Guest) -> None:
+    cluster.file("web1", annotation(WEB1, 2202))
+    assert cluster.knows() == ""
+    assert client.asks(NODE[4], 2202) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
+    web1.starts()
+    assert {"published", "standby"} == states(cluster.node)
+
+
+def test_a_file_without_an_address_is_no_guest_elsewhere(cluster: Cluster) -> None:
+    """It tells a local hook what its guest publishes."""
+    cluster.file("web1", annotation(WEB1, 2202, address=False))
+    assert cluster.knows() == ""
+    assert cluster.node.files() == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("<publish", 'guest "web1": <domain>: the XML cannot be read'),
+        (annotation(WEB1, 0), 'guest "web1": <range start> "0"'),
+        (annotation(254, 2202), "that is the gateway's address"),
+    ],
+)
+def test_a_file_that_is_broken_takes_nothing_away(
+    client: Asker, cluster: Cluster, web1: Guest, text: str, problem: str
+) -> None:
+    cluster.file("web1", annotation(WEB1, 2202))
+    cluster.knows()
+    cluster.file("web1", text)
+    assert problem in cluster.knows()
+    assert client.asks(NODE[4], 2202) == f"{web1.name} saw {NODE_AMONG_GUESTS[4]}"
+
+
+def test_a_file_that_others_could_have_written_is_not_read(cluster: Cluster) -> None:
+    cluster.file("web1", annotation(WEB1, 2202)).chmod(0o666)
+    assert "others than root can write to it" in cluster.knows()
+    assert cluster.node.files() == {}
+
+
+def states(node: Node) -> set[str]:
+    """The states of all rows of `cgw status`."""
+    return {row["state"] for row in node.status_rows()}
