@@ -94,15 +94,15 @@ def test_a_guest_of_another_node_answers_through_this_one(
 def test_a_guest_that_comes_here_changes_nothing_that_a_client_could_notice(
     client: Asker, cluster: Cluster, web1: Guest
 ) -> None:
-    cluster.knows(peer("web1", WEB1, "2202:22", "2280:80", "5300:53/udp"))
+    cluster.knows(peer("web1", WEB1, "2202:22", "2207:7", "5300:53/udp"))
     node = cluster.node
     away, files = node.our_table(), node.files()
-    with client.tcp_session(NODE[4], 2202) as session, client.udp_sender(NODE[4], 5300) as sender:
+    with client.tcp_session(NODE[4], 2207) as session, client.udp_sender(NODE[4], 5300) as sender:
         for operation in ("prepare", "start", "started", "stopped", "release"):
             assert web1.hook(operation, "destroyed" if operation == "release" else "-") == DONE
             assert session.exchange(operation) == operation
             assert sender.exchange().answered
-            assert client.asks(NODE[4], 2280) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
+            assert client.asks(NODE[4], 2202) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
             assert node.our_table() == away
     assert node.files() == files
 
