@@ -24,7 +24,7 @@ from cgw_hooks.host.records import Records
 from cgw_hooks.host.runtime_directory import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from cgw_hooks.core.node import NodeConfig
     from cgw_hooks.core.published_port import Claim, PublishedPort
@@ -48,6 +48,7 @@ class Publisher:
 
     def claim(self, guest: Guest) -> None:
         """Take the guest's ports; translate nothing yet. Raises ``PortConflict``."""
+        self._withdraw_unless(guest, stay=())
         with self.locked():
             old = self.records.find(guest.key)
             self.take_claims(guest, old)
@@ -55,6 +56,7 @@ class Publisher:
 
     def publish(self, guest: Guest) -> None:
         """Translate to the guest's ports, and to no others that it had before."""
+        self._withdraw_unless(guest, stay=guest.ports)
         with self.locked():
             old = self.records.find(guest.key)
             if old is None or old.guest.ports != guest.ports:
@@ -98,17 +100,20 @@ class Publisher:
 
         Raises ``PortConflict``; then nothing has changed.
         """
+        self._refuse_conflict(guest)
+        self.write_claims(guest)
+        if old:
+            self.claims.give_up(guest.key, set(_claims(old.guest)) - set(_claims(guest)))
+
+    def _refuse_conflict(self, guest: Guest) -> None:
         conflict = self.conflict(guest)
         if conflict:
             raise PortConflict(conflict)
-        if old:
-            self.claims.give_up(guest.key, _claims(old.guest))
-        self.write_claims(guest)
 
     def conflict(self, guest: Guest) -> str:
         """Who has one of the guest's ports already, and the cure; empty where all are free."""
         who = f"guest {quoted(guest.name)}"
-        held = self.claims.conflict(guest.key, _claims(guest), self.records.exists)
+        held = self.claims.conflict(guest.key, _claims(guest), self._holds)
         if held:
             claim, holder = held
             return (
@@ -124,6 +129,14 @@ class Publisher:
                 f"or stop that process first (see: ss -lnp sport = :{taken.port})"
             )
         return ""
+
+    def _holds(self, key: str, claim: Claim) -> bool:
+        """Whether a guest's record has the claim too: a claim alone is what a crash left."""
+        try:
+            record = self.records.find(key)
+        except CgwError:
+            return True  # nobody can tell: it stays the guest's
+        return record is not None and claim in _claims(record.guest)
 
     def write_claims(self, guest: Guest) -> None:
         """Write down what a guest's record says, whoever else wanted it. Hold the lock."""
@@ -172,6 +185,18 @@ class Publisher:
 
             stale_flows.delete_missing(ports)
 
+    def _withdraw_unless(self, guest: Guest, stay: Collection[PublishedPort]) -> None:
+        """Withdraw a guest before its record says that it publishes other ports than these.
+
+        A crash in between would leave what the record had in the ruleset for good. Raises
+        ``PortConflict`` if it cannot have what it asks for; then nothing has changed.
+        """
+        old = self.records.find(guest.key)
+        if old and not set(old.perhaps_translated) <= set(stay):
+            with self.locked():
+                self._refuse_conflict(guest)
+            self.withdraw(guest.key, connections_end=False)
+
     def _mark_stopped(self, key: str) -> None:
         with self.locked():
             record = self.records.find(key)
@@ -188,9 +213,7 @@ class Publisher:
             raise
 
     def _commit(self, record: Record, old: Record | None) -> None:
-        before = old.translated if old else ()
-        if old and old.state is State.STOPPING:  # a crash left it: its elements may be there
-            before = old._replace(state=State.PUBLISHED).translated
+        before = old.perhaps_translated if old else ()
         after = record.translated
         gone = [port for port in before if port not in after]
         if not gone and not after:

@@ -44,6 +44,13 @@ class Record(NamedTuple):
             return ()
         return tuple(port for port in self.guest.ports if port.target_address)
 
+    @property
+    def perhaps_translated(self) -> tuple[PublishedPort, ...]:
+        """The ports that may have elements: a crash may have left those of a stopping guest."""
+        if self.state is State.STOPPING:
+            return self._replace(state=State.PUBLISHED).translated
+        return self.translated
+
 
 def to_json(record: Record) -> str:
     """The record as it is kept in a file."""
