@@ -24,7 +24,7 @@ from cgw_hooks.host.records import Records
 from cgw_hooks.host.runtime_directory import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from cgw_hooks.core.node import NodeConfig
     from cgw_hooks.core.published_port import Claim, PublishedPort
@@ -48,6 +48,7 @@ class Publisher:
 
     def claim(self, guest: Guest) -> None:
         """Take the guest's ports; translate nothing yet. Raises ``PortConflict``."""
+        self._withdraw_unless(guest, stay=())
         with self.locked():
             old = self.records.find(guest.key)
             peers = self.take_claims(guest, old)
@@ -55,6 +56,7 @@ class Publisher:
 
     def publish(self, guest: Guest) -> None:
         """Translate to the guest's ports, and to no others that it had before."""
+        self._withdraw_unless(guest, stay=guest.ports)
         with self.locked():
             old = self.records.find(guest.key)
             peers = old.peers if old else ()
@@ -102,15 +104,18 @@ class Publisher:
         Returns the keys of the peers that are the same guest. Raises ``PortConflict``;
         then nothing has changed.
         """
+        self._refuse_conflict(guest)
+        peers = set(old.peers) if old else set()
+        peers.update(key for key in self._rivals(guest) if self._is_same(key, guest))
+        self.write_claims(guest)
+        if old:
+            self.claims.give_up(guest.key, set(_claims(old.guest)) - set(_claims(guest)))
+        return tuple(sorted(peers))
+
+    def _refuse_conflict(self, guest: Guest) -> None:
         conflict = self.conflict(guest)
         if conflict:
             raise PortConflict(conflict)
-        peers = set(old.peers) if old else set()
-        peers.update(key for key in self._rivals(guest) if self._is_same(key, guest))
-        if old:
-            self.claims.give_up(guest.key, _claims(old.guest))
-        self.write_claims(guest)
-        return tuple(sorted(peers))
 
     def conflict(self, guest: Guest) -> str:
         """Who has one of the guest's ports already, and the cure; empty where all are free."""
@@ -133,9 +138,16 @@ class Publisher:
         return ""
 
     def _rivals(self, guest: Guest) -> dict[str, Claim]:
-        """Who else holds a port of the guest. What a crash left without a record holds nothing."""
-        rivals = self.claims.rivals(guest.key, _claims(guest))
-        return {key: claim for key, claim in rivals.items() if self.records.exists(key)}
+        """Who else holds ports of the guest, each with the first of them."""
+        return self.claims.rivals(guest.key, _claims(guest), self._holds)
+
+    def _holds(self, key: str, claim: Claim) -> bool:
+        """Whether a guest's record has the claim too: a claim alone is what a crash left."""
+        try:
+            record = self.records.find(key)
+        except CgwError:
+            return True  # nobody can tell: it stays the guest's
+        return record is not None and claim in _claims(record.guest)
 
     def _is_same(self, holder: str, guest: Guest) -> bool:
         """Whether the holder of a port is this guest, as known from another node."""
@@ -193,6 +205,18 @@ class Publisher:
 
             stale_flows.delete_missing(ports)
 
+    def _withdraw_unless(self, guest: Guest, stay: Collection[PublishedPort]) -> None:
+        """Withdraw a guest before its record says that it publishes other ports than these.
+
+        A crash in between would leave what the record had in the ruleset for good. Raises
+        ``PortConflict`` if it cannot have what it asks for; then nothing has changed.
+        """
+        old = self.records.find(guest.key)
+        if old and not set(old.perhaps_translated) <= set(stay):
+            with self.locked():
+                self._refuse_conflict(guest)
+            self.withdraw(guest.key, connections_end=False)
+
     def _mark_stopped(self, key: str) -> None:
         with self.locked():
             record = self.records.find(key)
@@ -209,10 +233,9 @@ class Publisher:
             raise
 
     def _commit(self, record: Record, old: Record | None) -> None:
-        if old and old.state is State.STOPPING:  # a crash left it: its elements may be there
-            old = old._replace(state=State.PUBLISHED)
-        before = self._elements(old or record._replace(state=State.CLAIMED))
-        after = self._elements(record)
+        peers = tuple(port for peer in self._peers(record) for port in peer.translated)
+        before = (old.perhaps_translated if old else ()) or peers
+        after = record.translated or peers
         gone = [port for port in before if port not in after]
         if gone or record.translated:
             try:
@@ -223,12 +246,6 @@ class Publisher:
             self._open_firewall([record])
         else:
             self._close_firewall(record)
-
-    def _elements(self, record: Record) -> tuple[PublishedPort, ...]:
-        """What a guest has in the ruleset: its own ports, else those of the peers standing by."""
-        if record.translated:
-            return record.translated
-        return tuple(port for peer in self._peers(record) for port in peer.translated)
 
     def _peers(self, record: Record) -> Iterator[Record]:
         for key in record.peers:

@@ -49,6 +49,13 @@ class Record(NamedTuple):
             return ()
         return tuple(port for port in self.guest.ports if port.target_address)
 
+    @property
+    def perhaps_translated(self) -> tuple[PublishedPort, ...]:
+        """The ports that may have elements: a crash may have left those of a stopping guest."""
+        if self.state is State.STOPPING:
+            return self._replace(state=State.PUBLISHED).translated
+        return self.translated
+
 
 def standing_by(records: Iterable[Record]) -> set[str]:
     """The keys of the peers that stand by: the guest itself is translated, on this node."""

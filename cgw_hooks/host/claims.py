@@ -1,8 +1,8 @@
 """Who has which listening port: an index of the records, kept as symbolic links.
 
 ``claims/tcp-2202/0.0.0.0 -> qemu-<uuid>``. To look a port up costs the same
-however many others are published. A link without a record is what a crash left,
-and is nobody's claim. Hold the node's lock for all of these.
+however many others are published. A link that its guest's record does not confirm is
+what a crash left, and is nobody's claim. Hold the node's lock for all of these.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from cgw_hooks.host.runtime_directory import make_safe_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from cgw_hooks.core.published_port import Claim
 
@@ -26,8 +26,8 @@ class Claims:
     def __init__(self, directory: str) -> None:
         self.directory = os.path.join(directory, "claims")
 
-    def holders(self, claim: Claim) -> Iterator[str]:
-        """The keys of the guests that hold a claim on the same packets."""
+    def holders(self, claim: Claim) -> Iterator[tuple[Claim, str]]:
+        """The claims on the same packets, each with the key of the guest that holds it."""
         folder = self._folder(claim)
         try:
             names = os.listdir(folder)
@@ -38,7 +38,7 @@ class Claims:
             if held.version == claim.address.version and (
                 held == claim.address or held.is_unspecified or claim.address.is_unspecified
             ):
-                yield os.readlink(os.path.join(folder, name))
+                yield claim._replace(address=held), os.readlink(os.path.join(folder, name))
 
     def take(self, key: str, claims: Iterable[Claim]) -> None:
         """Write claims down for a guest, over what a crash may have left there."""
@@ -48,9 +48,12 @@ class Claims:
             link = os.path.join(folder, str(claim.address))
             with suppress(FileExistsError):
                 os.mkdir(folder, 0o700)
-            with suppress(FileNotFoundError):
-                os.unlink(link)
-            os.symlink(key, link)
+            try:
+                os.symlink(key, link)
+            except FileExistsError:
+                if os.readlink(link) != key:
+                    os.unlink(link)
+                    os.symlink(key, link)
 
     def give_up(self, key: str, claims: Iterable[Claim]) -> None:
         """Remove a guest's claims; those that are another's by now stay."""
@@ -63,13 +66,15 @@ class Claims:
             with suppress(OSError):  # not empty, or not there
                 os.rmdir(folder)
 
-    def rivals(self, key: str, claims: Iterable[Claim]) -> dict[str, Claim]:
-        """The keys of others that hold these claims, each with the first of them."""
+    def rivals(
+        self, key: str, claims: Iterable[Claim], is_held: Callable[[str, Claim], bool]
+    ) -> dict[str, Claim]:
+        """The keys of others that really hold these claims, each with the first of them."""
         rivals: dict[str, Claim] = {}
         for claim in claims:
-            for holder in self.holders(claim):
-                if holder != key:
-                    rivals.setdefault(holder, claim)
+            for held, holder in self.holders(claim):
+                if holder != key and holder not in rivals and is_held(holder, held):
+                    rivals[holder] = claim
         return rivals
 
     def clear(self) -> None:

@@ -37,15 +37,12 @@ class Records:
                 f"{path}: the record cannot be read ({error}); remove it and run: cgw sync"
             ) from error
 
-    def exists(self, key: str) -> bool:
-        """Whether a guest has a record."""
-        return os.path.exists(self._file(key))
-
     def write(self, record: Record) -> None:
         """Keep a record: a reader, also after a crash, sees the old one or the new one."""
         make_safe_directory(self.directory)
         path = self._file(record.guest.key)
-        new = path + ".new"  # one writer at a time, by the lock: no unique name is needed
+        # One writer at a time, by the lock: what a killed one leaves here, the next overwrites.
+        new = os.path.join(self._runtime_directory, "record.new")
         try:
             with open(new, "w", encoding="utf-8") as file:
                 file.write(to_json(record))

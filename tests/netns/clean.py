@@ -1,4 +1,4 @@
-"""That nothing of a guest is left."""
+"""That nothing of a guest is left, and that the ruleset is what the records say."""
 
 from contextlib import ExitStack
 from functools import cache
@@ -16,6 +16,19 @@ def assert_clean(node: Node) -> None:
     node.assert_foreign_tables_untouched()
 
 
+def assert_as_recorded(node: Node) -> None:
+    """The ruleset is what `cgw render` makes of the records, and the claims are theirs."""
+    assert node.our_table() == as_listed(node.cgw("render").stdout)
+    claims = {
+        f"claims/{port['protocol']}-{number}/{port['listen_address']}": key
+        for key, record in node.records().items()
+        for port in record["ports"]
+        for number in range(port["start"], port["end"] + 1)
+    }
+    files = node.files().items()
+    assert claims == {path: key for path, key in files if path.startswith("claims")}
+
+
 @cache
 def empty_table(config: str) -> str:
     """How the kernel lists what `cgw render` makes of a config when nothing is published."""
@@ -27,5 +40,13 @@ def empty_table(config: str) -> str:
         node = Node(scratch, folder, until_end)
         node.configure(config)
         until_end.callback(node.configure, "")
-        node.nft(node.cgw("render").stdout)
+        return as_listed(node.cgw("render").stdout)
+
+
+@cache
+def as_listed(ruleset: str) -> str:
+    """How the kernel lists our table after this text was given to nft."""
+    with namespace("listing") as inside, ExitStack() as until_end:
+        node = Node(inside, Path("/none"), until_end)
+        node.nft(ruleset)
         return node.our_table()

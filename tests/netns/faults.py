@@ -1,10 +1,12 @@
 """Real ways in which a node's parts fail under the hook."""
 
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.netns.node import OUR_TABLE, PYTHON, Node
+from tests.netns.guest import Guest
+from tests.netns.node import CHECKOUT, OUR_TABLE, PYTHON, Node
 
 
 @contextmanager
@@ -27,4 +29,84 @@ nft = nftables.Nftables()
 new = "add table {OUR_TABLE}; delete table {OUR_TABLE}; add table {OUR_TABLE} {{ flags owner; }}"
 print(nft.cmd(new)[2] or "owned", flush=True)
 sys.stdin.read()
+"""
+
+
+def hook_killed_at(
+    step: int, guest: Guest, operation: str, reason: str = "-", *, xml: str | None = None
+) -> str:
+    """A hook call that is killed (SIGKILL) before its n-th step; which one that was.
+
+    A step is whatever outlives the process: a change of a file, of the ruleset, of tracked
+    flows, of another firewall. Empty: the call ended before it came so far.
+    """
+    guest.hooked.append(operation)
+    process = guest.node.start_hook(guest.name, operation, reason, program=_killed_at(step))
+    _, said = process.communicate((xml or guest.xml).encode())
+    return _died_at(process.returncode, said)
+
+
+def sync_killed_at(step: int, node: Node) -> str:
+    """`cgw sync`, killed likewise."""
+    process = subprocess.run(
+        [*node.namespace.enter_command(), *_killed_at(step), "sync"],
+        env=node.environment(), capture_output=True, check=False,
+    )  # fmt: skip
+    return _died_at(process.returncode, process.stderr)
+
+
+def _killed_at(step: int) -> tuple[str, ...]:
+    return (str(PYTHON), "-I", "-c", _KILLED, str(CHECKOUT), str(step))
+
+
+def _died_at(code: int, said: bytes) -> str:
+    if code == -signal.SIGKILL:
+        return said.decode()
+    assert b"Traceback" not in said, said.decode()
+    return ""
+
+
+# sys.audit tells of a change before it is made; libnftables, which it does not see, is told of
+# by the one function that calls it.
+_KILLED = """
+import os, signal, socket, sys
+_, checkout, left, *arguments = sys.argv
+left, run = int(left), os.environ["CGW_RUNTIME_DIR"]
+sys.path.insert(0, checkout)
+
+def step(name):
+    global left
+    left -= 1
+    if left == 0:
+        os.write(2, name.encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def audit(event, given):
+    if event in {"os.mkdir", "os.rmdir", "os.remove", "os.rename", "os.symlink", "open"}:
+        path = os.fsdecode(given[1 if event in {"os.rename", "os.symlink"} else 0])
+        writes = event != "open" or given[2] & (os.O_WRONLY | os.O_RDWR)
+        if not path.startswith(run) or not writes or changes_nothing(event, path):
+            return
+        step(event.removeprefix("os.") + " " + os.path.relpath(path, run).partition("/")[0])
+    elif event == "socket.__new__" and given[1] == socket.AF_NETLINK:
+        step("flows")
+    elif event == "os.posix_spawn":
+        step("firewall")
+
+def changes_nothing(event, path):
+    there = os.path.lexists(path)
+    return not there if event in {"os.remove", "os.rmdir"} else there and event == "os.mkdir"
+
+def dies_before(function):
+    def call(self, text):
+        step("ruleset")
+        return function(self, text)
+    return call
+
+from cgw_hooks.host.nft import Nft
+from cgw_hooks.commands import cli
+Nft.apply = dies_before(Nft.apply)
+sys.addaudithook(audit)
+sys.argv = ["cgw", *arguments]
+sys.exit(cli.main())
 """

@@ -73,7 +73,7 @@ def cluster(make_node: NodeMaker) -> Iterator[Cluster]:
 def web1(cluster: Cluster) -> Guest:
     """On the guests' network; at first no guest of this node."""
     return cluster.node.guest(
-        "web1", "2202:22", "2207:7", "5300:53/udp", serves="7/tcp 22/tcp 80/tcp 53/udp"
+        "web1", "2202:22", "2207:7", "5300:53/udp", serves="7/tcp-echo 22/tcp 80/tcp 53/udp"
     )
 
 

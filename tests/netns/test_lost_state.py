@@ -1,0 +1,202 @@
+"""What somebody else removed, changed or broke on the node: the next call or sync puts it back."""
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from tests.netns.asker import REFUSED, Asker
+from tests.netns.clean import assert_as_recorded
+from tests.netns.configs import CLIENT, FULL_NAT, NODE, NODE_AMONG_GUESTS
+from tests.netns.conftest import NodeMaker
+from tests.netns.faults import owned_table
+from tests.netns.guest import DONE, Guest
+from tests.netns.node import OUR_TABLE, Node
+
+pytestmark = pytest.mark.netns
+
+#: Another shape of ours, as a later or earlier version may have left it.
+_OTHER_SHAPE = f"""
+table {OUR_TABLE} {{
+  map published4 {{ type inet_service : ipv4_addr; elements = {{ 2202 : 10.5.5.99 }} }}
+  set hairpin {{ type ipv4_addr; }}
+  chain prerouting {{
+    type filter hook prerouting priority 0;
+    tcp dport 2203 drop
+  }}
+}}
+"""
+LOSSES = {
+    "flushed": "flush ruleset\n",
+    "deleted": f"delete table {OUR_TABLE}\n",
+    "elements gone": f"flush map {OUR_TABLE} published4\n",
+    "other shape": f"delete table {OUR_TABLE}\n{_OTHER_SHAPE}",
+}
+#: Who puts it right.
+HEALERS: dict[str, Callable[[Node], object]] = {
+    "another guest's start": lambda node: node.guest("web3", "2204:22").starts(),
+    "another guest's stop": lambda node: node.guests[-1].stops(),
+    "sync": lambda node: node.cgw("sync", check=False),
+}
+
+
+@pytest.fixture
+def guests(node: Node) -> list[Guest]:
+    """Two with a port each that answers, and one that may stop."""
+    made = [node.guest(f"web{n}", f"{2201 + n}:22", serves="22/tcp") for n in (1, 2)]
+    made.append(node.guest("web9", "2209:22"))
+    for guest in made:
+        guest.starts()
+    return made
+
+
+def answers(client: Asker) -> list[str]:
+    return [client.asks(NODE[4], port).split()[0] for port in (2202, 2203)]
+
+
+@pytest.mark.parametrize("healer", HEALERS)
+@pytest.mark.parametrize("loss", ["flushed", "deleted", "other shape"])
+@pytest.mark.usefixtures("guests")
+def test_a_lost_table_comes_back_whole(client: Asker, node: Node, loss: str, healer: str) -> None:
+    node.nft(LOSSES[loss])
+    assert answers(client) != ["web1", "web2"]
+    HEALERS[healer](node)
+    assert answers(client) == ["web1", "web2"]
+    assert_as_recorded(node)
+
+
+@pytest.mark.usefixtures("guests")
+def test_lost_elements_come_back_with_their_guests_stop_or_a_sync(
+    client: Asker, node: Node, guests: list[Guest]
+) -> None:
+    node.nft(LOSSES["elements gone"])
+    assert node.status()["web1"]["problem"]
+    guests[0].stops()
+    assert client.asks(NODE[4], 2203).startswith("web2")
+    assert_as_recorded(node)
+
+
+def test_everybody_elses_tables_stay_as_they_are_in_every_fallback(
+    node: Node, guests: list[Guest]
+) -> None:
+    """The fixtures compare them at the end; here there are some, of all families."""
+    foreign = "table ip cgw { chain c { counter; }; }\ntable inet other { set s { type mark; }; }\n"
+    fresh = node.foreign_tables()
+    node.nft(foreign)
+    theirs = node.foreign_tables()
+    assert theirs != fresh
+    for loss in ("deleted", "other shape", "elements gone"):
+        node.nft(LOSSES[loss])
+        assert guests[0].hook("reconnect") == DONE
+        assert guests[2].hook("reconnect") == DONE
+        node.cgw("sync", check=False)
+        assert theirs == node.foreign_tables()
+        assert_as_recorded(node)
+    node.nft("delete table ip cgw; delete table inet other\n")
+
+
+def test_static_rules_follow_the_config_with_the_next_call(
+    client: Asker, node: Node, guests: list[Guest]
+) -> None:
+    assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+    node.configure(FULL_NAT)
+    assert guests[2].hook("reconnect") == DONE
+    assert client.asks(NODE[4], 2202) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
+    node.configure("")
+    assert guests[2].hook("reconnect") == DONE
+    assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+    assert_as_recorded(node)
+
+
+# -- records, claims, folders ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"version": 9}', "\0" * 100])
+def test_an_unreadable_record_harms_no_other_guest_and_is_told_of(
+    client: Asker, node: Node, guests: list[Guest], content: str
+) -> None:
+    path = node.runtime / f"guests/{guests[0].key}.json"
+    path.write_text(content)
+    guests[2].stops()
+    node.nft(f"delete table {OUR_TABLE}\n")
+    assert guests[1].hook("reconnect") == DONE
+    assert client.asks(NODE[4], 2203).startswith("web2")
+    status = node.cgw("status", check=False)
+    assert (status.returncode, status.stderr.count("\n")) == (1, 1)
+    assert str(path) in status.stderr
+    # Its own calls cannot stop or kill the guest; with the record gone all is well again.
+    for operation in ("reconnect", "stopped", "release"):
+        assert guests[0].hook(operation).exit_code == 0
+    path.unlink()
+    guests[0].starts()
+    assert answers(client) == ["web1", "web2"]
+
+
+def test_a_stale_claim_is_nobodys(node: Node, client: Asker) -> None:
+    folder = node.runtime / "claims/tcp-2202"
+    folder.mkdir(parents=True, mode=0o700)
+    (folder / "0.0.0.0").symlink_to("qemu-c9000000-dead-4000-8000-000000000000")
+    node.guest("web1", "2202:22", serves="22/tcp").starts()
+    assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+
+
+@pytest.mark.parametrize("operation", ["started", "reconnect", "stopped", "release"])
+def test_a_runtime_folder_that_is_gone_is_no_failure(
+    client: Asker, node: Node, operation: str
+) -> None:
+    web1 = node.guest("web1", "2202:22", serves="22/tcp")
+    web1.starts()
+    node.runtime.rename(node.folder / "gone")
+    assert web1.hook(operation) == DONE
+    if operation in {"started", "reconnect"}:
+        assert client.asks(NODE[4], 2202).startswith("web1")
+        return
+    assert node.cgw("sync", check=False).returncode == 1  # libvirt does not answer here
+    assert client.asks(NODE[4], 2202) == REFUSED
+
+
+@pytest.mark.parametrize("what", ["world-writable", "group-writable", "somebody's", "a link"])
+def test_an_unsafe_runtime_folder_is_refused(client: Asker, node: Node, what: str) -> None:
+    """Records become rules of the host: a folder that others can write to is not trusted."""
+    node.runtime.mkdir(mode=0o700)
+    if what == "somebody's":
+        os.chown(node.runtime, 65534, 65534)
+    elif what == "a link":
+        node.runtime.rename(node.folder / "elsewhere")
+        node.runtime.symlink_to(node.folder / "elsewhere")
+    else:
+        node.runtime.chmod(0o777 if what == "world-writable" else 0o770)
+    web1 = node.guest("web1", "2202:22", serves="22/tcp")
+    for operation in ("prepare", "started", "stopped", "release"):
+        assert web1.hook(operation).exit_code == 0
+        assert client.asks(NODE[4], 2202) == REFUSED
+    refused = node.cgw("sync", check=False)
+    assert (refused.returncode, refused.stderr.count("\n")) == (6, 1)
+    assert f"{node.runtime}: others than" in refused.stderr
+    assert (node.files(), node.our_table()) == ({}, "")
+
+
+def test_after_nft_failed_at_started_a_sync_heals(client: Asker, node: Node) -> None:
+    """The record's problem goes where libvirt says that the guest runs, or with its next call."""
+    web1 = node.guest("web1", "2202:22", serves="22/tcp")
+    with owned_table(node):
+        web1.hook("prepare")
+        assert web1.hook("started").exit_code == 0
+        assert node.states() == {"web1": "failed"}
+    node.cgw("sync", check=False)
+    assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+    assert web1.hook("reconnect") == DONE
+    assert node.states() == {"web1": "published"}
+
+
+def test_the_ruleset_after_a_flush_and_a_config_change_is_the_new_one(
+    make_node: NodeMaker, client: Asker
+) -> None:
+    node = make_node(FULL_NAT)
+    web1 = node.guest("web1", "2202:22", serves="22/tcp")
+    web1.starts()
+    node.nft("flush ruleset\n")
+    node.configure("")
+    assert web1.hook("reconnect") == DONE
+    assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+    assert_as_recorded(node)
