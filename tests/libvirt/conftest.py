@@ -1,0 +1,42 @@
+"""The labs of these tests: each test runs on Debian 12 (libvirt 9) and on Debian 13 (libvirt 11)."""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.lab import open_lab, sweep
+from tests.libvirt.hypervisor import Hypervisor
+from tests.netns.configs import FULL_NAT
+
+SUITES = ("bookworm", "trixie")
+_NEEDED_PROGRAMS = ("ip", "nft", "nsenter", "unshare", "mmdebstrap", "gcc", "lz4", "zstd", "make")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def machine() -> None:
+    """Say in one line what the machine lacks for this tier."""
+    if os.geteuid() != 0:
+        pytest.fail("the libvirt tier makes a lab of namespaces: run it as root (sudo make test)")
+    missing = [program for program in _NEEDED_PROGRAMS if not shutil.which(program)]
+    if missing:
+        pytest.fail(f"the libvirt tier needs {', '.join(missing)}: run make apt-lab")
+    sweep()
+
+
+@pytest.fixture(scope="session", params=SUITES)
+def hypervisor(request: pytest.FixtureRequest) -> Iterator[Hypervisor]:
+    """A FULL-NAT node with cgw installed."""
+    with open_lab(request.param) as lab:
+        yield Hypervisor(lab, FULL_NAT)
+
+
+@pytest.fixture
+def host(hypervisor: Hypervisor) -> Iterator[Hypervisor]:
+    """The same, for one test: after it no trace of its guests may be left."""
+    before = hypervisor.traces()
+    yield hypervisor
+    hypervisor.removes_guests()
+    assert before == hypervisor.traces()
+    assert hypervisor.hook_output() == ""
