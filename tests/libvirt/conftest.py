@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.lab import open_lab, sweep
-from tests.libvirt.hypervisor import Hypervisor
+from tests.libvirt.answers import PUBLISHED, assert_closed, assert_open
+from tests.libvirt.hypervisor import STARTED, STOPPED, Guest, Hypervisor
 from tests.netns.configs import FULL_NAT
 
 SUITES = ("bookworm", "trixie")
@@ -39,4 +40,21 @@ def host(hypervisor: Hypervisor) -> Iterator[Hypervisor]:
     yield hypervisor
     hypervisor.removes_guests()
     assert before == hypervisor.traces()
+    assert hypervisor.hook_output() == ""
+
+
+@pytest.fixture(scope="module")
+def web(hypervisor: Hypervisor) -> Iterator[Guest]:
+    """A running guest that a module's tests share; whatever they did, its ports go when it goes."""
+    before = hypervisor.traces()
+    guest = hypervisor.guest("web1", *PUBLISHED)
+    guest.starts()
+    assert_open(hypervisor)
+    assert STARTED == guest.operations()
+    yield guest
+    guest.is_destroyed()
+    assert STOPPED == guest.operations()[-2:]
+    assert_closed(hypervisor)
+    assert before == hypervisor.traces()
+    guest.is_removed()
     assert hypervisor.hook_output() == ""

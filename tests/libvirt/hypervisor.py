@@ -92,8 +92,12 @@ class Hypervisor:
             for name in self._names(driver):
                 self.node.virsh("destroy", name, driver=driver)
             for name in self._names(driver, "--all"):
-                options = ["--managed-save", "--snapshots-metadata"] if driver == "qemu" else []
-                self.node.virsh("undefine", name, *options, driver=driver)
+                self.undefine(name, driver)
+
+    def undefine(self, name: str, driver: str) -> None:
+        """Take a guest's definition away, with all that libvirt keeps of it."""
+        options = ["--managed-save", "--snapshots-metadata"] if driver == "qemu" else []
+        self.node.virsh("undefine", name, *options, driver=driver)
 
     def _names(self, driver: str, *options: str) -> list[str]:
         return self.node.virsh("list", "--name", *options, driver=driver).stdout.split()
@@ -121,6 +125,10 @@ class Hypervisor:
     def cgw(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         """Run cgw as the admin does."""
         return self.node.run(["cgw", *arguments], check=check)
+
+    def shell(self, script: str) -> None:
+        """Run a script as the admin does, or as fate does."""
+        self.node.run(["sh", "-ec", script])
 
     def status(self) -> dict[str, dict[str, Any]]:
         """What `cgw status --json` says of each guest (of its first port)."""
@@ -172,7 +180,9 @@ class Guest:
         """Define it; a second time, over what is there."""
         self.host.node.define(self.xml)
 
-    def virsh(self, command: str, *arguments: str, check: bool = True, xml: str | None = None) -> str:
+    def virsh(
+        self, command: str, *arguments: str, check: bool = True, xml: str | None = None
+    ) -> str:
         """A virsh command on the guest; what it said on stderr."""
         return self.host.node.virsh(
             command, self.name, *arguments, driver=self.driver, input=xml, check=check
@@ -182,9 +192,22 @@ class Guest:
         """`virsh start`."""
         self.virsh("start")
 
+    def refusal(self) -> str:
+        """The one line of ours in what `virsh start` says to whoever runs it in vain."""
+        said = self.virsh("start", check=False)
+        assert self.state() == "shut off", said
+        lines = [line for line in said.splitlines() if "cgw: " in line]
+        assert len(lines) == 1, said
+        return lines[0].partition("cgw: ")[2]
+
     def is_destroyed(self) -> None:
         """`virsh destroy`."""
         self.virsh("destroy")
+
+    def is_removed(self) -> None:
+        """Destroy it where it runs, and undefine it."""
+        self.virsh("destroy", check=False)
+        self.host.undefine(self.name, self.driver)
 
     def is_created(self) -> None:
         """As a transient guest: it ends with its run."""

@@ -11,6 +11,7 @@ from tests.netns.configs import NODE
 pytestmark = pytest.mark.libvirt
 
 DISK = "/var/lib/libvirt/web1.qcow2"
+SAVED = "/var/lib/libvirt/web1.saved"
 
 
 def autostarts(guest: Guest) -> None:
@@ -71,11 +72,11 @@ def test_a_saved_guest_has_no_ports_until_it_is_restored(host: Hypervisor) -> No
     assert_open(host)
     with host.client.tcp_session(NODE[4], ECHO_PORT) as session:
         assert session.exchange("before") == "before"
-        web.virsh("save", "/tmp/web1.saved")
+        web.virsh("save", SAVED)
         assert [*STARTED, *STOPPED] == web.operations()
         assert_closed(host)
         assert before == host.traces()
-        host.node.virsh("restore", "/tmp/web1.saved")
+        host.node.virsh("restore", SAVED)
         assert ["restore", *STARTED] == web.operations()
         assert_open(host)
         assert session.exchange("after") == "after"

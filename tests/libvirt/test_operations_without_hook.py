@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.domain import PUBLISH_NAMESPACE
-from tests.libvirt.answers import PUBLISHED, assert_closed, assert_open
-from tests.libvirt.hypervisor import STARTED, STOPPED, Guest, Hypervisor
+from tests.libvirt.answers import assert_open
+from tests.libvirt.hypervisor import Guest
 from tests.netns.configs import NODE
 
 pytestmark = pytest.mark.libvirt
@@ -17,23 +17,6 @@ OTHER_ANNOTATION = (
     f'<range start="{OTHER_PORT}" to="80"/></portForward></publish>'
 )
 INTERFACE = "<interface type='bridge'><source bridge='guestbr0'/><mac address='{mac}'/></interface>"
-
-
-@pytest.fixture(scope="module")
-def web(hypervisor: Hypervisor) -> Iterator[Guest]:
-    """A running guest for all of these; whatever was done to it, its ports go when it goes."""
-    before = hypervisor.traces()
-    guest = hypervisor.guest("web1", *PUBLISHED)
-    guest.starts()
-    assert_open(hypervisor)
-    assert STARTED == guest.operations()
-    yield guest
-    guest.is_destroyed()
-    assert STOPPED == guest.operations()
-    assert_closed(hypervisor)
-    assert before == hypervisor.traces()
-    hypervisor.removes_guests()
-    assert hypervisor.hook_output() == ""
 
 
 @pytest.fixture(autouse=True)
