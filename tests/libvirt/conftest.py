@@ -1,4 +1,4 @@
-"""The labs of these tests: each test runs on Debian 12 (libvirt 9) and on Debian 13 (libvirt 11)."""
+"""The labs of these tests: each runs on Debian 12 (libvirt 9) and on Debian 13 (libvirt 11)."""
 
 import os
 import shutil
