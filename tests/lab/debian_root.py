@@ -22,6 +22,7 @@ PACKAGES = (
     "libvirt-daemon-config-network",
     "libvirt-clients",
     "qemu-system-x86",
+    "qemu-utils",
     "dnsmasq-base",
     "iptables",
     "nftables",

@@ -50,6 +50,7 @@ def domain_xml(  # noqa: PLR0913 - each is what some test varies
     gateways: str | None = None,
     interface_ip: str | None = None,
     sctp: bool = False,
+    disk: str | None = None,
     memory_mib: int = 96,
 ) -> str:
     """The definition of a guest that answers as `name`.
@@ -58,7 +59,8 @@ def domain_xml(  # noqa: PLR0913 - each is what some test varies
     inner XML of `cgw:publish`; `metadata` is more metadata. `interface` is "bridge", a libvirt
     network's name, or a list of them. `addresses` ("10.5.5.11/24,fd00:5::11/64", or "dhcp") and
     `gateways` are for its first interface; left out: those of the guest bridge, or "dhcp" on a
-    libvirt network. `interface_ip` puts libvirt's `<ip address>` on the first interface.
+    libvirt network. `interface_ip` puts libvirt's `<ip address>` on the first interface. `disk` is
+    the path of a qcow2 image, which the guest does not look at.
     """
     interfaces = [interface] if isinstance(interface, str) else list(interface)
     if addresses is None and interfaces[0] == BRIDGE:
@@ -75,6 +77,7 @@ def domain_xml(  # noqa: PLR0913 - each is what some test varies
         )
         for index, source in enumerate(interfaces)
     )
+    devices += _disk_xml(disk) if disk else ""
     body = _qemu_xml(settings, devices) if driver == "qemu" else _lxc_xml(settings, devices)
     return (
         f"<domain type='{driver}'>\n"
@@ -96,6 +99,13 @@ def _interface_xml(source: str, mac: str, driver: str, address: str | None) -> s
     return (
         f"    <interface type='{kind}'><mac address='{mac}'/>"
         f"<source {attribute}={quoteattr(place)}/>{ip}{model}</interface>\n"
+    )
+
+
+def _disk_xml(path: str) -> str:
+    return (
+        f"    <disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"
+        f"<source file={quoteattr(path)}/><target dev='vda' bus='virtio'/></disk>\n"
     )
 
 

@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from tests.lab.domain import domain_xml, nat_network_xml
 from tests.lab.lab import Lab, open_lab, sweep
 from tests.lab.namespace import NAMESPACES_FOLDER
 from tests.lab.reply import Outcome
+from tests.libvirt.waiting import eventually
 
 pytestmark = pytest.mark.libvirt
 
@@ -100,8 +100,8 @@ def test_a_guest_of_a_libvirt_network_gets_its_reserved_address(lab: Lab) -> Non
     lab.node.destroy("nat1")
 
 
-@pytest.mark.skipif(not hierarchies(), reason="LXC guests need cgroup version 1")
 def test_an_lxc_guest_answers_and_calls_its_hook(lab: Lab) -> None:
+    assert hierarchies(), "LXC guests need a cgroup hierarchy: mount one at /sys/fs/cgroup"
     lab.node.define(domain_xml("box1", octet=15, driver="lxc"))
     lab.node.start("box1", driver="lxc")
     assert Client(lab.client).until_answered("udp", "fd00:5::15", 53).guest == "box1"
@@ -191,12 +191,3 @@ def leftovers_of(run: int) -> list[str]:
         found += [str(path) for path in hierarchy.mount_point.glob(names)]
     mounts = Path("/proc/self/mounts").read_text().splitlines()
     return found + [line for line in mounts if f"cgw-{run}-" in line or "mount-point" in line]
-
-
-def eventually(condition: Callable[[], bool], within: float = 5.0) -> bool:
-    deadline = time.monotonic() + within
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True

@@ -1,0 +1,60 @@
+"""The labs of these tests: each runs on Debian 12 (libvirt 9) and on Debian 13 (libvirt 11)."""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.lab import open_lab, sweep
+from tests.libvirt.answers import PUBLISHED, assert_closed, assert_open
+from tests.libvirt.hypervisor import STARTED, STOPPED, Guest, Hypervisor
+from tests.netns.configs import FULL_NAT
+
+SUITES = ("bookworm", "trixie")
+_NEEDED_PROGRAMS = ("ip", "nft", "nsenter", "unshare", "mmdebstrap", "gcc", "lz4", "zstd", "make")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def machine() -> None:
+    """Say in one line what the machine lacks for this tier."""
+    if os.geteuid() != 0:
+        pytest.fail("the libvirt tier makes a lab of namespaces: run it as root (sudo make test)")
+    missing = [program for program in _NEEDED_PROGRAMS if not shutil.which(program)]
+    if missing:
+        pytest.fail(f"the libvirt tier needs {', '.join(missing)}: run make apt-lab")
+    sweep()
+
+
+@pytest.fixture(scope="session", params=SUITES)
+def hypervisor(request: pytest.FixtureRequest) -> Iterator[Hypervisor]:
+    """A FULL-NAT node with cgw installed."""
+    with open_lab(request.param) as lab:
+        yield Hypervisor(lab, FULL_NAT)
+
+
+@pytest.fixture
+def host(hypervisor: Hypervisor) -> Iterator[Hypervisor]:
+    """The same, for one test: after it no trace of its guests may be left."""
+    before = hypervisor.traces()
+    yield hypervisor
+    hypervisor.removes_guests()
+    assert before == hypervisor.traces()
+    assert hypervisor.hook_output() == ""
+
+
+@pytest.fixture(scope="module")
+def web(hypervisor: Hypervisor) -> Iterator[Guest]:
+    """A running guest that a module's tests share; whatever they did, its ports go when it goes."""
+    before = hypervisor.traces()
+    guest = hypervisor.guest("web1", *PUBLISHED)
+    guest.starts()
+    assert_open(hypervisor)
+    assert STARTED == guest.operations()
+    yield guest
+    guest.is_destroyed()
+    assert STOPPED == guest.operations()[-2:]
+    assert_closed(hypervisor)
+    assert before == hypervisor.traces()
+    guest.is_removed()
+    assert hypervisor.hook_output() == ""

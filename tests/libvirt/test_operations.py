@@ -1,0 +1,173 @@
+"""Every way in which libvirt starts and ends a guest: its ports open and close with it."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.libvirt.answers import ECHO_PORT, PUBLISHED, assert_closed, assert_open
+from tests.libvirt.hypervisor import STARTED, STOPPED, Guest, Hypervisor
+from tests.netns.configs import NODE
+
+pytestmark = pytest.mark.libvirt
+
+DISK = "/var/lib/libvirt/web1.qcow2"
+SAVED = "/var/lib/libvirt/web1.saved"
+
+
+def autostarts(guest: Guest) -> None:
+    guest.virsh("autostart")
+    node = guest.host.node
+    node.stop_libvirtd()
+    # libvirt starts guests once after the host's boot, and keeps a note of that.
+    node.run(["rm", "-f", "/run/libvirt/qemu/autostarted"])
+    node.start_libvirtd()
+    node.wait_for_state(guest.name, "running")
+
+
+@pytest.mark.parametrize("start", [Guest.starts, Guest.is_created, autostarts])
+def test_ports_open_however_the_guest_starts(
+    host: Hypervisor, start: Callable[[Guest], None]
+) -> None:
+    web = host.guest("web1", *PUBLISHED)
+    before = host.traces()
+    assert_closed(host)
+    start(web)
+    assert_open(host)
+    assert STARTED == web.operations()
+    web.is_destroyed()
+    assert STOPPED == web.operations()
+    assert_closed(host)
+    assert before == host.traces()
+
+
+ENDS: dict[str, Callable[[Guest], object]] = {
+    "shut down": lambda guest: guest.virsh("shutdown"),
+    "powered off inside": lambda guest: guest.is_told("poweroff"),
+    "panicked": lambda guest: guest.is_told("panic"),
+    "killed": Guest.is_killed,
+    "destroyed": Guest.is_destroyed,
+}
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_ports_close_however_the_guest_ends(
+    host: Hypervisor, end: Callable[[Guest], object]
+) -> None:
+    web = host.guest("web1", *PUBLISHED)
+    before = host.traces()
+    web.starts()
+    assert_open(host)
+    assert STARTED == web.operations()
+    end(web)
+    assert web.is_called("release")
+    assert STOPPED == web.operations()
+    assert_closed(host)
+    assert before == host.traces()
+
+
+def test_a_saved_guest_has_no_ports_until_it_is_restored(host: Hypervisor) -> None:
+    web = host.guest("web1", *PUBLISHED)
+    before = host.traces()
+    web.starts()
+    assert_open(host)
+    with host.client.tcp_session(NODE[4], ECHO_PORT) as session:
+        assert session.exchange("before") == "before"
+        web.virsh("save", SAVED)
+        assert [*STARTED, *STOPPED] == web.operations()
+        assert_closed(host)
+        assert before == host.traces()
+        host.node.virsh("restore", SAVED)
+        assert ["restore", *STARTED] == web.operations()
+        assert_open(host)
+        assert session.exchange("after") == "after"
+    web.is_destroyed()
+    assert before == host.traces()
+
+
+def test_a_guest_with_a_managed_save_image_goes_on_with_its_ports(host: Hypervisor) -> None:
+    web = host.guest("web1", *PUBLISHED)
+    before = host.traces()
+    web.starts()
+    assert_open(host)
+    web.virsh("managedsave")
+    assert_closed(host)
+    assert before == host.traces()
+    web.starts()
+    assert_open(host)
+    assert [*STARTED, *STOPPED, "restore", *STARTED] == web.operations()
+
+
+def test_ports_are_open_after_a_running_guest_is_reverted_to_a_snapshot(host: Hypervisor) -> None:
+    host.node.run(["qemu-img", "create", "-q", "-f", "qcow2", DISK, "8M"])
+    web = host.guest("web1", *PUBLISHED, disk=DISK)
+    before = host.traces()
+    web.starts()
+    assert_open(host)
+    web.virsh("snapshot-create-as", "s1")
+    assert STARTED == web.operations()
+    assert_open(host)
+    web.virsh("snapshot-revert", "s1")
+    assert [*STOPPED, *STARTED] == web.operations()
+    assert_open(host)
+    web.is_destroyed()
+    assert before == host.traces()
+
+
+@pytest.mark.parametrize("end", ["stop_libvirtd", "kill_libvirtd"])
+def test_ports_stay_open_while_libvirtd_is_down_and_after(host: Hypervisor, end: str) -> None:
+    web = host.guest("web1", *PUBLISHED)
+    before = host.traces()
+    web.starts()
+    assert_open(host)
+    published = host.traces()
+    getattr(host.node, end)()
+    assert_open(host)
+    host.node.start_libvirtd()
+    assert web.is_called("reconnect")
+    assert [*STARTED, "reconnect"] == web.operations()
+    assert_open(host)
+    assert published == host.traces()
+    web.is_destroyed()
+    assert before == host.traces()
+
+
+def test_ports_of_a_guest_that_died_while_libvirtd_was_down_close_when_it_is_back(
+    host: Hypervisor,
+) -> None:
+    web = host.guest("web1", *PUBLISHED)
+    before = host.traces()
+    web.starts()
+    assert_open(host)
+    host.node.kill_libvirtd()
+    web.is_killed()
+    host.node.start_libvirtd()
+    assert web.is_called("release")
+    assert STARTED + STOPPED == web.operations()
+    assert_closed(host)
+    assert before == host.traces()
+
+
+def test_ports_of_a_container_open_and_close_with_it(host: Hypervisor) -> None:
+    box = host.guest("box1", *PUBLISHED, driver="lxc")
+    before = host.traces()
+    box.starts()
+    assert_open(host, "box1")
+    assert STARTED == box.operations()
+    box.is_destroyed()
+    assert set(STOPPED) == set(box.operations())  # maybe twice: see test_lab
+    assert_closed(host)
+    assert before == host.traces()
+
+
+def test_only_connections_that_are_known_to_be_over_are_deleted(host: Hypervisor) -> None:
+    web = host.guest("web1", *PUBLISHED)
+    web.starts()
+    assert_open(host)
+    with host.client.tcp_session(NODE[4], ECHO_PORT) as session:
+        assert session.exchange("before") == "before"
+        web.is_destroyed()
+        says_why = web.calls()[-1][-1] == "destroyed"
+        assert says_why == (host.libvirt_version >= (10, 5))
+        # The host itself resets what is translated no more; what is, goes to nobody.
+        with pytest.raises(ConnectionResetError if says_why else TimeoutError):
+            session.exchange("after", timeout=0.5)
