@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tests.lab import network
 from tests.lab.cgroup import cgroups
+from tests.lab.domain import publish_element
 from tests.lab.guest_image import guest_image
 from tests.lab.host import Host, HostError
 from tests.lab.lab import Lab, open_lab
@@ -25,12 +26,41 @@ class Cluster(Lab):
 
     client_host: Host
 
+    def publish_everywhere(self, guest: str, publish: str, address: str) -> None:
+        """Tell all nodes what a guest publishes, for as long as it lives on another one."""
+        for node in self.nodes:
+            node.write(f"/etc/cgw/guests.d/{guest}.xml", publish_element(publish, address))
+            node.run(["cgw", "node", "up"])
+
+    def serve_name(self, name: str) -> None:
+        """Let the client's dnsmasq answer with all nodes' addresses, taking turns."""
+        lines = [f"{node.addresses.uplink} {name}\n" for node in self.nodes]
+        self.client_host.write("/etc/cluster-hosts", "".join(lines))
+        self.client_host.write("/etc/resolv.conf", "nameserver 127.0.0.1\n")
+        options = ["--no-resolv", "--no-hosts", "--addn-hosts=/etc/cluster-hosts", "--user=root"]
+        self.client_host.run(["dnsmasq", *options])
+
+    def resolve(self, name: str) -> str:
+        """The address that a program of the client would use now."""
+        return self.client_host.run(["getent", "ahostsv4", name]).stdout.split()[0]
+
     def home_of(self, guest: str) -> Node:
         """The node where a guest runs. Raises HostError when there is none."""
         for node in self.nodes:
             if node.virsh("domstate", guest, check=False).stdout.strip() in {"running", "paused"}:
                 return node
         raise HostError(f"{guest} runs on no node")
+
+
+def migrate_command(guest: str, destination: Node, *options: str) -> list[str]:
+    """The command that moves a guest, for the node where it is."""
+    uri = f"qemu+tcp://{destination.name}/system"
+    return ["virsh", "--quiet", "migrate", "--p2p", *options, guest, uri]
+
+
+def migrate(guest: str, source: Node, destination: Node, *options: str) -> None:
+    """Move a running guest; "--live" is understood."""
+    source.run(migrate_command(guest, destination, "--live", *options))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from one source port, and new TCP connections.
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -56,19 +56,19 @@ class Ports:
 
 @contextmanager
 def traffic(
-    namespace: Namespace, entries: Sequence[str], ports: Ports, guest: str
+    namespace: Namespace, entries: Mapping[str, str], ports: Ports, guest: str
 ) -> Iterator[list[Stream]]:
-    """Traffic from `namespace` to the guest, by each of these addresses, within the block.
+    """Traffic from `namespace` to the guest within the block.
 
-    The block begins when every stream has had an answer, and ends when none is under way.
+    `entries` are the addresses that it is sent to, and as whom the guest must see it. The block begins when every stream has had an answer, and ends when none is under way.
     """
     streams, work = [], []
     over = Event()
-    for entry in entries:
+    for entry, seen_as in entries.items():
         for kind, (port, expected, run) in {
             "TCP session": (ports.session, "still there?", _session),
-            "UDP exchange": (ports.datagram, f"{guest} udp ", _datagrams),
-            "new TCP connections": (ports.connection, f"{guest} tcp ", _connections),
+            "UDP exchange": (ports.datagram, f"{guest} udp {seen_as}:", _datagrams),
+            "new TCP connections": (ports.connection, f"{guest} tcp {seen_as}:", _connections),
         }.items():
             stream = Stream(kind, entry, expected)
             streams.append(stream)
