@@ -1,6 +1,7 @@
 """A published guest moves: its clients go on, through whichever node they came in."""
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -116,18 +117,14 @@ def destination_dies(cluster: Cluster) -> None:
 def destination_refuses(cluster: Cluster) -> None:
     """A process of the destination listens on a port that the guest's definition now has too."""
     first, second, _ = cluster.nodes
-    listener = second.popen(["busybox", "nc", "-l", "-p", "9999"])
-    in_use = ["sh", "-c", "ss -Hltn sport = :9999 | grep -q LISTEN"]
-    wait_until(lambda: second.run(in_use, check=False).returncode == 0, "the listener")
-    try:
-        set_annotation(first, guest.PUBLISH + RIVAL)
-        refused = first.run(migrate_command(guest.NAME, second, "--live"), check=False)
-        assert refused.returncode != 0
-        assert "port *:9999/tcp is in use by a process of this node" in refused.stderr
-    finally:
-        set_annotation(first, guest.PUBLISH)
-        listener.kill()
-        listener.communicate()
+    with second.network.call(lambda: socket.create_server(("", 9999))):
+        try:
+            set_annotation(first, guest.PUBLISH + RIVAL)
+            refused = first.run(migrate_command(guest.NAME, second, "--live"), check=False)
+        finally:
+            set_annotation(first, guest.PUBLISH)
+    assert refused.returncode != 0
+    assert "9999/tcp is in use by a process of this node" in refused.stderr
 
 
 def set_annotation(node: Node, publish: str) -> None:
