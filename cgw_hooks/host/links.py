@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from cgw_hooks.core.gateway import DeviceAddress
 
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
-_IFA_F_NODAD = 0x02  # include/uapi/linux/if_addr.h
+_SHARED_IPV6 = {
+    # Duplicate address detection would find the other nodes.
+    "flags": 0x02,  # IFA_F_NODAD, include/uapi/linux/if_addr.h
+    # Deprecated: the node itself connects from its own address (RFC 6724 section 5, rule 3).
+    # Otherwise the kernel prefers the one that was added last, and answers go to another node.
+    "cacheinfo": {"preferred": 0, "valid": 0xFFFFFFFF},  # valid for ever
+}
 
 
 def missing_devices(names: Iterable[str]) -> list[str]:
@@ -46,7 +52,7 @@ def _change(command: str, wanted: DeviceAddress, *, had_already: int) -> bool:
             if command == "del":
                 return False
             raise LinkError(f"{wanted.device}: no such device; make it first, then: cgw node up")
-        flags = {"flags": _IFA_F_NODAD} if wanted.is_shared and wanted.address.version == 6 else {}  # noqa: PLR2004
+        shared6 = wanted.is_shared and wanted.address.version == 6  # noqa: PLR2004
         try:
             netlink.addr(
                 command,
@@ -54,7 +60,7 @@ def _change(command: str, wanted: DeviceAddress, *, had_already: int) -> bool:
                 address=str(wanted.address),
                 prefixlen=wanted.prefix_length,
                 family=_FAMILY[wanted.address.version],
-                **flags,
+                **(_SHARED_IPV6 if shared6 else {}),
             )
         except NetlinkError as error:
             if error.code == had_already:

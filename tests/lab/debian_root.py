@@ -36,6 +36,13 @@ PACKAGES = (
     "python3-libvirt",
     "python3-pyroute2",
     "python3-rich",
+    # What the cluster's client and guests run.
+    "busybox",
+    "chrony",
+    "curl",
+    "dropbear-bin",
+    "nginx",
+    "openssh-client",
 )
 
 ADD_USERS = """\

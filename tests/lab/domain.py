@@ -52,6 +52,8 @@ def domain_xml(  # noqa: PLR0913 - each is what some test varies
     sctp: bool = False,
     disk: str | None = None,
     memory_mib: int = 96,
+    initrd: str = f"{GUEST_FOLDER}/initramfs",
+    clock_ahead: int = 0,
 ) -> str:
     """The definition of a guest that answers as `name`.
 
@@ -59,8 +61,9 @@ def domain_xml(  # noqa: PLR0913 - each is what some test varies
     inner XML of `cgw:publish`; `metadata` is more metadata. `interface` is "bridge", a libvirt
     network's name, or a list of them. `addresses` ("10.5.5.11/24,fd00:5::11/64", or "dhcp") and
     `gateways` are for its first interface; left out: those of the guest bridge, or "dhcp" on a
-    libvirt network. `interface_ip` puts libvirt's `<ip address>` on the first interface. `disk` is
-    the path of a qcow2 image, which the guest does not look at.
+    libvirt network. `interface_ip` puts libvirt's `<ip address>` on the first interface. Of QEMU
+    guests alone: `disk` is the path of a qcow2 image, which the guest does not look at, `initrd`
+    is what they boot, `clock_ahead` by how many seconds their clock is wrong.
     """
     interfaces = [interface] if isinstance(interface, str) else list(interface)
     if addresses is None and interfaces[0] == BRIDGE:
@@ -78,7 +81,10 @@ def domain_xml(  # noqa: PLR0913 - each is what some test varies
         for index, source in enumerate(interfaces)
     )
     devices += _disk_xml(disk) if disk else ""
-    body = _qemu_xml(settings, devices) if driver == "qemu" else _lxc_xml(settings, devices)
+    if driver == "qemu":
+        body = _qemu_xml(settings, devices, initrd, clock_ahead)
+    else:
+        body = _lxc_xml(settings, devices)
     return (
         f"<domain type='{driver}'>\n"
         f"  <name>{escape(name)}</name>\n"
@@ -109,18 +115,19 @@ def _disk_xml(path: str) -> str:
     )
 
 
-def _qemu_xml(settings: Sequence[str], devices: str) -> str:
+def _qemu_xml(settings: Sequence[str], devices: str, initrd: str, clock_ahead: int) -> str:
     command_line = escape(" ".join([*settings, _KERNEL_OPTIONS]))
     return (
         f"  <os>\n"
         f"    <type arch='x86_64' machine='pc'>hvm</type>\n"
         f"    <kernel>{GUEST_FOLDER}/vmlinux</kernel>\n"
-        f"    <initrd>{GUEST_FOLDER}/initramfs</initrd>\n"
+        f"    <initrd>{initrd}</initrd>\n"
         f"    <cmdline>{command_line}</cmdline>\n"
         f"  </os>\n"
         f"  <features><acpi/></features>\n"
         f"  <cpu mode='custom' match='exact' check='none'>"
         f"<model fallback='forbid'>qemu64</model></cpu>\n"
+        f"  <clock offset='variable' adjustment='{clock_ahead}' basis='utc'/>\n"
         f"  <on_poweroff>destroy</on_poweroff>\n"
         f"  <on_reboot>restart</on_reboot>\n"
         f"  <on_crash>destroy</on_crash>\n"

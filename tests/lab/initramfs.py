@@ -1,6 +1,7 @@
 """An initramfs in cpio's "newc" format (the kernel's Documentation/driver-api/early-userspace)."""
 
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 
 _FOLDER_MODE = 0o040755
 _PROGRAM_MODE = 0o100755
@@ -13,7 +14,9 @@ def initramfs(files: Mapping[str, bytes]) -> bytes:
 
     It also has /dev/console: without it the kernel starts /init with no standard files.
     """
-    folders = {"dev"} | {path.rpartition("/")[0] for path in files} - {""}
+    folders = {"dev"}
+    for path in files:
+        folders |= {str(parent) for parent in PurePosixPath(path).parents} - {"."}
     entries = [_entry(folder, _FOLDER_MODE) for folder in sorted(folders)]
     entries.append(_entry("dev/console", _CONSOLE_MODE, device=_CONSOLE_DEVICE))
     entries += [_entry(path, _PROGRAM_MODE, content) for path, content in files.items()]

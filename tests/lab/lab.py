@@ -2,9 +2,10 @@
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.lab import network
 from tests.lab.cgroup import cgroups, sweep_cgroups
@@ -14,6 +15,7 @@ from tests.lab.namespace import Namespace, namespace, sweep_namespaces
 from tests.lab.node import Node
 
 DEFAULT_SUITE = "bookworm"
+Wiring = Callable[[Namespace, Namespace, network.NodeAddresses], None]
 
 _numbers = itertools.count(1)
 """Of the labs of this process: several may be open at once."""
@@ -23,8 +25,12 @@ _numbers = itertools.count(1)
 class Lab:
     """A client's network namespace, and nodes with libvirtd running."""
 
+    number: int
+    """Tells the labs of one process apart."""
     client: Namespace
     nodes: tuple[Node, ...]
+    root: Path
+    """The Debian root that the nodes lie over."""
 
     @property
     def node(self) -> Node:
@@ -39,7 +45,11 @@ def chosen_suite() -> str:
 
 @contextmanager
 def open_lab(
-    suite: str | None = None, *, node_count: int = 1, firewall_backend: str | None = None
+    suite: str | None = None,
+    *,
+    node_count: int = 1,
+    firewall_backend: str | None = None,
+    wire_node: Wiring = network.wire_node,
 ) -> Iterator[Lab]:
     """A lab of this suite (left out: that of $SUITE), taken down again however the block ends.
 
@@ -56,7 +66,7 @@ def open_lab(
         nodes = []
         for index in range(1, node_count + 1):
             node_network = stack.enter_context(namespace(f"{own}node{index}"))
-            network.wire_node(node_network, client, network.NodeAddresses(index))
+            wire_node(node_network, client, network.NodeAddresses(index))
             node = Node(
                 index,
                 network=node_network,
@@ -66,11 +76,10 @@ def open_lab(
                 firewall_backend=firewall_backend,
             )
             nodes.append(stack.enter_context(node))
-        switch = stack.enter_context(namespace(f"{own}switch"))
-        network.wire_internode(switch, [node.network for node in nodes])
+        network.wire_ring([node.network for node in nodes])
         for node in nodes:
             node.start_libvirtd()
-        yield Lab(client, tuple(nodes))
+        yield Lab(number, client, tuple(nodes), root)
 
 
 def sweep() -> None:

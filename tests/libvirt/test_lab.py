@@ -131,16 +131,6 @@ def test_paths_of_a_node_do_not_lead_into_the_machine(lab: Lab) -> None:
     assert lab.node.path("/../../etc/hosts") == root / "etc/hosts"
 
 
-def test_two_nodes_share_one_guest_network() -> None:
-    with open_lab(node_count=2) as pair:
-        first, second = pair.nodes
-        second.define(domain_xml("web1", octet=11))
-        second.start("web1")
-        from_the_first = Client(first.network)
-        reply = from_the_first.until_answered("tcp", "10.5.5.11", 80)
-        assert (reply.guest, reply.peer) == ("web1", first.addresses.guest_network)
-
-
 def test_nothing_is_left_when_the_lab_is_closed() -> None:
     before = leftovers_of(os.getpid())  # the module's own lab may be open
     with open_lab() as opened:

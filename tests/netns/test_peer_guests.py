@@ -72,8 +72,14 @@ def cluster(make_node: NodeMaker) -> Iterator[Cluster]:
 @pytest.fixture
 def web1(cluster: Cluster) -> Guest:
     """On the guests' network; at first no guest of this node."""
+    addresses = f"{network.guest_address(WEB1)} {network.guest_address6(WEB1)}"
     return cluster.node.guest(
-        "web1", "2202:22", "2207:7", "5300:53/udp", serves="7/tcp-echo 22/tcp 80/tcp 53/udp"
+        "web1",
+        "2202:22",
+        "2207:7",
+        "5300:53/udp",
+        serves="7/tcp-echo 22/tcp 80/tcp 53/udp",
+        addresses=addresses,
     )
 
 

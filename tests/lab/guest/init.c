@@ -15,6 +15,8 @@
  *   SCTP 7, 80             "web1 sctp 10.5.5.254:40000 PAYLOAD"
  *
  * The ACPI power button powers it off; in a container, SIGTERM does.
+ *
+ * Where the image has a program /services, that serves instead, called with the guest's name.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,6 +30,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "guest.h"
@@ -76,6 +79,19 @@ static void watch_power_button(void)
 	}
 }
 
+static void run_services(const char *program)
+{
+	if (fork() == 0) {
+		signal(SIGPIPE, SIG_DFL);
+		execl(program, program, guest_name, NULL);
+		say("init: %s: %s\n", program, strerror(errno));
+		_exit(1);
+	}
+	for (;;)
+		if (wait(NULL) < 0)
+			pause();
+}
+
 static void leave(int signal_number)
 {
 	(void)signal_number;
@@ -110,6 +126,8 @@ int main(int argc, char **argv)
 	load_settings(argc, argv);
 	read_setting("lab.name=", guest_name, sizeof guest_name);
 	configure_network();
+	if (!access("/services", X_OK))
+		run_services("/services");
 	serve(SOCK_STREAM, 0, 80, TCP_ANSWER);
 	serve(SOCK_STREAM, 0, 22, TCP_ANSWER);
 	serve(SOCK_STREAM, 0, 7, TCP_ECHO);

@@ -1,0 +1,117 @@
+"""The cluster: nodes in a ring, each a gateway that `cgw node up` made, and a client with programs.
+
+The guests publish on every node: where a guest lives, its own definition says so; elsewhere, the
+node's config does.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tests.lab import network
+from tests.lab.cgroup import cgroups
+from tests.lab.domain import publish_element
+from tests.lab.guest_image import guest_image
+from tests.lab.host import Host, HostError
+from tests.lab.lab import Lab, open_lab
+from tests.lab.node import Node
+
+NODE_COUNT = 3
+CONFIG_FILE = "/etc/cgw/cgw.toml"
+
+
+@dataclass(frozen=True)
+class Cluster(Lab):
+    """A lab whose nodes are gateways, and whose client is a Debian host as well."""
+
+    client_host: Host
+
+    def publish_everywhere(self, guest: str, publish: str, address: str) -> None:
+        """Tell all nodes what a guest publishes, for as long as it lives on another one."""
+        for node in self.nodes:
+            node.write(f"/etc/cgw/guests.d/{guest}.xml", publish_element(publish, address))
+            node.run(["cgw", "node", "up"])
+
+    def serve_name(self, name: str) -> None:
+        """Let the client's dnsmasq answer with all nodes' addresses, taking turns."""
+        lines = [f"{node.addresses.uplink} {name}\n" for node in self.nodes]
+        self.client_host.write("/etc/cluster-hosts", "".join(lines))
+        self.client_host.write("/etc/resolv.conf", "nameserver 127.0.0.1\n")
+        options = ["--no-resolv", "--no-hosts", "--addn-hosts=/etc/cluster-hosts", "--user=root"]
+        self.client_host.run(["dnsmasq", *options])
+
+    def resolve(self, name: str) -> str:
+        """The address that a program of the client would use now."""
+        return self.client_host.run(["getent", "ahostsv4", name]).stdout.split()[0]
+
+    def home_of(self, guest: str) -> Node:
+        """The node where a guest runs. Raises HostError when there is none."""
+        for node in self.nodes:
+            if node.virsh("domstate", guest, check=False).stdout.strip() in {"running", "paused"}:
+                return node
+        raise HostError(f"{guest} runs on no node")
+
+
+def migrate_command(guest: str, destination: Node, *options: str) -> list[str]:
+    """The command that moves a guest, for the node where it is."""
+    uri = f"qemu+tcp://{destination.name}/system"
+    return ["virsh", "--quiet", "migrate", "--p2p", *options, guest, uri]
+
+
+def migrate(guest: str, source: Node, destination: Node, *options: str) -> None:
+    """Move a running guest; "--live" is understood."""
+    source.run(migrate_command(guest, destination, "--live", *options))
+
+
+@contextmanager
+def open_cluster(suite: str | None = None, *, node_count: int = NODE_COUNT) -> Iterator[Cluster]:
+    """A cluster of this suite (left out: that of $SUITE), taken down however the block ends."""
+    with (
+        open_lab(suite, node_count=node_count, wire_node=network.wire_bridges) as lab,
+        cgroups(f"{lab.number}-client") as cgroup,
+        Host(
+            "client",
+            network=lab.client,
+            root=lab.root,
+            guest_folder=guest_image().folder,
+            cgroup=cgroup,
+        ) as client_host,
+    ):
+        for node in lab.nodes:
+            make_gateway(node)
+        yield Cluster(lab.number, lab.client, lab.nodes, lab.root, client_host)
+
+
+def make_gateway(node: Node) -> None:
+    """What an admin does once on each node."""
+    node.write(CONFIG_FILE, gateway_config(node.addresses))
+    node.install()
+    node.reload_libvirtd()
+    node.run(["cgw", "node", "up"])
+
+
+def gateway_config(addresses: network.NodeAddresses) -> str:
+    """The node's cgw.toml."""
+    devices = ", ".join(f'"{device}"' for device in network.INTERNODE_DEVICES)
+    return f"""\
+[node]
+name = "node{addresses.index}"
+
+[uplink]
+devices = ["{network.UPLINK_BRIDGE}"]
+address = ["{addresses.uplink}", "{addresses.uplink6}"]
+
+[[guest-network]]
+bridge = "{network.GUEST_BRIDGE}"
+subnet = "{network.GUEST_SUBNET}"
+node-address = "{addresses.guest_network}"
+gateway-address = "{network.GATEWAY_ADDRESS}"
+internode-devices = [{devices}]
+
+[[guest-network]]
+bridge = "{network.GUEST_BRIDGE}"
+subnet = "{network.GUEST_SUBNET6}"
+node-address = "{addresses.guest_network6}"
+gateway-address = "{network.GATEWAY_ADDRESS6}"
+internode-devices = [{devices}]
+"""

@@ -1,0 +1,48 @@
+"""The guest that the cluster's tests, benchmark and demo move from node to node."""
+
+from tests.lab.client import Client
+from tests.lab.cluster import Cluster
+from tests.lab.domain import domain_xml, guest_uuid
+from tests.lab.network import guest_address
+from tests.lab.traffic import Ports
+
+NAME = "web1"
+OCTET = 202
+ADDRESS = guest_address(OCTET)
+PORTS = Ports(session=2207, connection=8080, datagram=123)
+RECORD = f"/run/cgw/guests/qemu-{guest_uuid(OCTET)}.json"
+"""Where a node has the guest's record while it runs there, or is about to."""
+
+
+def _port_forward(protocol: str, listen: int, target: int) -> str:
+    port_range = f'<cgw:range start="{listen}" to="{target}"/>'
+    return f'<cgw:portForward proto="{protocol}">{port_range}</cgw:portForward>'
+
+
+PUBLISH = (
+    _port_forward("tcp", PORTS.session, 7)
+    + _port_forward("tcp", PORTS.connection, 80)
+    + _port_forward("udp", PORTS.datagram, 123)
+)
+
+
+def start(cluster: Cluster) -> None:
+    """Start the guest on the first node, published on all; it answers when this returns."""
+    cluster.publish_everywhere(NAME, PUBLISH, ADDRESS)
+    cluster.node.define(definition())
+    cluster.node.start(NAME)
+    client = Client(cluster.client)
+    for entry in entries(cluster):
+        reply = client.until_answered("tcp", entry, PORTS.connection)
+        if not reply.answered:
+            raise TimeoutError(f"{NAME} through {entry}: {reply.outcome.value}")
+
+
+def definition() -> str:
+    """The guest's definition."""
+    return domain_xml(NAME, octet=OCTET, publish=PUBLISH, publish_address=ADDRESS)
+
+
+def entries(cluster: Cluster) -> dict[str, str]:
+    """Where clients come in, and as whom the guest sees them there."""
+    return {node.addresses.uplink: node.addresses.guest_network for node in cluster.nodes}

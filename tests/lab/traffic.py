@@ -1,0 +1,146 @@
+"""Traffic that goes on while something else happens, and what became of it.
+
+Three streams through each entry, every 20 ms each: exchanges over one TCP session, UDP exchanges
+from one source port, and new TCP connections.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from threading import Event
+
+from tests.lab.namespace import Namespace
+
+INTERVAL = 0.02
+PATIENCE = 15.0
+"""Within which the kernel tries several times to get a SYN or a segment through."""
+
+
+@dataclass
+class Stream:
+    """What one kind of traffic through one entry saw."""
+
+    kind: str
+    entry: str
+    expected: str
+    """How each answer begins."""
+    answers: list[float] = field(default_factory=list)
+    """When each answer came."""
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def longest_gap(self) -> float:
+        """The longest time between two answers, in seconds."""
+        return max((after - before for before, after in pairwise(self.answers)), default=0.0)
+
+    def note(self, answer: bytes) -> None:
+        """Take an answer down."""
+        if answer.startswith(self.expected.encode()):
+            self.answers.append(time.monotonic())
+        else:
+            self.failures.append(f"answered {answer!r}")
+
+
+@dataclass(frozen=True)
+class Ports:
+    """The listening ports of a guest's echo, TCP and UDP services."""
+
+    session: int
+    connection: int
+    datagram: int
+
+
+@contextmanager
+def traffic(
+    namespace: Namespace, entries: Mapping[str, str], ports: Ports, guest: str
+) -> Iterator[list[Stream]]:
+    """Traffic from `namespace` to the guest within the block.
+
+    `entries` are the addresses that it is sent to, and as whom the guest must see it. The block begins when every stream has had an answer, and ends when none is under way.
+    """
+    streams, work = [], []
+    over = Event()
+    for entry, seen_as in entries.items():
+        for kind, (port, expected, run) in {
+            "TCP session": (ports.session, "still there?", _session),
+            "UDP exchange": (ports.datagram, f"{guest} udp {seen_as}:", _datagrams),
+            "new TCP connections": (ports.connection, f"{guest} tcp {seen_as}:", _connections),
+        }.items():
+            stream = Stream(kind, entry, expected)
+            streams.append(stream)
+            work.append(run(stream, port, over.is_set))
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        running = executor.submit(namespace.call, lambda: asyncio.run(_all(work)))
+        try:
+            _wait_for_answers(streams)
+            yield streams
+        finally:
+            over.set()
+            running.result()
+
+
+def _wait_for_answers(streams: Sequence[Stream]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while silent := [stream for stream in streams if not stream.answers]:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no answer at first: {silent}")
+        time.sleep(INTERVAL)
+
+
+async def _all(work: Sequence[Coroutine[None, None, None]]) -> None:
+    await asyncio.gather(*work)
+
+
+async def _session(stream: Stream, port: int, is_over: Callable[[], bool]) -> None:
+    try:
+        reader, writer = await asyncio.open_connection(stream.entry, port)
+        while not is_over():
+            writer.write(stream.expected.encode())
+            async with asyncio.timeout(PATIENCE):
+                stream.note(await reader.readexactly(len(stream.expected)))
+            await asyncio.sleep(INTERVAL)
+        writer.close()
+    except (OSError, EOFError) as error:
+        stream.failures.append(f"{type(error).__name__}: {error}")
+
+
+async def _connections(stream: Stream, port: int, is_over: Callable[[], bool]) -> None:
+    async with asyncio.TaskGroup() as connections:
+        while not is_over():
+            connections.create_task(_connect(stream, port))
+            await asyncio.sleep(INTERVAL)
+
+
+async def _connect(stream: Stream, port: int) -> None:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            reader, writer = await asyncio.open_connection(stream.entry, port)
+            stream.note(await reader.read())
+            writer.close()
+    except OSError as error:
+        stream.failures.append(f"{type(error).__name__}: {error}")
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def datagram_received(self, data: bytes, _peer: tuple[str, int]) -> None:
+        self._stream.note(data)
+
+    def error_received(self, error: Exception) -> None:
+        self._stream.failures.append(f"{type(error).__name__}: {error}")
+
+
+async def _datagrams(stream: Stream, port: int, is_over: Callable[[], bool]) -> None:
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+        lambda: _Datagrams(stream), remote_addr=(stream.entry, port)
+    )
+    while not is_over():
+        transport.sendto(b"hello")
+        await asyncio.sleep(INTERVAL)
+    transport.close()
