@@ -66,8 +66,7 @@ def open_lab(
                 firewall_backend=firewall_backend,
             )
             nodes.append(stack.enter_context(node))
-        switch = stack.enter_context(namespace(f"{own}switch"))
-        network.wire_internode(switch, [node.network for node in nodes])
+        network.wire_ring([node.network for node in nodes])
         for node in nodes:
             node.start_libvirtd()
         yield Lab(client, tuple(nodes))

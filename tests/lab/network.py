@@ -3,7 +3,7 @@
     client ---- uplink 192.168.122.0/24 ---- xenbr0 [node] guestbr0 ---- guests 10.5.5.0/24
     .100        fd00:122::/64                .11 .12 ...   .251 .252 ... and .254 on every node
 
-With several nodes, their guest bridges are joined through devices named eth1.100.
+Several nodes stand in a ring: eth1.100 of each is joined to eth2.100 of the next one.
 """
 
 import re
@@ -22,8 +22,9 @@ GATEWAY_ADDRESS = "10.5.5.254"
 GATEWAY_ADDRESS6 = "fd00:5::254"
 UPLINK_BRIDGE = "xenbr0"
 GUEST_BRIDGE = "guestbr0"
-INTERNODE_DEVICE = "eth1.100"
+INTERNODE_DEVICES = ("eth1.100", "eth2.100")
 MAC_PREFIX = "52:54:00:05:05:"
+_NODES_WITHOUT_RING = 2
 
 _ROUTER_SYSCTLS = {
     "net/ipv4/ip_forward": "1",
@@ -86,7 +87,19 @@ def wire_client(client: Namespace) -> None:
 
 
 def wire_node(node: Namespace, client: Namespace, addresses: NodeAddresses) -> None:
-    """Give a node its uplink to the client and its guest bridge, and make it a router."""
+    """Give a node its uplink and its guest bridge with all addresses, and make it a router."""
+    wire_bridges(node, client, addresses)
+    node.ip(
+        f"address add {addresses.guest_network}/24 dev {GUEST_BRIDGE}\n"
+        f"address add {GATEWAY_ADDRESS}/24 dev {GUEST_BRIDGE}\n"
+        f"address add {addresses.guest_network6}/64 dev {GUEST_BRIDGE} nodad\n"
+        f"address add {GATEWAY_ADDRESS6}/64 dev {GUEST_BRIDGE} nodad\n"
+    )
+    node.sysctl(_ROUTER_SYSCTLS)
+
+
+def wire_bridges(node: Namespace, client: Namespace, addresses: NodeAddresses) -> None:
+    """Give a node its uplink to the client, and a guest bridge without addresses."""
     node.sysctl(_QUICK_IPV6)
     port = f"node{addresses.index}"
     veth(node, "eth0", client, port)
@@ -100,22 +113,30 @@ def wire_node(node: Namespace, client: Namespace, addresses: NodeAddresses) -> N
         f"address add {addresses.uplink6}/64 dev {UPLINK_BRIDGE} nodad\n"
         f"link add {GUEST_BRIDGE} address 02:00:00:00:05:{addresses.index:02x} type bridge\n"
         f"link set {GUEST_BRIDGE} up\n"
-        f"address add {addresses.guest_network}/24 dev {GUEST_BRIDGE}\n"
-        f"address add {GATEWAY_ADDRESS}/24 dev {GUEST_BRIDGE}\n"
-        f"address add {addresses.guest_network6}/64 dev {GUEST_BRIDGE} nodad\n"
-        f"address add {GATEWAY_ADDRESS6}/64 dev {GUEST_BRIDGE} nodad\n"
     )
     client.ip(f"link set {port} master uplink0")
-    node.sysctl(_ROUTER_SYSCTLS)
 
 
-def wire_internode(switch: Namespace, nodes: Sequence[Namespace]) -> None:
-    """Join the nodes' guest bridges through a plain switch, which `switch` becomes."""
-    switch.ip("link add switch0 type bridge\nlink set switch0 up\n")
-    for index, node in enumerate(nodes, start=1):
-        veth(node, INTERNODE_DEVICE, switch, f"node{index}")
-        node.ip(f"link set {INTERNODE_DEVICE} master {GUEST_BRIDGE}")
-        switch.ip(f"link set node{index} master switch0")
+def wire_ring(nodes: Sequence[Namespace]) -> None:
+    """Join the nodes' guest bridges in a ring (two of them: by one link).
+
+    The last node runs the spanning tree, and blocks one of its two links; a bridge without it
+    passes the tree's frames on. On a bridge that runs the kernel's spanning tree a new guest's
+    device stays silent for twice the forward delay, 4 s at the least: the other nodes are quicker.
+    """
+    last = nodes[-1]
+    if len(nodes) > _NODES_WITHOUT_RING:
+        last.ip(
+            f"link set {GUEST_BRIDGE} type bridge"
+            " stp_state 1 forward_delay 200 hello_time 100 max_age 600"
+        )
+    out, back = INTERNODE_DEVICES
+    for node, following in zip(nodes, [*nodes[1:], nodes[0]], strict=True):
+        if node is following or (node is last and len(nodes) == _NODES_WITHOUT_RING):
+            break
+        veth(node, out, following, back)
+        node.ip(f"link set {out} master {GUEST_BRIDGE}")
+        following.ip(f"link set {back} master {GUEST_BRIDGE}")
 
 
 def remember_guests(node: Namespace, domain_xml: str) -> None:
