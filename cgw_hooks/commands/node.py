@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cgw_hooks.commands.sync import sync
 from cgw_hooks.core import gateway, ruleset
-from cgw_hooks.errors import CgwError, InvalidConfig, RecordError
+from cgw_hooks.errors import CgwError, InvalidConfig, LinkError, RecordError
 from cgw_hooks.host import links, sysctl
 
 if TYPE_CHECKING:
@@ -28,21 +28,26 @@ def up(publisher: Publisher) -> Iterator[str]:
     config = publisher.config
     if not config.guest_networks:
         raise InvalidConfig("guest-network: is missing; say in cgw.toml which subnet to serve")
-    # The rules first: with the gateway address comes its ARP. libvirt may not be up yet.
+    for bridge in links.missing_devices(network.bridge for network in config.guest_networks):
+        raise LinkError(f"{bridge}: no such device; make the bridge first, then: cgw node up")
+    # First the rules: the gateway address is never there without its filter. No hypervisor
+    # is asked: libvirt may not be up yet.
     report = sync(publisher, drivers=())
     for record in report.published:
         yield f"published {record.guest.name}"
-    changes = _Changes(publisher.directory)
     with publisher.locked():
+        changes = _Changes(publisher.directory)
         for setting in gateway.sysctls(config):
             if changes.set_sysctl(setting):
                 yield f"set    {setting.name} = {setting.value}"
         for wanted in gateway.addresses(config):
             if changes.add_address(wanted):
                 yield f"added  {wanted.address}/{wanted.prefix_length} to {wanted.device}"
-    devices = [d for network in config.guest_networks for d in network.internode_devices]
-    for device in links.missing_devices([*devices, *config.uplink.devices]):
-        yield f"note   {device}: no such device yet; the rules hold for it when it comes"
+    internode = [d for network in config.guest_networks for d in network.internode_devices]
+    for device in links.missing_devices(internode):
+        yield f"note   {device}: no such device yet; the filter holds for it when it comes"
+    for device in links.missing_devices(config.uplink.devices):
+        yield f"note   {device}: no such device yet; when it is there, run again: cgw node up"
     if report.problems:
         raise CgwError("; ".join(report.problems))
 
@@ -50,12 +55,12 @@ def up(publisher: Publisher) -> Iterator[str]:
 def down(publisher: Publisher) -> Iterator[str]:
     """Give back what ``up`` changed, and take the rules away. Raises ``CgwError``."""
     with publisher.locked():
+        yield from _Changes(publisher.directory).give_back()
         publisher.nft.apply(gateway.remove_filter() + ruleset.remove())
         yield f"removed tables {ruleset.TABLE} and {gateway.TABLE}"
         for record in publisher.records.all()[0]:
             if record.guest.is_peer:
                 publisher.give_up(record)
-        yield from _Changes(publisher.directory).give_back()
 
 
 class _Changes:
@@ -71,9 +76,9 @@ class _Changes:
                 raise RecordError(f"{self._file}: cannot be read ({error}); remove it") from error
 
     def set_sysctl(self, setting: gateway.Sysctl) -> bool:
-        """Give a setting its value; False if it has it, or its device is not there."""
+        """Give a setting its value; False if it has it, is not to be changed, or not there."""
         now = sysctl.read(setting.name)
-        if now is None or now == setting.value:
+        if now is None or now == setting.value or setting.instead_of not in {"", now}:
             return False
         self._content["sysctls"].setdefault(setting.name, [now, setting.value])
         self._save()
@@ -82,13 +87,13 @@ class _Changes:
 
     def add_address(self, wanted: gateway.DeviceAddress) -> bool:
         """Give a device an address; False if it has it already."""
-        entry = [wanted.device, str(wanted.address), wanted.prefix_length, wanted.is_shared]
-        if not links.add_address(wanted):
+        if links.has_address(wanted):
             return False
+        entry = [wanted.device, str(wanted.address), wanted.prefix_length, wanted.is_shared]
         if entry not in self._content["addresses"]:
             self._content["addresses"].append(entry)
             self._save()
-        return True
+        return links.add_address(wanted)
 
     def give_back(self) -> Iterator[str]:
         """Undo, last change first; what somebody else has changed since stays."""

@@ -37,6 +37,8 @@ class Sysctl(NamedTuple):
 
     name: str
     value: str
+    #: Only where it has this value now; empty: whatever it has.
+    instead_of: str = ""
 
 
 def addresses(config: NodeConfig) -> Iterator[DeviceAddress]:
@@ -58,6 +60,8 @@ def sysctls(config: NodeConfig) -> Iterator[Sysctl]:
     six = {network.bridge for network in config.guest_networks if network.subnet.version == 6}  # noqa: PLR2004
     if four:
         yield Sysctl("net/ipv4/conf/all/send_redirects", "0")
+        if not config.uplink.devices:  # answers to guests may come in by any
+            yield Sysctl("net/ipv4/ip_forward", "1")
     for device in sorted(four | (set(config.uplink.devices) if four else set())):
         yield Sysctl(f"net/ipv4/conf/{device}/forwarding", "1")
     for bridge in sorted(four):
@@ -67,8 +71,9 @@ def sysctls(config: NodeConfig) -> Iterator[Sysctl]:
         yield Sysctl(f"net/ipv4/conf/{bridge}/rp_filter", "2")
     if six:
         for device in sorted(config.uplink.devices):
-            # A forwarding host ignores router advertisements unless told otherwise.
-            yield Sysctl(f"net/ipv6/conf/{device}/accept_ra", "2")
+            # A forwarding host ignores router advertisements unless told otherwise. Where
+            # they are ignored already (0), that is somebody's wish.
+            yield Sysctl(f"net/ipv6/conf/{device}/accept_ra", "2", instead_of="1")
         yield Sysctl("net/ipv6/conf/all/forwarding", "1")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from pyroute2 import IPRoute
@@ -33,6 +34,18 @@ def missing_devices(names: Iterable[str]) -> list[str]:
     """Those of these devices that are not there."""
     with IPRoute() as netlink:
         return [name for name in sorted(set(names)) if not netlink.link_lookup(ifname=name)]
+
+
+def has_address(wanted: DeviceAddress) -> bool:
+    """Whether a device has an address. IPv6 takes each address once, whatever its prefix length."""
+    with IPRoute() as netlink:
+        for index in netlink.link_lookup(ifname=wanted.device):
+            for found in netlink.get_addr(index=index, family=_FAMILY[wanted.address.version]):
+                if ip_address(found.get_attr("IFA_ADDRESS")) == wanted.address and (
+                    wanted.address.version == 6 or found["prefixlen"] == wanted.prefix_length  # noqa: PLR2004
+                ):
+                    return True
+    return False
 
 
 def add_address(wanted: DeviceAddress) -> bool:

@@ -1,6 +1,6 @@
-"""The cluster of these tests: three nodes in a ring, a client, and the guests' ports.
+r"""The cluster of these tests: three nodes in a ring, a client, and the guests' ports.
 
-client .100 ---- uplink 192.168.122.0/24 ---- .11 node1 .251 \\
+client .100 ---- uplink 192.168.122.0/24 ---- .11 node1 .251 \
                                                    .12 node2 .252  > ring, 10.5.5.0/24, .254 on all
 .13 node3 .253 /
 """

@@ -29,9 +29,14 @@ class Node(Asker):
     """A node with its uplink and its guest bridge."""
 
     def __init__(
-        self, wires: Namespace, folder: Path, until_end: ExitStack, program: Path = CGW
+        self,
+        wires: Namespace,
+        folder: Path,
+        until_end: ExitStack,
+        program: Path = CGW,
+        name: str = "node",
     ) -> None:
-        super().__init__("node", wires, until_end)
+        super().__init__(name, wires, until_end)
         self.program = program
         self.folder = folder
         self.runtime = folder / "run"

@@ -80,7 +80,7 @@ def web1(cluster: Cluster) -> Guest:
         "5300:53/udp",
         serves="7/tcp-echo 22/tcp 80/tcp 53/udp",
         addresses=addresses,
-    )
+    )  # fmt: skip
 
 
 @families
