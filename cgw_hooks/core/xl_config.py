@@ -59,11 +59,8 @@ class _Reader:
             if not adds:
                 self._expect("sign", "=")
             value = self._list() if self._take("sign", "[") else self._atom()
-            before = found.get(name)
-            if adds and isinstance(before, list) and isinstance(value, list):
-                value = before + value
-            elif adds and isinstance(before, str) and isinstance(value, str):
-                value = before + value
+            if adds and name in found:
+                value = _joined(found[name], value)
             found[name] = value
             self._expect("end")
         return found
@@ -102,6 +99,14 @@ class _Reader:
             _kind, spelt, line = self.tokens[min(self.at, len(self.tokens) - 1)]
             raise ValueError(f"line {line}: {quoted(spelt)} where {text or kind} should be")
         return taken
+
+
+def _joined(before: Value, added: Value) -> Value:
+    if isinstance(before, list) and isinstance(added, list):
+        return before + added
+    if isinstance(before, str) and isinstance(added, str):
+        return before + added
+    raise ValueError("+= of a list and a string")
 
 
 def _unquoted(string: str) -> str:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from cgw_hooks.host import paths
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ANNOTATIONS = "/etc/cgw/guests.d"
 CONFIGS = ("/etc/xen", "/etc/xen/auto")
 
 
-def annotation_file(guest: str, directory: str = ANNOTATIONS) -> str:
+def annotation_file(guest: str) -> str:
     """Where a guest's annotation would be; empty for a name that is no file's."""
     if not guest or guest.startswith(".") or "/" in guest or "\0" in guest:
         return ""
-    return os.path.join(directory, f"{guest}.xml")
+    return os.path.join(paths.guests_directory(), f"{guest}.xml")
 
 
 def read(path: str) -> bytes | None:

@@ -1,4 +1,4 @@
-"""A Xen host: QEMU, in it Xen, in it dom0, in it guests. `with Dom0() as dom0: dom0.run(["xl", ...])`.
+"""A Xen host: QEMU, in it Xen, in it dom0, in it guests. `with Dom0() as dom0: ...`.
 
 Nothing of it touches the machine's own network: QEMU has no network device. All traffic is between
 dom0, its guests, and a client in a namespace of dom0.
@@ -24,8 +24,8 @@ from tests.lab.xen.image import xen_image
 
 _CHECKOUT = Path(__file__).parents[3]
 GUEST_FOLDER = "/usr/lib/cgw-lab"
-#: TCG offers Xen what it cannot use (SMAP, RDTSCP); libvirt's Xen driver knows no newer model.
-CPU = "Nehalem,-rdtscp"
+#: A model that libvirt's Xen driver knows, with what PVH guests need; Xen cannot use TCG's RDTSCP.
+CPU = "Opteron_G3,-rdtscp,+npt"
 _MEMORY_MIB, _DOM0_MEMORY_MIB = 3072, 1024
 _BOOT_SECONDS = 120.0
 _XEN_OPTIONS = (
@@ -69,7 +69,12 @@ class Dom0:
     # -- what a test asks of it --------------------------------------------------------------
 
     def run(
-        self, argv: Sequence[str], *, input: str = "", check: bool = True, timeout: float = 120.0  # noqa: A002 - named as in subprocess
+        self,
+        argv: Sequence[str],
+        *,
+        input: str = "",  # noqa: A002 - named as in subprocess
+        check: bool = True,
+        timeout: float = 120.0,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in dom0 to its end. Raises Dom0Error when it fails (and `check`)."""
         done = self._call("run", argv=list(argv), standard_input=input, seconds=timeout)

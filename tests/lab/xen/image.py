@@ -1,4 +1,4 @@
-"""What a Xen host boots from: the hypervisor, dom0's kernel, and dom0's Debian root as a disk image.
+"""What a Xen host boots from: the hypervisor, dom0's kernel, and dom0's Debian root as a disk.
 
 Holds the distribution's packages only: nothing of this project, no guest.
 """
@@ -146,7 +146,8 @@ def _make_disk(root: Path, disk: Path) -> None:
     used = subprocess.run(["du", "-sm", str(root)], check=True, capture_output=True, text=True)
     size = int(used.stdout.split()[0]) + _FREE_MIB
     made = subprocess.run(
-        ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", str(root), str(disk), f"{size}M"],
+        ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal",
+         "-d", str(root), str(disk), f"{size}M"],
         env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"}, check=False, capture_output=True, text=True,
     )  # fmt: skip
     if made.returncode != 0:
