@@ -23,7 +23,7 @@ class XenHost:
         self._files: list[str] = []
 
     def defines(self, name: str, octet: int, *vifs: str, kind: str = "pv", more: str = "") -> None:
-        """Write /etc/xen/NAME.cfg. Each of `vifs` is what its spec says after its mac and bridge."""
+        """Write /etc/xen/NAME.cfg. Each of `vifs` is its spec, less mac and bridge."""
         specs = [
             f"'mac=00:16:3e:05:{number:02x}:{octet:02x},bridge={network.GUEST_BRIDGE},{vif}'"
             for number, vif in enumerate(vifs)
