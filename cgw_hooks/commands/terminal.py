@@ -152,6 +152,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from cgw_hooks.commands import check
+    from cgw_hooks.commands.check_xl import check_xl_guest
 
     subject = arguments.subject
     if subject is None:
@@ -161,6 +162,8 @@ def _check(arguments: argparse.Namespace) -> int:
     elif check.is_config(subject):
         check.check_config_file(subject)
         sys.stdout.write(f"{subject}: ok\n")
+    elif not Path(subject).exists() and (found := check_xl_guest(_publisher(), subject)):
+        sys.stdout.write("".join(f"{line}\n" for line in found))
     else:
         guest = check.check_guest(_publisher(), subject)
         for port in guest.ports:

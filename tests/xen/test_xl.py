@@ -113,3 +113,15 @@ def test_sync_puts_back_what_a_flush_took(web1: XenHost) -> None:
     web1.dom0.shell("nft flush ruleset; rm -rf /run/cgw")
     web1.dom0.run(["cgw", "sync"])
     assert web1.asks(2202) == WEB1
+
+
+def test_check_reads_all_three_places_and_says_which_counts(xen: XenHost) -> None:
+    xen.defines("web1", 201, VIF, more=PUBLISH)
+    xen.writes("/etc/cgw/guests.d/web1.xml", XML)
+    lines = xen.dom0.run(["cgw", "check", "web1"]).stdout.splitlines()
+    says = [line.partition("  (")[2] for line in lines]
+    assert says[:2] == ["gatewaydev of vif0.0: counts)"] * 2
+    assert set(says[2:]) == {
+        "/etc/cgw/guests.d/web1.xml: does not count)",
+        "/etc/xen/web1.cfg: does not count)",
+    }
