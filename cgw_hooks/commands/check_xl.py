@@ -1,4 +1,4 @@
-"""``cgw check GUEST`` for a plain xl guest: every place that declares ports, and which one counts."""
+"""``cgw check GUEST`` for a plain xl guest: every place that declares ports, and what counts."""
 
 from __future__ import annotations
 
