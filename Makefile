@@ -73,7 +73,7 @@ apt-lab:
 install:
 	install -d $(LIB) $(dir $(BIN))
 	find cgw_hooks hooks etc -type f ! -name '*.pyc' -exec install -D -m 644 {} $(LIB)/{} \;
-	chmod 755 $(LIB)/hooks/qemu.d/50-cgw
+	chmod 755 $(LIB)/hooks/qemu.d/50-cgw $(LIB)/hooks/xl/vif-cgw
 	$(call launcher,$(BIN),/usr/bin/python3,$(PREFIX)/lib/cgw)
 
 uninstall:

@@ -24,16 +24,20 @@ if TYPE_CHECKING:
 _USAGE = "usage: cgw hook DRIVER GUEST OPERATION SUBOPERATION EXTRA   (domain XML on stdin)"
 _USAGE_EXIT_CODE = 2
 _ARGUMENTS = 5
+_XL = "xl"  # not libvirt's: its vif script calls in other words
 
 
 def main(arguments: list[str]) -> int:
     """Carry one hook call out; the exit code is for libvirt: not 0 refuses the guest."""
-    if len(arguments) != _ARGUMENTS or arguments[0] not in DRIVERS:
+    if len(arguments) != _ARGUMENTS or arguments[0] not in (*DRIVERS, _XL):
         sys.stderr.write(f"{_USAGE}\n")
         return _USAGE_EXIT_CODE
-    driver, name, operation, _suboperation, reason = arguments
+    driver, name, operation, suboperation, reason = arguments
     try:
-        return _carry_out(driver, name, operation, reason, sys.stdin.buffer.read())
+        given = sys.stdin.buffer.read()
+        if driver == _XL:
+            return _carry_out_vif(name, operation, suboperation, reason, given)
+        return _carry_out(driver, name, operation, reason, given)
     except Exception as error:  # noqa: BLE001  (whatever it is, it must not stop or kill the guest)
         _log_failure(name, operation, error)
         return 0
@@ -54,6 +58,15 @@ def _carry_out(driver: str, name: str, operation: str, reason: str, xml: bytes) 
     else:
         return _put_up(publisher, driver, name, operation, xml)
     return 0
+
+
+def _carry_out_vif(name: str, operation: str, vif: str, vm_path: str, listing: bytes) -> int:
+    """The same for xl's vif script, which says instead: the vif, the guest's path under /vm."""
+    from cgw_hooks.commands import xl_hook
+
+    if operation == "offline":
+        return xl_hook.offline(_publisher(), vif)
+    return xl_hook.online(_publisher(), name, vif, vm_path, listing.decode("utf-8", "replace"))
 
 
 def _put_up(publisher: "Publisher", driver: str, name: str, operation: str, xml: bytes) -> int:

@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 #: In every file of ours.
 _OURS = "cgw-hooks"
 _HOOK = "50-cgw"
+_VIF_SCRIPT = "vif-cgw"
+#: For vifs that name it, and for all others, beside the script that they name.
+_VIF_PLACES = (f"etc/xen/scripts/{_VIF_SCRIPT}", "etc/xen/scripts/vif-post.d/cgw.hook")
 _UNIT = "etc/systemd/system/cgw.service"
 _EXAMPLE = "etc/cgw/cgw.toml.example"
 
 
-def install(root: Path) -> Iterator[str]:
+def install(root: Path, *, xen: bool = False) -> Iterator[str]:
     """Put hooks, unit and example config in place; yield a line to each.
 
     ``root``: where the host's own root is, "/" or a folder that becomes one. Raises
@@ -42,6 +45,11 @@ def install(root: Path) -> Iterator[str]:
     unit = f"# {_OURS}\n" + unit.replace("/usr/local/bin/cgw", str(cgw))
     for driver in DRIVERS:
         yield _write(root / f"etc/libvirt/hooks/{driver}.d/{_HOOK}", hook, 0o755)
+    if xen:
+        script = (sources / "hooks/xl" / _VIF_SCRIPT).read_text(encoding="utf-8")
+        script = script.replace("cgw=cgw  ", f"cgw='{cgw}'  ", 1)
+        for place in _VIF_PLACES:
+            yield _write(root / place, script, 0o755)
     yield _write(root / _UNIT, unit, 0o644)
     yield _write(root / _EXAMPLE, (sources / "etc/cgw.toml").read_text(encoding="utf-8"), 0o644)
 
@@ -50,6 +58,8 @@ def uninstall(root: Path) -> Iterator[str]:
     """Take away what ``install`` put in place, and folders that are empty then."""
     for driver in DRIVERS:
         yield from _remove(root / f"etc/libvirt/hooks/{driver}.d/{_HOOK}")
+    for place in _VIF_PLACES:
+        yield from _remove(root / place)
     yield from _remove(root / _UNIT)
     yield from _remove(root / _EXAMPLE)
 

@@ -60,7 +60,7 @@ class Publisher:
         with self.locked():
             old = self.records.find(guest.key)
             peers = old.peers if old else ()
-            if old is None or old.guest.ports != guest.ports:
+            if old is None or old.state is State.SUCCEEDED or old.guest.ports != guest.ports:
                 peers = self.take_claims(guest, old)
             unchanged = old and old.state is State.PUBLISHED and old.guest == guest
             since = old.since if old and unchanged else time.time()
@@ -75,8 +75,8 @@ class Publisher:
         """
         with self.locked():
             old = self.records.find(key)
-            if old is None:
-                return None
+            if old is None or old.state is State.SUCCEEDED:
+                return old
             if old.state is not State.STOPPED:
                 self._write_and_commit(old._replace(state=State.STOPPING, since=time.time()), old)
                 for peer in self._peers(old):
@@ -91,6 +91,10 @@ class Publisher:
         if old:
             with self.locked():
                 self.give_up(old)
+            if old.guest.lasting_id:
+                from cgw_hooks.commands import other_self
+
+                other_self.hand_back(self, old.guest)
         return old
 
     def give_up(self, record: Record) -> None:
@@ -107,6 +111,10 @@ class Publisher:
         self._refuse_conflict(guest)
         peers = set(old.peers) if old else set()
         peers.update(key for key in self._rivals(guest) if self._is_same(key, guest))
+        if guest.lasting_id:
+            from cgw_hooks.commands import other_self
+
+            other_self.succeed(self, guest)
         self.write_claims(guest)
         if old:
             self.claims.give_up(guest.key, set(_claims(old.guest)) - set(_claims(guest)))
@@ -139,7 +147,12 @@ class Publisher:
 
     def _rivals(self, guest: Guest) -> dict[str, Claim]:
         """Who else holds ports of the guest, each with the first of them."""
-        return self.claims.rivals(guest.key, _claims(guest), self._holds)
+        rivals = self.claims.rivals(guest.key, _claims(guest), self._holds)
+        if guest.lasting_id:
+            from cgw_hooks.commands.other_self import is_other_self
+
+            return {k: c for k, c in rivals.items() if not is_other_self(self, k, guest)}
+        return rivals
 
     def _holds(self, key: str, claim: Claim) -> bool:
         """Whether a guest's record has the claim too: a claim alone is what a crash left."""

@@ -13,18 +13,22 @@ from typing import TYPE_CHECKING
 
 from cgw_hooks.commands.reading import read_guest
 from cgw_hooks.commands.remote_guests import remote_guests
+from cgw_hooks.commands.xl_reading import read_vif
 from cgw_hooks.core import domain_marks
 from cgw_hooks.core.guest import PEER
 from cgw_hooks.core.operations import DRIVERS
 from cgw_hooks.core.record import Record, State, translated
+from cgw_hooks.core.vif import DRIVER as XL
+from cgw_hooks.core.vif import running_vifs
 from cgw_hooks.errors import CgwError, HypervisorError, RecordError
-from cgw_hooks.host import hypervisor
+from cgw_hooks.host import hypervisor, xenstore
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from cgw_hooks.commands.publisher import Publisher
     from cgw_hooks.core.guest import Guest
+    from cgw_hooks.core.vif import Vif
 
 _ATTEMPTS = 20
 _PAUSE = 0.1
@@ -89,9 +93,10 @@ def ask_hypervisors(publisher: Publisher, drivers: Collection[str]) -> Running:
             continue
         for definition in definitions:
             _read(publisher, definition, running)
+    _ask_xl(publisher, running, silent)
     running.silent_drivers = set(silent) | (set(DRIVERS) - set(drivers))
     recorded = {key.partition("-")[0] for key in publisher.records.list_keys()}
-    nobody_answered = len(silent) == len(DRIVERS)
+    nobody_answered = len(silent) == len(DRIVERS) + 1
     for driver, problem in silent.items():
         # A host has one or two of the drivers: that the others are silent is no problem.
         if driver in recorded or (nobody_answered and driver == DRIVERS[0]):
@@ -121,6 +126,29 @@ def _read(publisher: Publisher, definition: hypervisor.Definition, running: Runn
     else:
         if guest:
             running.guests[key] = guest
+
+
+def _ask_xl(publisher: Publisher, running: Running, silent: dict[str, str]) -> None:
+    try:
+        vifs = running_vifs(xenstore.read_tree())
+    except HypervisorError as error:
+        silent[XL] = str(error)
+    else:
+        for vif in vifs:
+            _read_vif(publisher, vif, running)
+
+
+def _read_vif(publisher: Publisher, vif: Vif, running: Running) -> None:
+    if f"libxl-{vif.machine}" in running.guests:
+        return  # libvirt's own hook publishes this guest
+    try:
+        guest = read_vif(publisher.config, vif)
+    except CgwError as error:
+        running.problems.append(str(error))
+        running.guests[vif.key] = None
+    else:
+        if guest:
+            running.guests[vif.key] = guest
 
 
 def _reconcile(publisher: Publisher, running: Running) -> tuple[Report, list[Record]]:
@@ -154,7 +182,8 @@ def _rebuild_claims(publisher: Publisher, kept: dict[str, Record]) -> None:
     # of the others the oldest last.
     order = sorted(kept.values(), key=lambda r: (r.guest.is_peer, r.since), reverse=True)
     for record in order:
-        publisher.write_claims(record.guest)
+        if record.state is not State.SUCCEEDED:
+            publisher.write_claims(record.guest)
 
 
 def _let_peers_stand_by(publisher: Publisher) -> None:
@@ -164,7 +193,8 @@ def _let_peers_stand_by(publisher: Publisher) -> None:
     for record in records:
         if not record.guest.is_peer:
             same = tuple(peer.key for peer in peers if peer.is_same_as(record.guest))
-            publisher.write_claims(record.guest)
+            if record.state is not State.SUCCEEDED:
+                publisher.write_claims(record.guest)
             if same != record.peers:
                 publisher.records.write(record._replace(peers=same))
 
@@ -176,7 +206,7 @@ def _publish(
     since = old.since if old and unchanged else time.time()
     record = Record(guest, State.PUBLISHED, since, peers=old.peers if old else ())
     try:
-        if old is None or old.guest.ports != guest.ports:
+        if old is None or old.state is State.SUCCEEDED or old.guest.ports != guest.ports:
             publisher.take_claims(guest, old)
     except CgwError as error:
         report.problems.append(str(error))

@@ -88,10 +88,12 @@ class _Commands:
 
     def add_with_root(
         self, name: str, carry_out: Callable[[argparse.Namespace], int], text: str
-    ) -> None:
-        self.add(name, carry_out, text).add_argument(
+    ) -> argparse.ArgumentParser:
+        added = self.add(name, carry_out, text)
+        added.add_argument(
             "--root", type=Path, default=Path("/"), metavar="DIR", help="a root other than /"
         )
+        return added
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -115,7 +117,10 @@ def _parser() -> argparse.ArgumentParser:
         help="addresses on the guest bridges, kernel settings, SNAT and ARP filter: put up, "
         "or given back",
     )
-    commands.add_with_root("install", _install, "Put the hooks and units in place.")
+    install = commands.add_with_root("install", _install, "Put the hooks and units in place.")
+    install.add_argument(
+        "--xen", action="store_true", help="also the vif script and hook of xl, in /etc/xen/scripts"
+    )
     commands.add_with_root("uninstall", _uninstall, "Take our hooks, units and rules away.")
     hook = commands.add("hook", _hook_usage, "What the hook scripts call. Domain XML on stdin.")
     for argument in ("DRIVER", "GUEST", "OPERATION", "SUBOPERATION", "EXTRA"):
@@ -147,6 +152,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from cgw_hooks.commands import check
+    from cgw_hooks.commands.check_xl import check_xl_guest
 
     subject = arguments.subject
     if subject is None:
@@ -156,6 +162,8 @@ def _check(arguments: argparse.Namespace) -> int:
     elif check.is_config(subject):
         check.check_config_file(subject)
         sys.stdout.write(f"{subject}: ok\n")
+    elif not Path(subject).exists() and (found := check_xl_guest(_publisher(), subject)):
+        sys.stdout.write("".join(f"{line}\n" for line in found))
     else:
         guest = check.check_guest(_publisher(), subject)
         for port in guest.ports:
@@ -206,7 +214,7 @@ def _node(arguments: argparse.Namespace) -> int:
 def _install(arguments: argparse.Namespace) -> int:
     from cgw_hooks.commands import install
 
-    for line in install.install(arguments.root):
+    for line in install.install(arguments.root, xen=arguments.xen):
         sys.stdout.write(f"{line}\n")
     for line in install.next_steps():
         sys.stdout.write(f"{line}\n")

@@ -34,6 +34,13 @@ class Guest(NamedTuple):
     ports: tuple[PublishedPort, ...] = ()
     #: Bridges of libvirt networks that it is on; libvirt's firewall guards those.
     network_bridges: tuple[str, ...] = ()
+    #: Where the uuid is another one after a migration (xl): what stays. A guest takes its ports
+    #: over from its own other self, which on a migration to this host itself is still there.
+    lasting_id: str = ""
+
+    def succeeds(self, other: Guest) -> bool:
+        """Whether this is the same guest, migrated from this host to itself."""
+        return bool(self.lasting_id) and self.lasting_id == other.lasting_id
 
     @property
     def key(self) -> str:

@@ -30,6 +30,8 @@ class State(Enum):
     STOPPING = "stopping"
     #: Cleared away; libvirt has yet to release it and say why it stopped.
     STOPPED = "stopped"
+    #: The same guest, migrated to this host itself, has its ports now.
+    SUCCEEDED = "succeeded"
 
 
 class Record(NamedTuple):
@@ -84,6 +86,7 @@ def to_json(record: Record) -> str:
             "problem": record.problem,
             "peers": record.peers,
             "network_bridges": guest.network_bridges,
+            "lasting_id": guest.lasting_id,
             "ports": [_port_to_dict(port) for port in guest.ports],
         }
     )
@@ -101,6 +104,7 @@ def from_json(text: str) -> Record:
             name=data["name"],
             ports=tuple(_port_from_dict(port) for port in data["ports"]),
             network_bridges=tuple(data["network_bridges"]),
+            lasting_id=data.get("lasting_id", ""),
         )
         return Record(
             guest,

@@ -6,6 +6,7 @@ Holds the distribution's packages only: nothing of this project, no state of a n
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from tests.lab.apt_sources import sources_for_suite
@@ -71,26 +72,32 @@ def debian_root(suite: str) -> Path:
 
     def build(folder: Path) -> None:
         with progress(f"building a Debian {suite} root"):
-            _mmdebstrap(suite, folder)
+            bootstrap(suite, folder / "root", PACKAGES)
 
     return cached(f"root-{suite}", ingredients, build) / "root"
 
 
-def _mmdebstrap(suite: str, folder: Path) -> None:
-    """Run mmdebstrap in mount and process namespaces of its own, so that nothing outlives it."""
+def bootstrap(
+    suite: str, root: Path, packages: Iterable[str], *, unwanted: Iterable[str] = UNWANTED
+) -> None:
+    """Make a Debian root of these packages, without the files of these path patterns.
+
+    mmdebstrap runs in mount and process namespaces of its own, so that nothing outlives it. Raises
+    DebianRootError.
+    """
     if shutil.which("mmdebstrap") is None:
         raise DebianRootError("mmdebstrap is not installed (see tests/lab/APT_PACKAGES)")
-    temporary = folder / "tmp"
+    temporary = root.with_name("tmp")
     temporary.mkdir()
     add_users = f'--customize-hook=chroot "$1" sh -ec {shlex.quote(ADD_USERS)}'
     isolated = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--mount-proc"]
     isolated += ["--fork", "--kill-child"]
-    options = [f"--dpkgopt=path-exclude={pattern}" for pattern in UNWANTED]
+    options = [f"--dpkgopt=path-exclude={pattern}" for pattern in unwanted]
     result = subprocess.run(
         [*isolated, "mmdebstrap", "--mode=root", "--variant=apt", "--quiet",
-         f"--include={','.join(PACKAGES)}", *options, add_users, suite, str(folder / "root"), "-"],
+         f"--include={','.join(packages)}", *options, add_users, suite, str(root), "-"],
         input=sources_for_suite(suite),
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR": str(temporary)},
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR": str(temporary), "INITRD": "No"},
         text=True, capture_output=True, check=False, start_new_session=True,
     )  # fmt: skip
     if result.returncode != 0:

@@ -7,7 +7,7 @@ import lzma
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +37,7 @@ MODULES = (
     "net/ipv4/udp_tunnel",
     "net/ipv6/ip6_udp_tunnel",
     "net/sctp/sctp",
+    "drivers/net/xen-netfront",
 )
 """Those that a kernel has built in, or does not have, are left out."""
 
@@ -80,27 +81,32 @@ def guest_image() -> GuestImage:
 def _build(folder: Path) -> None:
     work = folder / "work"
     work.mkdir()
-    init = _compile_init(work)
+    init = compile_static(INIT_SOURCES, work)
     package = _unpack_kernel_package(work)
     vmlinuz = next((package / "boot").glob("vmlinuz-*"))
-    (folder / "vmlinux").write_bytes(_stripped(_vmlinux(vmlinuz.read_bytes()), work))
-    files = {"init": init.read_bytes()}
+    (folder / "vmlinux").write_bytes(_stripped(vmlinux(vmlinuz.read_bytes()), work))
+    files = {"init": init}
     for name, content in _modules(package, work):
         files[f"modules/{name}.ko"] = content
     (folder / "initramfs").write_bytes(initramfs(files))
     for name in _CONTAINER_FOLDERS:
         (folder / "container" / name).mkdir(parents=True)
-    shutil.copy(init, folder / "container" / "init")
+    container_init = folder / "container" / "init"
+    container_init.write_bytes(init)
+    container_init.chmod(0o755)
     shutil.rmtree(work)
 
 
-def _compile_init(work: Path) -> Path:
+def compile_static(sources: Iterable[Path], work: Path) -> bytes:
+    """A small static program of these C files; work done in the folder `work`."""
     if shutil.which("gcc") is None:
         raise GuestImageError("gcc is not installed (see tests/lab/APT_PACKAGES)")
-    init = work / "init"
-    sources = [str(source) for source in INIT_SOURCES if source.suffix == ".c"]
-    _run(["gcc", "-static", "-Os", "-s", "-Wall", "-Wextra", "-o", str(init), *sources], work)
-    return init
+    program = work / "program"
+    units = [str(source) for source in sources if source.suffix == ".c"]
+    _run(["gcc", "-static", "-Os", "-s", "-Wall", "-Wextra", "-o", str(program), *units], work)
+    compiled = program.read_bytes()
+    program.unlink()
+    return compiled
 
 
 def _unpack_kernel_package(work: Path) -> Path:
@@ -115,7 +121,7 @@ def _unpack_kernel_package(work: Path) -> Path:
     return work / "kernel"
 
 
-def _vmlinux(vmlinuz: bytes) -> bytes:
+def vmlinux(vmlinuz: bytes) -> bytes:
     """The ELF kernel inside a bzImage: QEMU starts it in PVH mode, with nothing to unpack."""
     for magic, decompress in _DECOMPRESSORS.items():
         for found in re.finditer(re.escape(magic), vmlinuz):

@@ -37,7 +37,7 @@ def main(hostname: str, lower: str, guest_folder: str, mount_point: str, group: 
     _private_cgroups(root, group)
     mounts.change_root(root)
     socket.sethostname(hostname)
-    log = _log_socket()
+    log = log_socket()
     sys.stdout.write(f"{outside_pid}\n")
     sys.stdout.flush()
     _serve(log)
@@ -86,7 +86,7 @@ def _private_cgroups(root: Path, group: str) -> None:
         mounts.mount(hierarchy.kind, place, options=hierarchy.controllers)
 
 
-def _log_socket() -> socket.socket:
+def log_socket() -> socket.socket:
     log = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     log.bind("/dev/log")
     Path("/dev/log").chmod(0o666)
@@ -104,7 +104,7 @@ def _serve(log: socket.socket) -> None:
     while True:
         readable, _, _ = select.select([standard_input, wake_up, log], [], [])
         if log in readable:
-            _write_message(log.recv(65536))
+            write_message(log.recv(65536))
         if wake_up in readable:
             os.read(wake_up, 4096)
             _reap()
@@ -112,7 +112,7 @@ def _serve(log: socket.socket) -> None:
             return
 
 
-def _write_message(message: bytes) -> None:
+def write_message(message: bytes) -> None:
     with SYSLOG_FILE.open("ab") as file:
         file.write(message.rstrip(b"\0\n").replace(b"\n", b"\\n") + b"\n")
 

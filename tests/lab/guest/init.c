@@ -102,7 +102,7 @@ static void prepare_machine(void)
 {
 	static const char *const network_modules[] = {
 		"virtio_ring", "virtio", "virtio_pci_legacy_dev", "virtio_pci_modern_dev",
-		"virtio_pci", "failover", "net_failover", "virtio_net", NULL};
+		"virtio_pci", "failover", "net_failover", "virtio_net", "xen-netfront", NULL};
 	mkdir("/proc", 0755);
 	mkdir("/sys", 0755);
 	mkdir("/dev", 0755);
@@ -110,6 +110,8 @@ static void prepare_machine(void)
 	mount("sysfs", "/sys", "sysfs", 0, NULL);
 	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
 	load_modules(network_modules);
+	/* What the kernel runs when Xen's toolstack asks it to shut down (xl shutdown). */
+	write_text("/proc/sys/kernel/poweroff_cmd", "/init poweroff");
 }
 
 int main(int argc, char **argv)
@@ -118,6 +120,10 @@ int main(int argc, char **argv)
 	static const char *const sctp_modules[] = {
 		"crc32c_generic", "libcrc32c", "udp_tunnel", "ip6_udp_tunnel", "sctp", NULL};
 	is_container = argc > 1 && !strncmp(argv[1], "lab.", 4);
+	if (getpid() != 1) {
+		control(argc > 1 ? argv[1] : "");
+		return 0;
+	}
 	signal(SIGPIPE, SIG_IGN);
 	if (is_container)
 		signal(SIGTERM, leave);

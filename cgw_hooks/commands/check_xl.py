@@ -1,0 +1,50 @@
+"""``cgw check GUEST`` for a plain xl guest: every place that declares ports, and what counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cgw_hooks.commands.xl_reading import configs_of, declarations, guest_of
+from cgw_hooks.core.vif import configured_vifs, running_vifs
+from cgw_hooks.errors import HypervisorError, InvalidAnnotation, PortConflict, quoted
+from cgw_hooks.host import xenstore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cgw_hooks.commands.publisher import Publisher
+    from cgw_hooks.core.vif import Vif
+
+
+def check_xl_guest(publisher: Publisher, name: str) -> list[str]:
+    """A line to each declaration; empty where xl knows no such guest. Raises ``CgwError``."""
+    vifs = _vifs_of(name)
+    lines = [line for vif in vifs for line in _lines(publisher, vif)]
+    if vifs and not lines:
+        raise InvalidAnnotation(f"guest {quoted(name)}: it publishes nothing")
+    return lines
+
+
+def _vifs_of(name: str) -> list[Vif]:
+    """The vifs that the guest has now; of one that does not run, those of its xl.cfg."""
+    try:
+        running = [vif for vif in running_vifs(xenstore.read_tree()) if vif.guest == name]
+    except HypervisorError:
+        return []
+    if running:
+        return running
+    for _path, settings in configs_of(name):
+        specs = settings.get("vif", [])
+        return list(configured_vifs(name, specs if isinstance(specs, list) else [specs]))
+    return []
+
+
+def _lines(publisher: Publisher, vif: Vif) -> Iterator[str]:
+    for number, declared in enumerate(declarations(vif)):
+        guest = guest_of(publisher.config, vif, declared)
+        conflict = publisher.conflict(guest) if number == 0 else ""
+        if conflict:
+            raise PortConflict(conflict)
+        says = "counts" if number == 0 else "does not count"
+        for port in guest.ports:
+            yield f"{port}  ({declared.source}: {says})"

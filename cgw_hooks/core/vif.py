@@ -1,0 +1,127 @@
+"""What Xen says of one network device of a guest -> what the guest publishes there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from cgw_hooks.core import values
+from cgw_hooks.core.annotation import Annotation
+from cgw_hooks.core.short_form import parse_short_form
+from cgw_hooks.errors import InvalidAnnotation, quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from cgw_hooks.core.published_port import Address
+
+DRIVER = "xl"
+#: First word of a ``gatewaydev=`` that is ours; xl hands the text on to the vif script.
+_MARK = "cgw"
+_WHILE_MIGRATING = ("--incoming", "--migratedaway")
+
+
+class Vif(NamedTuple):
+    """One network device. ``name`` is the kernel's, ``vifDOMID.DEVID``."""
+
+    name: str
+    guest: str
+    #: The guest's uuid: the same after a migration, where the domain's number is not.
+    machine: str
+    ip: str = ""
+    gatewaydev: str = ""
+
+    @property
+    def domain(self) -> int:
+        """The domain's number."""
+        return int(self.name.removeprefix("vif").partition(".")[0])
+
+    @property
+    def device(self) -> int:
+        """Its number among the guest's own."""
+        return int(self.name.rpartition(".")[2])
+
+    @property
+    def key(self) -> str:
+        """What its record is filed under."""
+        return f"{DRIVER}-{self.name}"
+
+    @property
+    def lasting_id(self) -> str:
+        """What it shares with the same device of the same guest under another domain number."""
+        return f"{self.machine}.{self.device}" if self.machine else ""
+
+    @property
+    def own_words(self) -> list[str] | None:
+        """What ``gatewaydev=cgw ...`` publishes, in the short form; None: it is not ours."""
+        words = self.gatewaydev.split()
+        return words[1:] if words[:1] == [_MARK] else None
+
+    def addresses(self) -> tuple[Address, ...]:
+        """Those of ``ip=``, one to a family; what is no guest's address is for other scripts."""
+        first: dict[int, Address] = {}
+        for word in self.ip.split():
+            try:
+                address = values.parse_guest_address(word)
+            except ValueError:
+                continue
+            first.setdefault(address.version, address)
+        return tuple(first.values())
+
+    def annotation(self, words: Iterable[str], source: str) -> Annotation:
+        """What short forms mean at this device. Raises ``InvalidAnnotation``."""
+        words = list(words)
+        where = f"guest {quoted(self.guest)}: {source}"
+        if not words:
+            raise InvalidAnnotation(f"{where}: names no port; say which, as 2202:22/tcp")
+        forwards = []
+        for word in words:
+            try:
+                forwards.append(parse_short_form(word))
+            except ValueError as error:
+                raise InvalidAnnotation(f"{where}: {quoted(word)}: {error}") from None
+        return Annotation(DRIVER, self.name, self.guest, (), self.addresses(), tuple(forwards))
+
+
+def guest_name(name: str) -> str:
+    """A guest's own name, without what xl adds to it while it migrates."""
+    for suffix in _WHILE_MIGRATING:
+        name = name.removesuffix(suffix)
+    return name
+
+
+def backend_vif(name: str, guest: str, vm_path: str, backend: Mapping[str, str]) -> Vif:
+    """A device by the keys of its backend in xenstore; ``vm_path`` is ``/vm/UUID``."""
+    machine = vm_path.rpartition("/")[2]
+    return Vif(
+        name, guest_name(guest), machine, backend.get("ip", ""), backend.get("gatewaydev", "")
+    )
+
+
+def running_vifs(tree: Mapping[str, str]) -> list[Vif]:
+    """All devices in xenstore (paths under /local/domain -> values).
+
+    Of a guest that is migrating to this host itself, only its new ones.
+    """
+    backends: dict[tuple[str, str], dict[str, str]] = {}
+    for path, value in tree.items():
+        match path.split("/")[3:]:
+            case [_, "backend", "vif", domain, device, key] if domain.isdigit():
+                backends.setdefault((domain, device), {})[key] = value
+    latest: dict[str, Vif] = {}
+    for (domain, device), backend in backends.items():
+        home = f"/local/domain/{domain}"
+        if f"{home}/name" in tree:
+            vif = backend_vif(
+                f"vif{domain}.{device}", tree[f"{home}/name"], tree.get(f"{home}/vm", ""), backend
+            )
+            known = latest.get(vif.lasting_id or vif.key)
+            if known is None or known.domain < vif.domain:
+                latest[vif.lasting_id or vif.key] = vif
+    return list(latest.values())
+
+
+def configured_vifs(guest: str, specs: Iterable[str]) -> Iterator[Vif]:
+    """The devices of ``vif = [...]`` in xl.cfg, of a guest that does not run."""
+    for number, spec in enumerate(specs):
+        fields = dict(field.strip().partition("=")[::2] for field in spec.split(","))
+        yield Vif(f"vif0.{number}", guest, "", fields.get("ip", ""), fields.get("gatewaydev", ""))

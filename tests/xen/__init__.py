@@ -1,0 +1,1 @@
+"""The Xen tier: real guests on a real Xen, in one emulated machine."""

@@ -1,0 +1,101 @@
+"""A Xen host under test: its guests, who answers at its ports, and what it has published."""
+
+import json
+import time
+from typing import Any
+
+from tests.lab import network
+from tests.lab.xen.dom0 import GUEST_FOLDER, Dom0
+
+NODE = network.NodeAddresses(1).uplink
+_OPTIONS = (
+    "quiet loglevel=0 mitigations=off cryptomgr.notests apparmor=0 panic=0 "
+    f"lab.gateway={network.GATEWAY_ADDRESS}"
+)
+_SLOW = 30.0
+
+
+class XenHost:
+    """Speaks of guests by name; the one with number N has address 10.5.5.N."""
+
+    def __init__(self, dom0: Dom0) -> None:
+        self.dom0 = dom0
+        self._files: list[str] = []
+
+    def defines(self, name: str, octet: int, *vifs: str, kind: str = "pv", more: str = "") -> None:
+        """Write /etc/xen/NAME.cfg. Each of `vifs` is its spec, less mac and bridge."""
+        specs = [
+            f"'mac=00:16:3e:05:{number:02x}:{octet:02x},bridge={network.GUEST_BRIDGE},{vif}'"
+            for number, vif in enumerate(vifs)
+        ]
+        options = f"{_OPTIONS} lab.name={name} lab.address={network.guest_address(octet)}/24"
+        self.writes(
+            f"/etc/xen/{name}.cfg",
+            f'name = "{name}"\ntype = "{kind}"\nmemory = 96\nvcpus = 1\n'
+            f'kernel = "{GUEST_FOLDER}/vmlinux"\nramdisk = "{GUEST_FOLDER}/initramfs"\n'
+            f'extra = "{options}"\nvif = [{", ".join(specs)}]\n{more}',
+        )
+
+    def writes(self, path: str, content: str) -> None:
+        """Write a file, until the test ends."""
+        self._files.append(path)
+        self.dom0.write(path, content)
+
+    def xl(self, *arguments: str, fails: bool = False) -> str:
+        """Run xl; what it said."""
+        done = self.dom0.run(["xl", *arguments], check=False)
+        assert fails == (done.returncode != 0), done.stderr
+        return done.stderr
+
+    def creates(self, name: str) -> None:
+        """Start a guest."""
+        self.xl("create", f"/etc/xen/{name}.cfg")
+
+    def asks(self, port: int, protocol: str = "tcp") -> str:
+        """Who answers the client at a published port, and which client it saw."""
+        reply = self.dom0.client("until_answered", protocol, NODE, port, within=_SLOW)
+        return f"{reply.guest} saw {reply.peer}" if reply.answered else reply.outcome.value
+
+    def is_closed(self, port: int, protocol: str = "tcp") -> bool:
+        """Whether nobody answers there any more."""
+        return not self.dom0.client("until_closed", protocol, NODE, port, within=_SLOW).answered
+
+    def until(self, condition: str) -> None:
+        """Wait until a shell condition holds in dom0."""
+        deadline = time.monotonic() + _SLOW
+        while self.dom0.run(["sh", "-c", condition], check=False).returncode != 0:
+            assert time.monotonic() < deadline, condition
+            time.sleep(0.1)
+
+    def published(self) -> dict[str, list[str]]:
+        """Record -> its ports, of what `cgw status` shows as published."""
+        rows = json.loads(self.dom0.run(["cgw", "status", "--json"], check=False).stdout)
+        found: dict[str, list[str]] = {}
+        row: dict[str, Any]
+        for row in rows["published"]:
+            if row["state"] == "published":
+                port = f"{row['listen_ports'][0]}/{row['protocol']}"
+                found.setdefault(row["guest"], []).append(port)
+        return found
+
+    def elements(self) -> list[str]:
+        """The published ports in the ruleset itself."""
+        return [
+            line.strip().rstrip(",")
+            for line in self.dom0.shell("nft list table inet cgw 2>/dev/null || :").splitlines()
+            if "comment" in line or " : 10.5.5." in line
+        ]
+
+    def destroys_all(self) -> None:
+        """Destroy every guest, and remove the test's files."""
+        self.dom0.shell(
+            "for d in $(xl list | awk 'NR>2 {print $2}'); do xl destroy $d; done; "
+            f"rm -rf {' '.join(self._files)} /root/save"
+        )
+        self.until("! ls /sys/class/net | grep -q ^vif")
+
+    def assert_clean(self) -> None:
+        """No record, claim or element is left, and no vif waits for anything."""
+        left = "find /run/cgw/guests /run/cgw/claims -mindepth 1 2>/dev/null || :"
+        assert self.dom0.shell(left) == ""
+        assert self.elements() == []
