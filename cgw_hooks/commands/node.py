@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cgw_hooks.commands.publisher import Publisher
+    from cgw_hooks.core.node import NodeConfig
 
 
 def up(publisher: Publisher) -> Iterator[str]:
@@ -43,13 +44,17 @@ def up(publisher: Publisher) -> Iterator[str]:
         for wanted in gateway.addresses(config):
             if changes.add_address(wanted):
                 yield f"added  {wanted.address}/{wanted.prefix_length} to {wanted.device}"
+    yield from _missing_devices(config)
+    if report.problems:
+        raise CgwError("; ".join(report.problems))
+
+
+def _missing_devices(config: NodeConfig) -> Iterator[str]:
     internode = [d for network in config.guest_networks for d in network.internode_devices]
     for device in links.missing_devices(internode):
         yield f"note   {device}: no such device yet; the filter holds for it when it comes"
     for device in links.missing_devices(config.uplink.devices):
         yield f"note   {device}: no such device yet; when it is there, run again: cgw node up"
-    if report.problems:
-        raise CgwError("; ".join(report.problems))
 
 
 def down(publisher: Publisher) -> Iterator[str]:

@@ -60,7 +60,8 @@ def traffic(
 ) -> Iterator[list[Stream]]:
     """Traffic from `namespace` to the guest within the block.
 
-    `entries` are the addresses that it is sent to, and as whom the guest must see it. The block begins when every stream has had an answer, and ends when none is under way.
+    `entries` are the addresses that it is sent to, and as whom the guest must see it. The block
+    begins when every stream has had an answer, and ends when none is under way.
     """
     streams, work = [], []
     over = Event()
