@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cgw_hooks.core.guest import Guest
 
 
-def is_other_self(publisher: Publisher, key: str, guest: Guest) -> bool:
+def is_one(publisher: Publisher, key: str, guest: Guest) -> bool:
     """Whether a key is that of the guest's other self."""
     record = publisher.records.find(key)
     return record is not None and guest.succeeds(record.guest)

@@ -11,6 +11,7 @@ import time
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING
 
+from cgw_hooks.commands import other_self
 from cgw_hooks.core import ruleset
 from cgw_hooks.core.guest import PEER, Guest
 from cgw_hooks.core.published_port import DATAGRAM_PROTOCOLS
@@ -92,8 +93,6 @@ class Publisher:
             with self.locked():
                 self.give_up(old)
             if old.guest.lasting_id:
-                from cgw_hooks.commands import other_self
-
                 other_self.hand_back(self, old.guest)
         return old
 
@@ -112,8 +111,6 @@ class Publisher:
         peers = set(old.peers) if old else set()
         peers.update(key for key in self._rivals(guest) if self._is_same(key, guest))
         if guest.lasting_id:
-            from cgw_hooks.commands import other_self
-
             other_self.succeed(self, guest)
         self.write_claims(guest)
         if old:
@@ -149,9 +146,7 @@ class Publisher:
         """Who else holds ports of the guest, each with the first of them."""
         rivals = self.claims.rivals(guest.key, _claims(guest), self._holds)
         if guest.lasting_id:
-            from cgw_hooks.commands.other_self import is_other_self
-
-            return {k: c for k, c in rivals.items() if not is_other_self(self, k, guest)}
+            return {k: c for k, c in rivals.items() if not other_self.is_one(self, k, guest)}
         return rivals
 
     def _holds(self, key: str, claim: Claim) -> bool:

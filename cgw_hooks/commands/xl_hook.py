@@ -31,7 +31,7 @@ def online(publisher: Publisher, name: str, vif_name: str, vm_path: str, listing
     tree = parse_listing(listing)
     backend = {path.rpartition("/")[2]: value for path, value in tree.items()}
     vif = backend_vif(vif_name, name, vm_path, backend)
-    if publisher.records.exists(f"libxl-{vif.machine}"):
+    if publisher.records.find(f"libxl-{vif.machine}"):
         return 0  # libvirt's own hook publishes this guest
     try:
         guest = read_vif(publisher.config, vif)
