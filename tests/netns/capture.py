@@ -45,7 +45,7 @@ class Capture:
 
     def frames(self) -> list[Frame]:
         """Take what has passed."""
-        found = []
+        found: list[Frame] = []
         while True:
             try:
                 data, place = self._socket.recvfrom(65536)

@@ -114,7 +114,7 @@ def test_a_published_port(
 @families
 @protocols
 @bridgings
-def test_guests_see_each_other_as_they_are(
+def test_guests_see_each_other_as_they_are(  # noqa: PLR0913, PLR0917 - the table's columns
     up: Cluster, bridging: bool, protocol: str, family: int, guest: str, who: str
 ) -> None:
     """Also those bridged through a third node whose rules see them."""
