@@ -12,14 +12,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgw_hooks.core import ruleset
 from cgw_hooks.core.operations import DRIVERS
 from cgw_hooks.errors import InstallError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cgw_hooks.commands.publisher import Publisher
 
 #: In every file of ours.
 _OURS = "cgw-hooks"
@@ -62,16 +60,6 @@ def uninstall(root: Path) -> Iterator[str]:
         yield from _remove(root / place)
     yield from _remove(root / _UNIT)
     yield from _remove(root / _EXAMPLE)
-
-
-def take_everything_back(publisher: Publisher) -> None:
-    """Remove the node's table, its firewall exceptions and its records. Raises ``CgwError``."""
-    with publisher.locked():
-        publisher.nft.apply(ruleset.remove())
-        for bridge in publisher.bridge_users.bridges():
-            publisher.firewall.dismiss(bridge)
-        for entry in ("guests", "claims", "bridges"):
-            shutil.rmtree(Path(publisher.directory) / entry, ignore_errors=True)
 
 
 def next_steps() -> list[str]:

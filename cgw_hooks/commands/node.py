@@ -8,6 +8,7 @@ exactly that.
 from __future__ import annotations
 
 import json
+import shutil
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,14 +59,22 @@ def _missing_devices(config: NodeConfig) -> Iterator[str]:
 
 
 def down(publisher: Publisher) -> Iterator[str]:
-    """Give back what ``up`` changed, and take the rules away. Raises ``CgwError``."""
+    """Give back what ``up`` changed, and take all rules and records away. Raises ``CgwError``.
+
+    Guests that run are not asked: ``cgw sync`` publishes them anew.
+    """
     with publisher.locked():
         yield from _Changes(publisher.directory).give_back()
         publisher.nft.apply(gateway.remove_filter() + ruleset.remove())
         yield f"removed tables {ruleset.TABLE} and {gateway.TABLE}"
-        for record in publisher.records.all()[0]:
-            if record.guest.is_peer:
-                publisher.give_up(record)
+        for bridge in publisher.bridge_users.bridges():
+            publisher.firewall.dismiss(bridge)
+        for entry in ("guests", "claims", "bridges"):
+            shutil.rmtree(Path(publisher.directory) / entry, ignore_errors=True)
+
+
+def _is_forwarding(name: str) -> bool:
+    return name.startswith("net/ipv4/conf/") and name.endswith("/forwarding")
 
 
 class _Changes:
@@ -107,6 +116,8 @@ class _Changes:
             if links.delete_address(wanted):
                 yield f"removed {text}/{length} from {device}"
         for name, (before, ours) in reversed(self._content["sysctls"].items()):
+            if _is_forwarding(name) and sysctl.read("net/ipv4/ip_forward") == "1":
+                continue  # somebody, libvirt perhaps, has made the whole host a router
             if sysctl.read(name) == ours:
                 sysctl.write(name, before)
                 yield f"set    {name} = {before}"

@@ -227,8 +227,10 @@ def _uninstall(arguments: argparse.Namespace) -> int:
     for line in install.uninstall(arguments.root):
         sys.stdout.write(f"{line}\n")
     if arguments.root == Path("/"):
-        install.take_everything_back(Publisher(NodeConfig(), paths.runtime_directory()))
-        sys.stdout.write("removed table inet cgw and its records\n")
+        from cgw_hooks.commands import node
+
+        for line in node.down(Publisher(NodeConfig(), paths.runtime_directory())):
+            sys.stdout.write(f"{line}\n")
     return 0
 
 
