@@ -25,7 +25,8 @@ _HOOK = "50-cgw"
 _VIF_SCRIPT = "vif-cgw"
 #: For vifs that name it, and for all others, beside the script that they name.
 _VIF_PLACES = (f"etc/xen/scripts/{_VIF_SCRIPT}", "etc/xen/scripts/vif-post.d/cgw.hook")
-_UNIT = "etc/systemd/system/cgw.service"
+_UNIT_FOLDER = "etc/systemd/system"
+_UNITS = ("cgw.service", "cgw-node.service")
 _EXAMPLE = "etc/cgw/cgw.toml.example"
 
 
@@ -39,8 +40,6 @@ def install(root: Path, *, xen: bool = False) -> Iterator[str]:
     sources = _sources()
     hook = (sources / "hooks/qemu.d" / _HOOK).read_text(encoding="utf-8")
     hook = hook.replace("cgw=cgw  ", f"cgw='{cgw}'  ", 1)
-    unit = (sources / "etc/cgw.service").read_text(encoding="utf-8")
-    unit = f"# {_OURS}\n" + unit.replace("/usr/local/bin/cgw", str(cgw))
     for driver in DRIVERS:
         yield _write(root / f"etc/libvirt/hooks/{driver}.d/{_HOOK}", hook, 0o755)
     if xen:
@@ -48,7 +47,10 @@ def install(root: Path, *, xen: bool = False) -> Iterator[str]:
         script = script.replace("cgw=cgw  ", f"cgw='{cgw}'  ", 1)
         for place in _VIF_PLACES:
             yield _write(root / place, script, 0o755)
-    yield _write(root / _UNIT, unit, 0o644)
+    for name in _UNITS:
+        unit = (sources / "etc" / name).read_text(encoding="utf-8")
+        unit = f"# {_OURS}\n" + unit.replace("/usr/local/bin/cgw", str(cgw))
+        yield _write(root / _UNIT_FOLDER / name, unit, 0o644)
     yield _write(root / _EXAMPLE, (sources / "etc/cgw.toml").read_text(encoding="utf-8"), 0o644)
 
 
@@ -58,7 +60,8 @@ def uninstall(root: Path) -> Iterator[str]:
         yield from _remove(root / f"etc/libvirt/hooks/{driver}.d/{_HOOK}")
     for place in _VIF_PLACES:
         yield from _remove(root / place)
-    yield from _remove(root / _UNIT)
+    for name in _UNITS:
+        yield from _remove(root / _UNIT_FOLDER / name)
     yield from _remove(root / _EXAMPLE)
 
 

@@ -98,7 +98,10 @@ class _Commands:
 
 def _parser() -> argparse.ArgumentParser:
     commands = _Commands()
-    commands.add_with_json("status", _status, "Show what is published, and what is wrong.")
+    status = commands.add_with_json("status", _status, "Show what is published, and what is wrong.")
+    status.add_argument(
+        "--graph", action="store_true", help="print a graph, for dot -Tsvg (Graphviz)"
+    )
     check = commands.add("check", _check, "Validate the config, or what a guest would publish.")
     check.add_argument(
         "subject",
@@ -145,6 +148,10 @@ def _status(arguments: argparse.Namespace) -> int:
                 "problems": found.problems,
             }
         )
+    elif arguments.graph:
+        from cgw_hooks.commands.graph import graph
+
+        sys.stdout.write(graph(found, publisher.config.name or "this node"))
     else:
         _print_status(found)
     return 0 if found.is_well else CgwError.exit_code

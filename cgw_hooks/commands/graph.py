@@ -1,0 +1,68 @@
+"""``cgw status --graph``: this node, its published ports and their guests, in Graphviz's DOT.
+
+Language: https://graphviz.org/doc/info/lang.html. To see it: ``cgw status --graph |
+dot -Tsvg``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cgw_hooks.errors import quoted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cgw_hooks.commands.status import Row, Status
+
+#: State of a row -> how its edges are drawn; others are only on their way.
+_STYLES = {"published": "solid", "failed": "bold", "not published": "bold"}
+_ON_ITS_WAY = "dotted"
+
+
+def graph(found: Status, node: str) -> str:
+    """The text of the graph. Guests of other nodes stand in a frame of their own."""
+    here = [row for row in found.rows if not row.record.guest.is_peer]
+    elsewhere = [row for row in found.rows if row.record.guest.is_peer and row.state != "standby"]
+    lines = [
+        "digraph cgw {",
+        "  rankdir=LR;",
+        "  node [shape=box];",
+        f"  {_text(node)} [shape=house];",
+        *_guests("on this node", "cluster_here", here),
+        *_guests("on other nodes", "cluster_elsewhere", elsewhere),
+        *(line for row in (*here, *elsewhere) for line in _edges(node, row)),
+        "}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _guests(title: str, frame: str, rows: list[Row]) -> Iterator[str]:
+    names = sorted({row.record.guest.name for row in rows})
+    if names:
+        yield f"  subgraph {frame} {{"
+        yield f"    label={_text(title)};"
+        for name in names:
+            yield f"    {_guest(name)} [label={_text(name)}];"
+        yield "  }"
+
+
+def _edges(node: str, row: Row) -> Iterator[str]:
+    if not row.port:
+        return
+    style = f"style={_STYLES.get(row.state, _ON_ITS_WAY)}"
+    listen, target = _text(row.port.listen), _text(row.port.target)
+    yield f"  {listen} [shape=oval];"
+    yield f"  {_text(node)} -> {listen} [{style}];"
+    yield f"  {listen} -> {_guest(row.record.guest.name)} [{style}, label={target}];"
+
+
+def _guest(name: str) -> str:
+    """A guest's node: no port and no host is called so."""
+    return _text(f"guest {name}")
+
+
+def _text(text: str) -> str:
+    """Any text as a quoted string of DOT, on one line."""
+    shown = quoted(text)[1:-1]
+    return '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"'
