@@ -1,8 +1,8 @@
-r"""The cluster of these tests: three nodes in a ring, a client, and the guests' ports.
+"""The cluster of these tests: three nodes in a ring, and a client.
 
-client .100 ---- uplink 192.168.122.0/24 ---- .11 node1 .251 \
-                                                   .12 node2 .252  > ring, 10.5.5.0/24, .254 on all
-.13 node3 .253 /
+client ------- uplink 192.168.122.0/24 ---+--- .11 node1 .251 ---+   ring, 10.5.5.0/24,
+.100                                      +--- .12 node2 .252 ---+   .254 on every node
+                                          +--- .13 node3 .253 ---+
 """
 
 from collections.abc import Iterator

@@ -1,16 +1,19 @@
-"""`make demo`: the main job, shown on a throw-away lab with a real libvirtd and a real guest."""
+"""`make demo`: the main job, shown on a throw-away lab with a real libvirtd and a real guest.
+
+One node first; then the cluster (`tests.lab.demo_cluster`).
+"""
 
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 
+from tests.lab import demo_cluster
 from tests.lab.client import Client
 from tests.lab.domain import domain_xml
 from tests.lab.host import HostError
 from tests.lab.lab import Lab, chosen_suite, open_lab
+from tests.lab.narration import DETAIL, DemoError, say, step
 from tests.lab.network import guest_address
 from tests.lab.reply import Reply
 
@@ -34,11 +37,6 @@ node-address = "10.5.5.251"
 gateway-address = "10.5.5.254"
 """
 _INTERRUPTED = 130
-_DETAIL = " " * 4
-
-
-class DemoError(Exception):
-    """Something that the demo shows was not so."""
 
 
 def main() -> int:
@@ -49,11 +47,13 @@ def main() -> int:
         with open_lab() as lab:
             _prepare(lab)
             _show(lab)
-            say("taking the lab down")
+        say("")
+        demo_cluster.show()
+        say("taking the lab down")
     except KeyboardInterrupt:
         say("\ninterrupted; the lab is taken down")
         return _INTERRUPTED
-    except (DemoError, HostError) as error:
+    except (DemoError, HostError, TimeoutError) as error:
         sys.stderr.write(f"demo: {error}\n")
         return 1
     say(f"done in {time.monotonic() - started:.0f} s; nothing of it is left on this machine")
@@ -75,7 +75,7 @@ def _prepare(lab: Lab) -> None:
         f"  {PUBLISH}",
         "</cgw:publish>",
     ):
-        say(f"{_DETAIL}{line}")
+        say(f"{DETAIL}{line}")
     say("")
 
 
@@ -93,7 +93,7 @@ def _show(lab: Lab) -> None:
         _expect(reply, answered=True)
     say("$ cgw status")
     for line in lab.node.run(["cgw", "status"]).stdout.splitlines():
-        say(f"{_DETAIL}{line}")
+        say(f"{DETAIL}{line}")
     with step(f"virsh destroy {GUEST}"):
         lab.node.destroy(GUEST)
     with step(f"client asks {address}:{LISTEN_PORT}"):
@@ -107,26 +107,13 @@ def _expect(reply: Reply, *, answered: bool) -> None:
     if reply.answered != answered:
         raise DemoError(f"the port is {reply.outcome.value}")
     if answered:
-        say(f"{_DETAIL}{reply.guest} answers; it saw the client as {reply.peer}")
+        say(f"{DETAIL}{reply.guest} answers; it saw the client as {reply.peer}")
     else:
-        say(f"{_DETAIL}closed ({reply.outcome.value})")
+        say(f"{DETAIL}closed ({reply.outcome.value})")
 
 
 def _ruleset(lab: Lab) -> str:
     return lab.node.run(["nft", "--stateless", "list", "ruleset"]).stdout
-
-
-@contextmanager
-def step(what: str) -> Iterator[None]:
-    """Say what is done, before it is done."""
-    say(f"$ {what}" if what.startswith("virsh") else f"- {what}")
-    yield
-
-
-def say(line: str) -> None:
-    """Print a line at once, also into a pipe."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
 
 
 def _end(_signal: int, _frame: FrameType | None) -> None:

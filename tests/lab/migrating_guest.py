@@ -27,7 +27,10 @@ PUBLISH = (
 
 
 def start(cluster: Cluster) -> None:
-    """Start the guest on the first node, published on all; it answers when this returns."""
+    """Start the guest on the first node, published on all; it answers when this returns.
+
+    Raises TimeoutError when it does not.
+    """
     cluster.publish_everywhere(NAME, PUBLISH, ADDRESS)
     cluster.node.define(definition())
     cluster.node.start(NAME)
