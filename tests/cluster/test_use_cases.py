@@ -107,11 +107,15 @@ def test_http_through_each_node(cluster: Cluster, index: int) -> None:
 @every_node
 def test_an_interactive_ssh_session_through_each_node(cluster: Cluster, index: int) -> None:
     addresses = cluster.nodes[index].addresses
-    said = cluster.client_host.run(
-        [*SSH, "-tt", f"root@{addresses.uplink}"],
-        input='tty\nhostname\necho "from ${SSH_CLIENT%% *}"\nexit\n',
-    )
-    lines = said.stdout.replace("\r", "").splitlines()
+    with cluster.client_host.popen(
+        ["timeout", "30", *SSH, "-tt", f"root@{addresses.uplink}"]
+    ) as ssh:
+        assert ssh.stdin
+        assert ssh.stdout
+        # Its input stays open while it runs: OpenSSH 10 goes when that ends.
+        ssh.stdin.write('tty\nhostname\necho "from ${SSH_CLIENT%% *}"\nexit\n')
+        ssh.stdin.flush()
+        lines = ssh.stdout.read().splitlines()
     assert {"/dev/pts/0", GUEST, f"from {addresses.guest_network}"} <= set(lines)
 
 
