@@ -88,7 +88,9 @@ def _wait_for_answers(streams: Sequence[Stream]) -> None:
     deadline = time.monotonic() + PATIENCE
     while silent := [stream for stream in streams if not stream.answers]:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"no answer at first: {silent}")
+            first = silent[0]
+            why = f": {first.failures[-1]}" if first.failures else ""
+            raise TimeoutError(f"{first.kind} through {first.entry}: no answer at first{why}")
         time.sleep(INTERVAL)
 
 
