@@ -15,7 +15,7 @@ from tests.lab.cluster import Cluster
 from tests.lab.domain import domain_xml
 from tests.lab.guest_services import MEMORY_MIB, services_initramfs
 from tests.lab.host import Host
-from tests.lab.network import GATEWAY_ADDRESS, guest_address
+from tests.lab.network import GATEWAY_ADDRESS, guest_address, guest_address6
 from tests.lab.node import Node
 
 pytestmark = pytest.mark.libvirt
@@ -95,6 +95,18 @@ def test_a_proxy_on_a_node_reaches_a_guest_of_another_node_from_its_own_address(
     assert http(cluster.client_host, place) == f"{GUEST} saw {node.addresses.guest_network}"
     # What leaves from the shared address is answered to the guest's own node, and lost.
     assert http(cluster.client_host, f"{place}:81") == ""
+
+
+@every_node
+def test_a_node_itself_reaches_the_guest_from_its_own_address(cluster: Cluster, index: int) -> None:
+    node = cluster.nodes[index]
+    own = {
+        ADDRESS: node.addresses.guest_network,
+        f"[{guest_address6(OCTET)}]": node.addresses.guest_network6,
+    }
+    assert {place: http(node, place) for place in own} == {
+        place: f"{GUEST} saw {address}" for place, address in own.items()
+    }
 
 
 @every_node
