@@ -10,6 +10,7 @@ from types import FrameType
 
 from tests.lab import demo_cluster
 from tests.lab.client import Client
+from tests.lab.debian_root import DebianRootError
 from tests.lab.domain import domain_xml
 from tests.lab.host import HostError
 from tests.lab.lab import Lab, chosen_suite, open_lab
@@ -53,7 +54,7 @@ def main() -> int:
     except KeyboardInterrupt:
         say("\ninterrupted; the lab is taken down")
         return _INTERRUPTED
-    except (DemoError, HostError, TimeoutError) as error:
+    except (DemoError, HostError, DebianRootError, TimeoutError) as error:
         sys.stderr.write(f"demo: {error}\n")
         return 1
     say(f"done in {time.monotonic() - started:.0f} s; nothing of it is left on this machine")

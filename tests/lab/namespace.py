@@ -94,8 +94,8 @@ class Namespace:
 def namespace(label: str) -> Iterator[Namespace]:
     """A new network namespace, `cgw-PID-label`, with its loopback up; removed at the end."""
     made = Namespace(f"{PREFIX}-{os.getpid()}-{label}")
-    subprocess.run(["ip", "netns", "add", made.name], check=True, capture_output=True)
-    try:
+    try:  # a Ctrl-C may come once it is made, before `ip` has said so
+        subprocess.run(["ip", "netns", "add", made.name], check=True, capture_output=True)
         made.ip("link set lo up")
         yield made
     finally:

@@ -14,8 +14,8 @@ from tests.lab.cgroup import hierarchies
 from tests.lab.client import Client
 from tests.lab.domain import domain_xml, nat_network_xml
 from tests.lab.lab import Lab, open_lab, sweep
-from tests.lab.namespace import NAMESPACES_FOLDER
 from tests.lab.reply import Outcome
+from tests.libvirt.leftovers import leftovers_of, processes_in
 from tests.libvirt.waiting import eventually
 
 pytestmark = pytest.mark.libvirt
@@ -160,24 +160,3 @@ def test_nothing_is_left_after_a_killed_run_and_a_sweep() -> None:
     assert eventually(lambda: processes_in(process_namespace) == [])
     sweep()
     assert leftovers_of(run.pid) == []
-
-
-def processes_in(process_namespace: int) -> list[str]:
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.stat(process / "ns/pid").st_ino == process_namespace:
-                found.append((process / "cmdline").read_text())
-        except OSError:  # ended meanwhile
-            continue
-    return found
-
-
-def leftovers_of(run: int) -> list[str]:
-    """The namespaces, cgroups and mounts that a run of the lab has on the machine."""
-    names = f"cgw-{run}-*"
-    found = [str(path) for path in NAMESPACES_FOLDER.glob(names)]
-    for hierarchy in hierarchies():
-        found += [str(path) for path in hierarchy.mount_point.glob(names)]
-    mounts = Path("/proc/self/mounts").read_text().splitlines()
-    return found + [line for line in mounts if f"cgw-{run}-" in line or "mount-point" in line]

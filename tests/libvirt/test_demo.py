@@ -1,0 +1,104 @@
+"""`make demo`: however it ends, the machine is as it was. What it prints is its own business."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from tests.libvirt.conftest import SUITES
+from tests.libvirt.leftovers import leftovers_of, processes_marked
+from tests.libvirt.waiting import eventually
+
+pytestmark = pytest.mark.libvirt
+
+CHECKOUT = Path(__file__).parents[2]
+PATIENCE = 120.0
+INTERRUPTED = 130
+
+
+class Demo:
+    """A demo that runs: in a session of its own, as that of a terminal."""
+
+    def __init__(self, suite: str) -> None:
+        self._mark = f"CGW_DEMO={uuid4()}"
+        name, _, value = self._mark.partition("=")
+        self.said = ""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.lab.demo"],
+            cwd=CHECKOUT, env={**os.environ, "SUITE": suite, name: value}, text=True,
+            start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def has_process(self, part: str) -> bool:
+        """Whether a process of it has this in its command line."""
+        return any(part in command for command in processes_marked(self._mark))
+
+    def leaves(self) -> list[str]:
+        """Its processes, namespaces, cgroups and mounts."""
+        return processes_marked(self._mark) + leftovers_of(self.process.pid)
+
+    def ends(self) -> int:
+        """Wait for its end; its exit code."""
+        self.said = self.process.communicate(timeout=PATIENCE)[0]
+        return self.process.returncode
+
+
+@contextmanager
+def demo(suite: str) -> Iterator[Demo]:
+    """A demo, after which the machine has to be as before."""
+    before = machine()
+    run = Demo(suite)
+    try:
+        yield run
+    finally:
+        run.process.kill()
+        run.process.wait()
+    assert run.leaves() == []
+    assert before == machine()
+
+
+def machine() -> list[str]:
+    """The machine's own devices, addresses, routes, rules and switches of packets."""
+    commands = ("ip -oneline address", "ip route", "ip -6 route", "nft list ruleset",
+                "sysctl net.ipv4.ip_forward net.ipv6.conf.all.forwarding")  # fmt: skip
+    listings = [
+        subprocess.run(command.split(), check=True, capture_output=True, text=True).stdout
+        for command in commands
+    ]
+    return [
+        line for listing in listings for line in listing.splitlines() if "valid_lft" not in line
+    ]
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_demo_that_ran_to_its_end_leaves_nothing(suite: str) -> None:
+    with demo(suite) as run:
+        assert run.ends() == 0, run.said
+
+
+MOMENTS: dict[str, Callable[[Demo], bool]] = {
+    "its host comes up": lambda run: run.has_process("tests.lab.host_init"),
+    "its guest runs": lambda run: run.has_process("qemu-system-x86_64"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_demo_that_was_interrupted_leaves_nothing(suite: str, moment: str) -> None:
+    with demo(suite) as run:
+        assert eventually(lambda: MOMENTS[moment](run), within=PATIENCE)
+        assert leftovers_of(run.process.pid)
+        os.killpg(run.process.pid, signal.SIGINT)
+        assert run.ends() == INTERRUPTED, run.said
+
+
+def test_a_demo_that_cannot_be_shown_says_why() -> None:
+    with demo("nosuchsuite") as run:
+        assert run.ends() == 1
+        assert run.said.splitlines()[0].startswith("demo: mmdebstrap for nosuchsuite failed: ")
