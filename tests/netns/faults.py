@@ -83,6 +83,8 @@ def step(name):
 
 def audit(event, given):
     if event in {"os.mkdir", "os.rmdir", "os.remove", "os.rename", "os.symlink", "open"}:
+        if isinstance(given[0], int):
+            return  # a pipe that is open already
         path = os.fsdecode(given[1 if event in {"os.rename", "os.symlink"} else 0])
         writes = event != "open" or given[2] & (os.O_WRONLY | os.O_RDWR)
         if not path.startswith(run) or not writes or changes_nothing(event, path):
