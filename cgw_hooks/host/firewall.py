@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 from cgw_hooks.errors import RulesetError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 NAME = "cgw-hooks"
-_IPTABLES = ("iptables", "ip6tables")
 _IP = ("ip", "ip6")
 _WAIT_SECONDS = "5"
 
@@ -32,7 +31,7 @@ class Firewall:
 
     def admit(self, bridge: str) -> None:
         """Let translated connections in to a bridge, in front of whatever rejects them."""
-        for command in _IPTABLES:
+        for command in self._commands():
             if not _iptables(command, "-C", bridge):
                 _iptables(command, "-I", bridge)
         for ip in _IP:
@@ -44,13 +43,20 @@ class Firewall:
 
     def dismiss(self, bridge: str) -> None:
         """Take the exception away again."""
-        for command in _IPTABLES:
+        for command in self._commands():
             while _iptables(command, "-D", bridge):
                 pass
         for ip in _IP:
             handle = self._handle(ip, bridge)
             if handle:
                 self._apply_nft(f"delete rule {ip} libvirt_network guest_input handle {handle}")
+
+    def _commands(self) -> Iterator[str]:
+        """Where there are tables of iptables, its command: by the mere call it would make them."""
+        tables = [line.split()[:3] for line in self._read_nft("list tables").splitlines()]
+        for ip in _IP:
+            if ["table", ip, "filter"] in tables or _is_filtered_by_legacy(ip):
+                yield f"{ip}tables"
 
     def _handle(self, ip: str, bridge: str) -> str | None:
         """The exception's handle; empty where it is missing, None where there is no such chain."""
@@ -62,6 +68,15 @@ class Firewall:
             if f'comment "{NAME} {bridge}"' in line:
                 return line.rpartition("# handle ")[2].strip()
         return ""
+
+
+def _is_filtered_by_legacy(ip: str) -> bool:
+    """Whether iptables-legacy has a filter table, which nft does not see."""
+    try:
+        with open(f"/proc/net/{ip}_tables_names", encoding="ascii") as file:
+            return "filter" in file.read().split()
+    except OSError:
+        return False
 
 
 def _iptables(command: str, action: str, bridge: str) -> bool:

@@ -34,7 +34,11 @@ class Nft:
             nft.set_dry_run(False)
 
     def read(self, text: str) -> str:
-        """The output of a listing command. Raises ``RulesetError`` where nothing is there."""
+        """The output of a listing command, with handles.
+
+        Raises ``RulesetError`` where nothing is there.
+        """
+        self._nft().set_handle_output(True)
         return self._run(text)
 
     def _run(self, text: str) -> str:

@@ -120,7 +120,7 @@ class Node(Asker):
     ) -> "subprocess.Popen[bytes]":
         """Begin a call; it waits for the XML on its stdin."""
         if self._foreign is None:
-            self._foreign = self.foreign_tables()
+            self.takes_foreign_tables_as_they_are()
         driver = () if self.program == SCRIPT else ("hook", "qemu")
         call = [*(program or [str(self.program)]), *driver, name, operation, "begin", reason]
         return subprocess.Popen(
@@ -197,6 +197,10 @@ class Node(Asker):
         for guest in self.guests:
             if guest.hooked:
                 guest.stops()
+
+    def takes_foreign_tables_as_they_are(self) -> None:
+        """From now on they are right so: somebody else has changed them."""
+        self._foreign = self.foreign_tables()
 
     def assert_foreign_tables_untouched(self) -> None:
         """Nobody else's rule, chain or set is another one than before the first hook call."""

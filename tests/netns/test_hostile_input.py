@@ -83,8 +83,8 @@ def test_what_is_made_hostile_below_is_good(scene: Scene) -> None:
         ('to="22"', 'to="65536"', '<range to> "65536"'),
         ('start="2209"', 'start="2209" end="2208"', '<range end> "2208"'),
         ('start="2209" to="22"', 'start="1" end="65535" to="2"', '<range to> "2"'),
-        ('to="22"/>', 'to="22"/><cgw:range start="2200" end="2300"/>', "<range> 2209/tcp"),
-        (FORWARD, FORWARD * 2, "<range> 2209/tcp"),
+        ('to="22"/>', 'to="22"/><cgw:range start="2200" end="2300"/>', "<range> *:2209/tcp"),
+        (FORWARD, FORWARD * 2, "<range> *:2209/tcp"),
         ('proto="tcp"', 'proto="icmp"', '<portForward proto> "icmp"'),
         ('proto="tcp"', 'proto="tcp" sources="192.0.2.0/24"', '<portForward> "sources"'),
         ('proto="tcp"', 'proto="tcp" source="0/0 } ; drop"', '<portForward source> "0/0 } ; drop"'),
@@ -136,7 +136,10 @@ def described(xml: str, mebibytes: int) -> str:
         (lambda xml: described(xml, 50), "<domain>"),
         (lambda xml: xml[: xml.index(RANGE) + 9], "<domain>: the XML cannot be read"),
         (lambda xml: xml.replace("<vcpu>", "<vcpu>" + "<a>" * 5000), "<domain>: the XML cannot"),
-        (lambda xml: xml.encode().replace(b"<vcpu>", b"<vcpu>\xff\xfe"), "<domain>: the XML"),
+        (
+            lambda xml: xml.encode().replace(b"<vcpu>", b"<vcpu>\xff\xfe"),
+            "<domain>: the XML cannot",
+        ),
     ],
     ids=["entity bomb", "external entity", "50 MiB", "truncated", "deep", "not UTF-8"],
 )
@@ -170,6 +173,7 @@ def test_a_hostile_name_is_shown_on_one_line_and_publishes_as_any_other(
         assert scene.node.hook(name, operation, "-", scene.hostile.xml) == DONE
 
 
+OURS = PUBLISH_NAMESPACE
 METADATA = """<other:publish xmlns:other="urn:other:1"><other:range start="0"/></other:publish>"""
 
 
@@ -178,7 +182,7 @@ METADATA = """<other:publish xmlns:other="urn:other:1"><other:range start="0"/><
     [
         lambda xml: described(xml, 20),
         lambda xml: xml.replace("<metadata>", f"<metadata>{METADATA}"),
-        lambda xml: xml.replace("<metadata>", "<title>=&quot;urn:cgw-hooks:1</title><metadata>"),
+        lambda xml: xml.replace("<metadata>", f"<title>a=&quot;{OURS}</title><metadata>"),
         lambda xml: xml.replace("</domain>", ""),
         lambda xml: xml.replace("<uuid>", "<uuid>../../"),
         lambda _xml: "",
