@@ -104,7 +104,7 @@ SAME = [
     same(dnat("udp dport 2202", 2), "client", "192.168.122.11:2202/udp", "web2 saw 10.5.5.251"),
     same(FULL_NAT, "client", "192.168.122.12:2201/tcp", "web1 saw 10.5.5.252"),
     same(FULL_NAT, "client", "192.168.122.13:2202/udp", "web2 saw 10.5.5.253"),
-    same(FULL_NAT, "node1", "10.5.5.22:22/tcp", "web2 saw 10.5.5.251"),
+    same("no rule", "node1", "10.5.5.22:22/tcp", "web2 saw 10.5.5.251"),
     same(SNAT, "web1", "192.168.122.100:80/tcp", "client saw 192.168.122.11"),
     same(SNAT, "web2", "192.168.122.100:80/udp", "client saw 192.168.122.12"),
     same("no rule", "client", "192.168.122.11:2299/tcp", "refused"),
