@@ -30,7 +30,7 @@ help:
 	@echo "sudo make install   put cgw under $(PREFIX); then: cgw install"
 	@echo "make venv           make .venv with .venv/bin/cgw from this checkout"
 	@echo "make lint           ruff and mypy"
-	@echo "sudo make bench     measure what a hook call costs, and a migration's pause"
+	@echo "sudo make bench     measure what a hook call, FULL-NAT and a migration cost"
 
 demo: venv apt-lab
 	@SUITE=$(SUITE) .venv/bin/python -m tests.lab.demo
@@ -50,6 +50,7 @@ format: venv
 bench: venv apt-lab
 	@.venv/bin/python -m benchmarks.hook_call
 	@.venv/bin/python -m benchmarks.migration_gap
+	@.venv/bin/python -m benchmarks.throughput
 
 # The distribution's own bindings where it has them, else those of the registry
 # (which need libvirt's headers and a compiler).
