@@ -10,15 +10,18 @@ only what was translated (ct status dnat), to one bridge.
 from __future__ import annotations
 
 import os
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from cgw_hooks.errors import RulesetError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Sequence
 
 NAME = "cgw-hooks"
-_IP = ("ip", "ip6")
+#: The iptables command and nft's name of each IP family.
+_FAMILIES = (("iptables", "ip"), ("ip6tables", "ip6"))
+_CHAIN = "libvirt_network guest_input"
 _WAIT_SECONDS = "5"
 
 
@@ -31,43 +34,57 @@ class Firewall:
 
     def admit(self, bridge: str) -> None:
         """Let translated connections in to a bridge, in front of whatever rejects them."""
-        for command in self._commands():
-            if not _iptables(command, "-C", bridge):
+        for command, ip in _FAMILIES:
+            rules = self._rules(ip)
+            if rules is not None:
+                self._put_in_front(ip, rules, bridge)
+            elif self._is_filtered(ip) and not _iptables(command, "-C", bridge):
                 _iptables(command, "-I", bridge)
-        for ip in _IP:
-            if self._handle(ip, bridge) == "":
-                self._apply_nft(
-                    f'insert rule {ip} libvirt_network guest_input oif "{bridge}" '
-                    f'ct status dnat accept comment "{NAME} {bridge}"'
-                )
 
     def dismiss(self, bridge: str) -> None:
         """Take the exception away again."""
-        for command in self._commands():
-            while _iptables(command, "-D", bridge):
+        for command, ip in _FAMILIES:
+            while self._is_filtered(ip) and _iptables(command, "-D", bridge):
                 pass
-        for ip in _IP:
-            handle = self._handle(ip, bridge)
-            if handle:
-                self._apply_nft(f"delete rule {ip} libvirt_network guest_input handle {handle}")
+            deletion = _deletion(ip, self._rules(ip) or (), bridge)
+            if deletion:
+                self._apply_nft(deletion)
 
-    def _commands(self) -> Iterator[str]:
-        """Where there are tables of iptables, its command: by the mere call it would make them."""
+    def _put_in_front(self, ip: str, rules: Sequence[str], bridge: str) -> None:
+        """Insert the exception, or move it: libvirt inserts its own rules in front of all.
+
+        By the bridge's name: the bridge is another one after its network was restarted.
+        """
+        if not any(_is_ours(rule, bridge) for rule in takewhile(_is_ours, rules)):
+            self._apply_nft(
+                _deletion(ip, rules, bridge)
+                + f'insert rule {ip} {_CHAIN} oifname "{bridge}" ct status dnat accept '
+                f'comment "{NAME} {bridge}"\n'
+            )
+
+    def _is_filtered(self, ip: str) -> bool:
+        """Whether iptables has a filter table: by the mere call it would make one."""
         tables = [line.split()[:3] for line in self._read_nft("list tables").splitlines()]
-        for ip in _IP:
-            if ["table", ip, "filter"] in tables or _is_filtered_by_legacy(ip):
-                yield f"{ip}tables"
+        return ["table", ip, "filter"] in tables or _is_filtered_by_legacy(ip)
 
-    def _handle(self, ip: str, bridge: str) -> str | None:
-        """The exception's handle; empty where it is missing, None where there is no such chain."""
+    def _rules(self, ip: str) -> list[str] | None:
+        """The rules of libvirt's chain; None where there is no such chain."""
         try:
-            listing = self._read_nft(f"list chain {ip} libvirt_network guest_input")
+            listing = self._read_nft(f"list chain {ip} {_CHAIN}")
         except RulesetError:
             return None
-        for line in listing.splitlines():
-            if f'comment "{NAME} {bridge}"' in line:
-                return line.rpartition("# handle ")[2].strip()
-        return ""
+        lines = [line.strip() for line in listing.splitlines()]
+        return [line for line in lines if "# handle " in line and "{ # handle " not in line]
+
+
+def _is_ours(rule: str, bridge: str = "") -> bool:
+    """Whether a rule is our exception for this bridge, or for any."""
+    return f'comment "{NAME} {bridge}' + ('"' if bridge else "") in rule
+
+
+def _deletion(ip: str, rules: Iterable[str], bridge: str) -> str:
+    handles = [rule.rpartition("# handle ")[2] for rule in rules if _is_ours(rule, bridge)]
+    return "".join(f"delete rule {ip} {_CHAIN} handle {handle}\n" for handle in handles)
 
 
 def _is_filtered_by_legacy(ip: str) -> bool:

@@ -34,12 +34,13 @@ class Nft:
             nft.set_dry_run(False)
 
     def read(self, text: str) -> str:
-        """The output of a listing command, with handles.
-
-        Raises ``RulesetError`` where nothing is there.
-        """
-        self._nft().set_handle_output(True)
-        return self._run(text)
+        """What a listing command says, with handles. Raises ``RulesetError`` without the object."""
+        nft = self._nft()
+        nft.set_handle_output(True)
+        try:
+            return self._run(text)
+        finally:
+            nft.set_handle_output(False)
 
     def _run(self, text: str) -> str:
         status, output, error = self._nft().cmd(text)

@@ -77,7 +77,7 @@ class Hypervisor:
 
     def guest(self, name: str, *publish: str, **definition: Any) -> "Guest":
         """Define a guest that publishes these (see `port_forward`), of both its addresses."""
-        octet = next(self._octets)
+        octet = definition.pop("octet", None) or next(self._octets)
         given = {"publish_address": f"{guest_address(octet)},{guest_address6(octet)}"}
         if publish:
             given["publish"] = "".join(map(port_forward, publish))

@@ -1,0 +1,140 @@
+"""Guests of libvirt's own NAT networks: published through libvirt's firewall, without config."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.domain import guest_mac, nat_network_xml
+from tests.lab.lab import open_lab
+from tests.lab.network import CLIENT_ADDRESS
+from tests.libvirt.conftest import SUITES
+from tests.libvirt.hypervisor import Guest, Hypervisor
+from tests.libvirt.waiting import eventually
+
+pytestmark = pytest.mark.libvirt
+
+NETWORK = "default"
+BRIDGE = "virbr0"
+#: Of a guest by its number: the addresses of host entries, which its interface then leases.
+RESERVED = {11: "192.168.123.77", 12: "192.168.123.78"}
+UNRESERVED_GUEST = 13
+PORT = 8080
+SEEN = f"web1 saw {CLIENT_ADDRESS}"
+#: The suite, and what libvirt of this suite makes its firewall with.
+BACKENDS = [*((suite, "iptables") for suite in SUITES), ("trixie", "nftables")]
+EXCEPTIONS = {
+    "iptables": "iptables -S FORWARD; ip6tables -S FORWARD",
+    "nftables": "for ip in ip ip6; do nft list chain $ip libvirt_network guest_input; done",
+}
+
+
+class NatHost(Hypervisor):
+    """A host without config file, with libvirt's default network."""
+
+    backend = ""
+
+    def on_network(self, name: str, octet: int, port: int) -> Guest:
+        """Define a guest of the network that says no address of its own."""
+        publish = f"{port}:80"
+        return self.guest(name, publish, octet=octet, interface=NETWORK, publish_address=None)
+
+    def exceptions(self) -> list[str]:
+        """Our rules in libvirt's firewall."""
+        listing = self.node.run(["sh", "-ec", EXCEPTIONS[self.backend]]).stdout
+        return [line.strip() for line in listing.splitlines() if "cgw-hooks" in line]
+
+    def rejects(self, address: str) -> bool:
+        """Whether libvirt's firewall keeps the client from a guest's own address."""
+        return not self.client.tcp(address, 80).answered
+
+    def has_lease(self, octet: int) -> bool:
+        """Whether libvirt knows a lease of the guest with this number."""
+        return guest_mac(octet) in self.node.virsh("net-dhcp-leases", NETWORK).stdout
+
+    def plugs_in(self, guest: Guest) -> None:
+        """Join a guest again to its network's bridge, which was away."""
+        device = self.node.virsh("domiflist", guest.name).stdout.split()[0]
+        self.node.network.ip(f"link set {device} master {BRIDGE}")
+
+
+@pytest.fixture(scope="module", params=BACKENDS, ids="-".join)
+def nat_host(request: pytest.FixtureRequest) -> Iterator[NatHost]:
+    suite, backend = request.param
+    with open_lab(suite, firewall_backend=backend if suite != "bookworm" else None) as lab:
+        host = NatHost(lab)
+        host.backend = backend
+        hosts = [(guest, int(address.rpartition(".")[2])) for guest, address in RESERVED.items()]
+        host.node.start_network(NETWORK, nat_network_xml(NETWORK, hosts=hosts))
+        lab.client.ip(f"route add 192.168.123.0/24 via {host.node.addresses.uplink}")
+        yield host
+
+
+@pytest.fixture
+def guest(nat_host: NatHost, request: pytest.FixtureRequest) -> Iterator[Guest]:
+    """A guest of the network, after which nothing of it may be left; by default the reserved."""
+    before = nat_host.traces()
+    octet = getattr(request, "param", 11)
+    made = nat_host.on_network("web1", octet, PORT)
+    yield made
+    nat_host.removes_guests()
+    assert before == nat_host.traces()
+    assert nat_host.exceptions() == []
+    assert nat_host.hook_output() == ""
+
+
+def test_a_guest_with_a_host_entry_is_published_when_it_starts(
+    nat_host: NatHost, guest: Guest
+) -> None:
+    guest.starts()
+    assert nat_host.asks_until_answered(PORT) == SEEN
+    assert nat_host.status()["web1"]["target_address"] == RESERVED[11]
+    assert nat_host.exceptions()
+    assert nat_host.rejects(RESERVED[11])
+    guest.is_destroyed()
+    assert nat_host.is_closed(PORT)
+    assert nat_host.exceptions() == []
+
+
+@pytest.mark.parametrize("guest", [UNRESERVED_GUEST], indirect=True)
+def test_a_guest_without_host_entry_is_published_once_it_has_a_lease(
+    nat_host: NatHost, guest: Guest
+) -> None:
+    guest.starts()
+    row = nat_host.status()["web1"]
+    assert (row["state"], row["target_address"]) == ("no address yet", None)
+    assert row["problem"] == "no lease of the guest is known; run: cgw sync"
+    assert nat_host.exceptions() == []
+    assert eventually(lambda: nat_host.has_lease(UNRESERVED_GUEST), within=20)
+    assert nat_host.is_closed(PORT)
+    nat_host.cgw("sync")
+    assert nat_host.status()["web1"]["state"] == "published"
+    assert nat_host.asks_until_answered(PORT) == SEEN
+    guest.is_destroyed()
+    assert nat_host.is_closed(PORT)
+
+
+@pytest.mark.parametrize("restart", ["network", "libvirtd"])
+def test_sync_puts_the_exception_back_after_libvirt_rebuilt_its_firewall(
+    nat_host: NatHost, guest: Guest, restart: str
+) -> None:
+    guest.starts()
+    assert nat_host.asks_until_answered(PORT) == SEEN
+    admitted = nat_host.exceptions()
+    if restart == "libvirtd":
+        nat_host.node.restart_libvirtd()
+    else:
+        nat_host.shell(f"virsh net-destroy {NETWORK}; virsh net-start {NETWORK}")
+        nat_host.plugs_in(guest)
+    nat_host.cgw("sync")
+    assert nat_host.asks_until_answered(PORT) == SEEN
+    assert admitted == nat_host.exceptions()
+
+
+def test_the_exception_stays_until_the_last_guest_has_gone(nat_host: NatHost, guest: Guest) -> None:
+    other = nat_host.on_network("web2", 12, PORT + 1)
+    other.starts()
+    guest.starts()
+    assert nat_host.asks_until_answered(PORT + 1) == f"web2 saw {CLIENT_ADDRESS}"
+    other.is_destroyed()
+    assert nat_host.exceptions()
+    assert nat_host.asks_until_answered(PORT) == SEEN
