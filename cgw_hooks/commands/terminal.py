@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -42,21 +43,38 @@ files:
 
 def main(arguments: list[str]) -> int:
     """Run one command; errors go to stderr, one line each."""
-    chosen = _parser().parse_args(arguments)
-    carry_out: Callable[[argparse.Namespace], int] = chosen.carry_out
     try:
-        return carry_out(chosen)
+        return _carry_out(arguments)
     except CgwError as error:
         sys.stderr.write(f"cgw: {error}\n")
         return error.exit_code
     except BrokenPipeError:  # the reader of a pipe had enough
-        sys.stderr.close()
+        _let_go_of_stdout()
         return 0
     except PermissionError as error:
         sys.stderr.write(f"cgw: {error.filename}: {error.strerror}; run it as root\n")
         return CgwError.exit_code
+    except OSError as error:
+        if not error.filename:
+            _let_go_of_stdout()
+        sys.stderr.write(f"cgw: {error.filename or 'standard output'}: {error.strerror}\n")
+        return CgwError.exit_code
     except KeyboardInterrupt:
         return 130
+
+
+def _carry_out(arguments: list[str]) -> int:
+    try:
+        chosen = _parser().parse_args(arguments)
+        carry_out: Callable[[argparse.Namespace], int] = chosen.carry_out
+        return carry_out(chosen)
+    finally:
+        sys.stdout.flush()  # here, where its failure is reported as any other
+
+
+def _let_go_of_stdout() -> None:
+    """Nobody takes what is left in its buffer; the interpreter would try again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Commands:

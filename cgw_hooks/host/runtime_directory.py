@@ -30,6 +30,8 @@ def make_safe_directory(path: str) -> None:
         found = os.lstat(path)
     except OSError as error:
         raise RecordError(f"{path}: cannot be made: {error.strerror}; mend it") from error
+    if found.st_uid == 0 != os.geteuid():
+        raise RecordError(f"{path}: is root's; run it as root")
     if (
         not stat.S_ISDIR(found.st_mode)
         or found.st_uid != os.geteuid()
