@@ -47,14 +47,15 @@ def _host_entries(interface: Interface, directory: str) -> Iterator[str]:
 
 def _leases(interface: Interface, directory: str) -> Iterator[str]:
     """``[{"ip-address": ..., "mac-address": ...}]`` of BRIDGE.status."""
-    if interface.bridge:
-        try:
-            leases = json.loads(_read(directory, f"{interface.bridge}.status") or "[]")
-            for lease in reversed(leases):  # libvirt appends: the newest is the last
-                if lease.get("mac-address", "").lower() == interface.mac:
-                    yield lease.get("ip-address", "")
-        except (ValueError, AttributeError, TypeError):
-            return  # being written at this moment, or not libvirt's
+    if not interface.bridge:
+        return
+    try:
+        leases = json.loads(_read(directory, f"{interface.bridge}.status"))
+    except (ValueError, RecursionError):
+        return  # empty, being written at this moment, or not libvirt's
+    for lease in reversed(leases) if isinstance(leases, list) else ():  # the newest is the last
+        if isinstance(lease, dict) and str(lease.get("mac-address")).lower() == interface.mac:
+            yield str(lease.get("ip-address"))
 
 
 def _read(directory: str, name: str) -> str:
