@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cgw_hooks.core.operations import DRIVERS
-from cgw_hooks.errors import InstallError
+from cgw_hooks.errors import InstallError, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,8 +76,13 @@ def next_steps() -> list[str]:
 def _own_path() -> Path:
     """The ``cgw`` that runs now, as hooks and unit are to call it."""
     path = Path(shutil.which(sys.argv[0]) or sys.argv[0]).absolute()
-    if "'" in str(path) or not path.name.startswith("cgw"):
-        raise InstallError(f"{path}: call install by the path of cgw itself, without quotes in it")
+    # systemd and sh each have special characters of their own.
+    special = set(str(path)) & set(" '\"\\$%") or not str(path).isprintable()
+    if special or not path.name.startswith("cgw"):
+        raise InstallError(
+            f"{quoted(path)}: call install by the path of cgw itself, one without spaces, quotes, "
+            "$, % and backslashes"
+        )
     return path
 
 
