@@ -1,0 +1,222 @@
+"""`cgw install` and `cgw uninstall` in a folder that becomes a root: ours comes and goes alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.unit.builders import CGW, ROOT, is_one_line
+
+pytestmark = pytest.mark.unit
+
+HOOKS = [f"etc/libvirt/hooks/{driver}.d/50-cgw" for driver in ("lxc", "libxl", "qemu")]
+XEN = ["etc/xen/scripts/vif-cgw", "etc/xen/scripts/vif-post.d/cgw.hook"]
+UNIT = "etc/systemd/system/cgw.service"
+EXAMPLE = "etc/cgw/cgw.toml.example"
+OURS = sorted([*HOOKS, UNIT, EXAMPLE])
+
+#: What may be on a host before: others' hooks, a config, other scripts of Xen.
+THEIRS = {
+    "etc/libvirt/hooks/qemu": "#!/bin/sh\n# somebody's\n",
+    "etc/libvirt/hooks/qemu.d/10-other": "#!/bin/sh\n# somebody's\n",
+    "etc/libvirt/hooks/network.d/50-cgw.bak": "",
+    "etc/cgw/cgw.toml": "[node]\nname = 'node1'\n",
+    "etc/systemd/system/other.service": "[Unit]\n",
+    "etc/xen/scripts/vif-bridge": "#!/bin/bash\n",
+}
+FAILED = 6
+
+
+@dataclass(frozen=True)
+class Host:
+    """A root folder, and cgw called with it."""
+
+    root: Path
+
+    def cgw(self, *arguments: str, program: Path = CGW) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [program, *arguments, "--root", self.root],
+            capture_output=True, text=True, check=False, cwd="/", timeout=60,
+        )  # fmt: skip
+
+    def done(self, *arguments: str, program: Path = CGW) -> list[str]:
+        """Run it to a good end; the lines that it printed."""
+        ended = self.cgw(*arguments, program=program)
+        assert (0, "") == (ended.returncode, ended.stderr)
+        return ended.stdout.splitlines()
+
+    def refused(self, *arguments: str, program: Path = CGW) -> str:
+        """Run it to its one line of error."""
+        ended = self.cgw(*arguments, program=program)
+        line = ended.stderr.removeprefix("cgw: ").removesuffix("\n")
+        assert FAILED == ended.returncode
+        assert is_one_line(line)
+        return line
+
+    def has(self, files: dict[str, str]) -> None:
+        for name, text in files.items():
+            path = self.root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+
+    def files(self) -> dict[str, tuple[str, int]]:
+        """Path -> content and mode."""
+        return {
+            str(path.relative_to(self.root)): (
+                path.read_text(encoding="utf-8"), path.stat().st_mode & 0o777,
+            )
+            for path in sorted(self.root.rglob("*")) if path.is_file()
+        }  # fmt: skip
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    (tmp_path / "root").mkdir()
+    return Host(tmp_path / "root")
+
+
+def test_hooks_of_every_driver_the_unit_and_an_example_are_put_in_place(host: Host) -> None:
+    lines = host.done("install")
+    assert OURS == sorted(host.files())
+    assert OURS == sorted(line.split(f"{host.root}/")[1] for line in lines[: len(OURS)])
+    assert "systemctl reload libvirtd" in lines[-2]
+    assert lines[-1].endswith("cgw sync")
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_the_modes_are_right_under_any_umask(host: Host, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        host.done("install", "--xen")
+    finally:
+        os.umask(before)
+    modes = {name: mode for name, (_, mode) in host.files().items()}
+    assert dict.fromkeys([*HOOKS, *XEN], 0o755) | {UNIT: 0o644, EXAMPLE: 0o644} == modes
+
+
+def test_the_files_call_the_cgw_that_installed_them(host: Host) -> None:
+    host.done("install", "--xen")
+    files = host.files()
+    for name in [*HOOKS, *XEN]:
+        text, _ = files[name]
+        assert text.count(f"cgw='{CGW}'  ") == 1
+        assert "cgw=cgw" not in text
+        subprocess.run(["sh", "-n", host.root / name], check=True)
+    assert f"ExecStart={CGW} sync\n" in files[UNIT][0]
+    assert "/usr/local/bin/cgw" not in files[UNIT][0]
+    # But for the one path, they are what is in the package.
+    source = (ROOT / "hooks/qemu.d/50-cgw").read_text(encoding="utf-8")
+    assert source.replace("cgw=cgw  ", f"cgw='{CGW}'  ") == files[HOOKS[0]][0]
+    assert (ROOT / "etc/cgw.toml").read_text(encoding="utf-8") == files[EXAMPLE][0]
+
+
+@pytest.mark.parametrize("folder", ["opt", "wéb", "a+b,c;d"])
+def test_the_hook_calls_it_there(host: Host, tmp_path: Path, folder: str) -> None:
+    other = tmp_path / folder / "cgw"
+    other.parent.mkdir()
+    shutil.copy(CGW, other)
+    host.done("install", program=other)
+    called = tmp_path / "called"
+    other.write_text(f'#!/bin/sh\necho "$@" > "{called}"\n', encoding="utf-8")
+    subprocess.run(
+        [host.root / HOOKS[2], "web1", "started", "begin", "-"],
+        input='<publish xmlns="urn:cgw-hooks:1"/>', text=True, check=True,
+    )  # fmt: skip
+    assert "hook qemu web1 started begin -\n" == called.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("folder", ["it's", 'a"b', "a b", "$HOME", "100%", "a\\b", "a\nb"])
+def test_a_path_that_sh_or_systemd_would_read_otherwise_is_refused(
+    host: Host, tmp_path: Path, folder: str
+) -> None:
+    other = tmp_path / folder / "cgw"
+    other.parent.mkdir()
+    shutil.copy(CGW, other)
+    assert "call install by the path of cgw itself" in host.refused("install", program=other)
+    assert {} == host.files()
+
+
+def test_install_may_be_repeated_and_brings_ours_up_to_date(host: Host) -> None:
+    host.done("install", "--xen")
+    files = host.files()
+    old = "#!/bin/sh\n# cgw-hooks, as an earlier version had it\n"
+    host.has({HOOKS[2]: old, XEN[0]: old, UNIT: old})
+    host.done("install", "--xen")
+    assert files == host.files()
+
+
+def test_everybody_elses_files_stay_through_install_and_uninstall(host: Host) -> None:
+    host.has(THEIRS)
+    before = host.files()
+    host.done("install", "--xen")
+    assert sorted([*OURS, *XEN, *THEIRS]) == sorted(host.files())
+    assert before == {name: host.files()[name] for name in THEIRS}
+    host.done("uninstall")
+    assert before == host.files()
+
+
+@pytest.mark.parametrize("place", [*OURS, *XEN])
+def test_a_file_of_somebody_elses_at_our_place_is_neither_overwritten_nor_removed(
+    host: Host, place: str
+) -> None:
+    host.has({place: "#!/bin/sh\n# somebody's\n"})
+    line = host.refused("install", "--xen")
+    assert f"{host.root / place}: is there already and is not ours; move it away first" == line
+    lines = host.done("uninstall")
+    assert f"kept  {host.root / place} (not ours)" in lines
+    assert {place: ("#!/bin/sh\n# somebody's\n", 0o644)} == host.files()
+
+
+@pytest.mark.parametrize("kind", ["link to nothing", "link to theirs", "folder", "not text"])
+def test_nor_is_what_is_no_plain_file(host: Host, tmp_path: Path, kind: str) -> None:
+    place = host.root / HOOKS[2]
+    place.parent.mkdir(parents=True)
+    theirs = tmp_path / "theirs"
+    theirs.write_bytes(b"\xff\xfe theirs")
+    if kind == "folder":
+        place.mkdir()
+    elif kind == "not text":
+        shutil.copy(theirs, place)
+    else:
+        place.symlink_to(theirs if kind == "link to theirs" else tmp_path / "none")
+    assert "is not ours" in host.refused("install")
+    host.done("uninstall")
+    assert os.path.lexists(place)
+    assert b"\xff\xfe theirs" == theirs.read_bytes()
+
+
+def test_uninstall_leaves_nothing(host: Host) -> None:
+    host.done("install", "--xen")
+    lines = host.done("uninstall")
+    assert sorted([*OURS, *XEN]) == sorted(line.split(f"{host.root}/")[1] for line in lines)
+    left = {path.name for path in host.root.rglob("*")}
+    assert left <= {"etc", "libvirt", "hooks", "xen", "scripts", "systemd", "system"}
+    assert [] == host.done("uninstall")
+
+
+def test_an_interrupted_install_is_finished_by_the_next(host: Host) -> None:
+    host.done("install")
+    files = host.files()
+    (host.root / HOOKS[0]).unlink()
+    host.has({f"{Path(HOOKS[2]).parent}/.50-cgw.new": "half of"})
+    host.done("install")
+    assert files == host.files()
+
+
+def test_the_installed_hook_lets_a_plain_guest_start_where_cgw_is_gone(host: Host) -> None:
+    """After `make uninstall` without `cgw uninstall`."""
+    host.done("install")
+    hook = host.root / HOOKS[2]
+    hook.write_text(hook.read_text(encoding="utf-8").replace(str(CGW), "/none/cgw"), "utf-8")
+    ended = subprocess.run(
+        [hook, "web1", "prepare", "begin", "-"],
+        input=b"<domain/>",
+        capture_output=True,
+        check=False,
+    )
+    assert (0, b"", b"") == (ended.returncode, ended.stdout, ended.stderr)
