@@ -1,0 +1,208 @@
+"""`cgw install` and `cgw uninstall` on a host that has hooks of others; the README's five lines."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.domain import nat_network_xml
+from tests.lab.lab import open_lab
+from tests.lab.network import CLIENT_ADDRESS, UPLINK_BRIDGE
+from tests.libvirt.answers import assert_closed, assert_open
+from tests.libvirt.conftest import SUITES
+from tests.libvirt.hypervisor import Guest, Hypervisor
+from tests.netns.asker import spoken
+from tests.netns.configs import FULL_NAT
+
+pytestmark = pytest.mark.libvirt
+
+PUBLISHED = ("8080:80", "5353:53/udp")
+HOOKS = "/etc/libvirt/hooks"
+CALLS = "/var/log/calls-of-others"
+#: In the order in which libvirt runs them, ours between the second and the third.
+OTHERS = (f"{HOOKS}/qemu", f"{HOOKS}/qemu.d/10-first", f"{HOOKS}/qemu.d/90-last")
+OTHERS_HOOK = f"""\
+#!/bin/sh
+nft list map inet cgw published4 2>/dev/null | grep -q elements && ports=open || ports=closed
+echo "$2 ${{0##*/}} $ports" >>{CALLS}
+"""
+CLIENT_OUTSIDE, NODE_OUTSIDE = "198.51.100.100", "198.51.100.11"
+GATEWAY, README_PORT = "192.168.122.1", 8080
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.fixture(scope="module", params=SUITES)
+def plain_host(request: pytest.FixtureRequest) -> Iterator[Hypervisor]:
+    """A host where libvirt runs our hook itself, next to those of others."""
+    with open_lab(request.param) as lab:
+        for hook in OTHERS:
+            lab.node.write(hook, OTHERS_HOOK, mode=0o755)
+        yield Hypervisor(lab, FULL_NAT, watched=False)
+
+
+@pytest.fixture
+def installed(plain_host: Hypervisor) -> Iterator[Hypervisor]:
+    """The same, for one test."""
+    before = plain_host.traces()
+    plain_host.node.write(CALLS, "")
+    yield plain_host
+    plain_host.removes_guests()
+    assert before == plain_host.traces()
+
+
+@pytest.fixture
+def web(installed: Hypervisor) -> Guest:
+    return installed.guest("web1", *PUBLISHED)
+
+
+def files(host: Hypervisor) -> dict[str, str]:
+    """All below /etc, with mode and content."""
+    listing = "cd /etc && find . -type f -printf '%p %m ' -exec sha256sum {} ';'"
+    lines = host.node.run(["sh", "-ec", listing]).stdout.splitlines()
+    return {line.split()[0]: line for line in lines}
+
+
+def folders(host: Hypervisor) -> set[str]:
+    return set(host.node.run(["find", "/etc", "-type", "d"]).stdout.split())
+
+
+def calls(host: Hypervisor, operation: str) -> list[str]:
+    """What others' hooks saw at this operation: each with whether our ports were open."""
+    lines = [line.split() for line in host.node.path(CALLS).read_text().splitlines()]
+    return [f"{name} {ports}" for called, name, ports in lines if called == operation]
+
+
+def test_libvirt_runs_ours_in_its_place_among_others(web: Guest) -> None:
+    web.starts()
+    assert_open(web.host)
+    assert calls(web.host, "started") == ["qemu closed", "10-first closed", "90-last open"]
+    web.is_destroyed()
+    assert calls(web.host, "stopped") == ["qemu open", "10-first open", "90-last closed"]
+    assert_closed(web.host)
+
+
+def test_uninstall_takes_away_just_ours_and_install_puts_it_back(web: Guest) -> None:
+    host = web.host
+    before = files(host), folders(host)
+    web.starts()
+    assert_open(host)
+    host.cgw("uninstall")
+    left = files(host)
+    assert {path for path in before[0] if path not in left} == {
+        "./cgw/cgw.toml.example",
+        *(f"./libvirt/hooks/{driver}.d/50-cgw" for driver in ("qemu", "lxc", "libxl")),
+        *(path for path in before[0] if re.fullmatch(r"./systemd/system/cgw.*\.service", path)),
+    }
+    assert left.items() <= before[0].items()
+    assert "table inet cgw" not in host.ruleset()
+    assert_closed(host)
+    web.is_destroyed()
+    assert calls(host, "release") == ["qemu closed", "10-first closed", "90-last closed"]
+    web.starts()
+    assert_closed(host)
+    for _ in range(2):  # it may be repeated
+        host.cgw("install")
+        assert before == (files(host), folders(host))
+    host.cgw("sync")
+    assert_open(host)
+
+
+@pytest.mark.parametrize("place", [f"{HOOKS}/qemu.d/50-cgw", "/etc/cgw/cgw.toml.example"])
+def test_install_writes_over_nobody_else(installed: Hypervisor, place: str) -> None:
+    ours = installed.node.path(place).read_text()
+    mode = installed.node.path(place).stat().st_mode & 0o777
+    installed.node.write(place, "#!/bin/sh\n", mode=mode)
+    before = files(installed)
+    refused = installed.cgw("install", check=False)
+    assert refused.returncode == 6
+    assert f"{place}: is there already and is not ours" in refused.stderr
+    kept = installed.cgw("uninstall").stdout
+    assert f"kept  {place} (not ours)" in kept
+    name = "." + place.removeprefix("/etc")
+    assert files(installed)[name] == before[name]
+    installed.node.write(place, ours, mode=mode)
+    installed.cgw("install")
+    installed.cgw("sync")
+
+
+def test_the_hook_serves_as_the_only_one_of_its_driver(web: Guest) -> None:
+    node = web.host.node
+    others = node.path(f"{HOOKS}/qemu").read_text()
+    web.host.shell(f"mv {HOOKS}/qemu.d {HOOKS}/away; cp {HOOKS}/away/50-cgw {HOOKS}/qemu")
+    try:
+        web.starts()
+        assert_open(web.host)
+        web.is_destroyed()
+        assert_closed(web.host)
+    finally:
+        web.host.shell(f"mv {HOOKS}/away {HOOKS}/qemu.d")
+        node.write(f"{HOOKS}/qemu", others, mode=0o755)
+
+
+def five_lines() -> str:
+    """The shell lines of the README below "Five lines to a published port"."""
+    section = README.read_text().partition("Five lines to a published port")[2]
+    lines = section.partition("```sh\n")[2].partition("```")[0]
+    assert lines.count("\n") == 5
+    return lines
+
+
+@pytest.fixture(scope="module", params=SUITES)
+def readme_host(request: pytest.FixtureRequest) -> Iterator[Hypervisor]:
+    """A host with libvirt's default network as packaged, in place of which the lab has its uplink.
+
+    It has no config file.
+    """
+    with open_lab(request.param) as lab:
+        for namespace, device, old, new in (
+            (lab.client, "uplink0", CLIENT_ADDRESS, CLIENT_OUTSIDE),
+            (lab.node.network, UPLINK_BRIDGE, lab.node.addresses.uplink, NODE_OUTSIDE),
+        ):
+            namespace.ip(f"address del {old}/24 dev {device}\naddress add {new}/24 dev {device}")
+        host = Hypervisor(lab, watched=False)
+        # Not sooner: told to read its hooks, libvirtd makes the firewall of its networks anew.
+        lab.node.start_network("default", nat_network_xml(third_octet=122))
+        yield host
+
+
+@pytest.fixture
+def readme_guest(readme_host: Hypervisor) -> Iterator[Guest]:
+    """The guest of the README, which publishes nothing yet."""
+    address = f"{five_lines().partition('address=')[2].split(chr(34))[1]}/24"
+    before = readme_host.traces()
+    yield readme_host.guest("web1", interface="default", addresses=address, gateways=GATEWAY)
+    readme_host.removes_guests()
+    assert before == readme_host.traces()
+
+
+def assert_readme_port_open(host: Hypervisor) -> None:
+    reply = host.client.until_answered("tcp", NODE_OUTSIDE, README_PORT)
+    assert spoken(reply) == f"web1 saw {CLIENT_OUTSIDE}"
+
+
+def is_readme_port_closed(host: Hypervisor) -> bool:
+    return spoken(host.client.tcp(NODE_OUTSIDE, README_PORT)) == "refused"
+
+
+def test_the_five_lines_of_the_readme_publish_a_port(readme_guest: Guest) -> None:
+    host = readme_guest.host
+    for _ in range(2):  # the annotation outlives the run
+        host.shell(five_lines())
+        assert_readme_port_open(host)
+        readme_guest.is_destroyed()
+        assert is_readme_port_closed(host)
+
+
+def test_the_five_lines_as_they_are_for_a_guest_that_runs(readme_guest: Guest) -> None:
+    host = readme_guest.host
+    readme_guest.starts()
+    assert is_readme_port_closed(host)
+    *writing, last = five_lines().replace("--config", "--config --live").splitlines()
+    assert last.endswith("and: cgw sync")
+    host.shell("\n".join([*writing, "cgw sync"]))
+    assert_readme_port_open(host)
+    readme_guest.is_destroyed()
+    assert is_readme_port_closed(host)
+    readme_guest.starts()
+    assert_readme_port_open(host)
