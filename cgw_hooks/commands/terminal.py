@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,6 @@ from cgw_hooks.host.config_file import load_config
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cgw_hooks.commands.status import Row, Status
 
 _EXIT_CODES = """\
 exit codes:
@@ -171,7 +169,9 @@ def _status(arguments: argparse.Namespace) -> int:
 
         sys.stdout.write(graph(found, publisher.config.name or "this node"))
     else:
-        _print_status(found)
+        from cgw_hooks.commands.status_table import print_status
+
+        print_status(found)
     return 0 if found.is_well else CgwError.exit_code
 
 
@@ -265,38 +265,3 @@ def _hook_usage(_arguments: argparse.Namespace) -> int:
 
 def _print_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
-
-
-def _print_status(found: Status) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(soft_wrap=True, highlight=False)
-    if not found.rows and not found.problems:
-        console.print("Nothing is published.")
-    if found.rows:
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for heading in ("GUEST", "LISTEN", "TARGET", "FROM", "SINCE", "STATE"):
-            table.add_column(heading, no_wrap=True)
-        for row in found.rows:
-            table.add_row(*(Text(text) for text in _cells(row)))
-        console.print(table)
-    for problem in dict.fromkeys(row.problem for row in found.rows if row.problem):
-        sys.stderr.write(f"cgw: {problem}\n")
-    for problem in found.problems:
-        sys.stderr.write(f"cgw: {problem}\n")
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    since = datetime.fromtimestamp(row.record.since).astimezone()
-    day = "" if since.date() == datetime.now().astimezone().date() else since.strftime("%Y-%m-%d ")
-    port = row.port
-    return (
-        row.record.guest.name,
-        port.listen if port else "-",
-        port.target if port else "-",
-        ", ".join(map(str, port.sources)) if port and port.sources else "anywhere",
-        day + since.strftime("%H:%M:%S"),
-        row.state,
-    )

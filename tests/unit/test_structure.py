@@ -74,7 +74,7 @@ def test_only_the_domain_reader_imports_lxml() -> None:
         ("nftables", ["host/nft.py"]),
         ("syslog", ["host/log.py"]),
         ("argparse", ["commands/terminal.py"]),
-        ("rich", ["commands/terminal.py"]),
+        ("rich", ["commands/status_table.py"]),
         ("tomllib", ["core/config.py"]),
         ("fcntl", ["host/runtime_directory.py"]),
     ],
