@@ -16,9 +16,9 @@ pytestmark = pytest.mark.unit
 
 HOOKS = [f"etc/libvirt/hooks/{driver}.d/50-cgw" for driver in ("lxc", "libxl", "qemu")]
 XEN = ["etc/xen/scripts/vif-cgw", "etc/xen/scripts/vif-post.d/cgw.hook"]
-UNIT = "etc/systemd/system/cgw.service"
+UNITS = ["etc/systemd/system/cgw-node.service", "etc/systemd/system/cgw.service"]
 EXAMPLE = "etc/cgw/cgw.toml.example"
-OURS = sorted([*HOOKS, UNIT, EXAMPLE])
+OURS = sorted([*HOOKS, *UNITS, EXAMPLE])
 
 #: What may be on a host before: others' hooks, a config, other scripts of Xen.
 THEIRS = {
@@ -96,7 +96,8 @@ def test_the_modes_are_right_under_any_umask(host: Host, umask: int) -> None:
     finally:
         os.umask(before)
     modes = {name: mode for name, (_, mode) in host.files().items()}
-    assert dict.fromkeys([*HOOKS, *XEN], 0o755) | {UNIT: 0o644, EXAMPLE: 0o644} == modes
+    expected = dict.fromkeys([*HOOKS, *XEN], 0o755) | dict.fromkeys([*UNITS, EXAMPLE], 0o644)
+    assert expected == modes
 
 
 def test_the_files_call_the_cgw_that_installed_them(host: Host) -> None:
@@ -107,8 +108,9 @@ def test_the_files_call_the_cgw_that_installed_them(host: Host) -> None:
         assert text.count(f"cgw='{CGW}'  ") == 1
         assert "cgw=cgw" not in text
         subprocess.run(["sh", "-n", host.root / name], check=True)
-    assert f"ExecStart={CGW} sync\n" in files[UNIT][0]
-    assert "/usr/local/bin/cgw" not in files[UNIT][0]
+    node, sync = (files[unit][0] for unit in UNITS)
+    assert f"ExecStart={CGW} sync\n" in sync
+    assert f"ExecStart={CGW} node up\nExecStop={CGW} node down\n" in node
     # But for the one path, they are what is in the package.
     source = (ROOT / "hooks/qemu.d/50-cgw").read_text(encoding="utf-8")
     assert source.replace("cgw=cgw  ", f"cgw='{CGW}'  ") == files[HOOKS[0]][0]
@@ -145,7 +147,7 @@ def test_install_may_be_repeated_and_brings_ours_up_to_date(host: Host) -> None:
     host.done("install", "--xen")
     files = host.files()
     old = "#!/bin/sh\n# cgw-hooks, as an earlier version had it\n"
-    host.has({HOOKS[2]: old, XEN[0]: old, UNIT: old})
+    host.has({HOOKS[2]: old, XEN[0]: old, UNITS[0]: old})
     host.done("install", "--xen")
     assert files == host.files()
 
