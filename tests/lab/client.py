@@ -158,7 +158,7 @@ class Client:
         return self.sctp(address, port, timeout=timeout)
 
     def until_answered(
-        self, protocol: str, address: str, port: int, *, within: float = 15.0
+        self, protocol: str, address: str, port: int, *, within: float = 60.0
     ) -> Reply:
         """Ask again and again until there is an answer; the last outcome if there never is."""
         return self._poll(protocol, address, port, within, wanted=True)

@@ -30,7 +30,8 @@ class Demo:
         name, _, value = self._mark.partition("=")
         self.said = ""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.lab.demo"],
+            # Tests that run in the background ignore SIGINT, and so would their children.
+            ["env", "--default-signal=INT", sys.executable, "-m", "tests.lab.demo"],
             cwd=CHECKOUT, env={**os.environ, "SUITE": suite, name: value}, text=True,
             start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
