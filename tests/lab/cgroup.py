@@ -46,7 +46,8 @@ def hierarchies() -> list[Hierarchy]:
             controllers = [option for option in options.split(",") if option in known]
             named = [option for option in options.split(",") if option.startswith("name=")]
             mount_option = ",".join([*controllers, *(["none", *named] if named else [])])
-            found.append(Hierarchy(Path(mount_point), kind, mount_option))
+            if not any((kind, mount_option) == (one.kind, one.controllers) for one in found):
+                found.append(Hierarchy(Path(mount_point), kind, mount_option))
     version_1 = [hierarchy for hierarchy in found if hierarchy.kind == "cgroup"]
     return version_1 or found[:1]
 
