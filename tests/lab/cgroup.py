@@ -39,7 +39,7 @@ class Hierarchy:
 def hierarchies() -> list[Hierarchy]:
     """The machine's hierarchies that libvirt can use: version 1's, else that of version 2."""
     known = {line.split()[0] for line in Path("/proc/cgroups").read_text().splitlines()}
-    found = []
+    found: list[Hierarchy] = []
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _, mount_point, kind, options, *_ = line.split()
         if kind in {"cgroup", "cgroup2"}:
