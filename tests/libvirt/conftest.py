@@ -48,13 +48,15 @@ def web(hypervisor: Hypervisor) -> Iterator[Guest]:
     """A running guest that a module's tests share; whatever they did, its ports go when it goes."""
     before = hypervisor.traces()
     guest = hypervisor.guest("web1", *PUBLISHED)
-    guest.starts()
-    assert_open(hypervisor)
-    assert STARTED == guest.operations()
-    yield guest
-    guest.is_destroyed()
-    assert STOPPED == guest.operations()[-2:]
-    assert_closed(hypervisor)
-    assert before == hypervisor.traces()
-    guest.is_removed()
-    assert hypervisor.hook_output() == ""
+    try:
+        guest.starts()
+        assert_open(hypervisor)
+        assert STARTED == guest.operations()
+        yield guest
+        guest.is_destroyed()
+        assert STOPPED == guest.operations()[-2:]
+        assert_closed(hypervisor)
+        assert before == hypervisor.traces()
+        assert hypervisor.hook_output() == ""
+    finally:
+        hypervisor.removes_guests()
