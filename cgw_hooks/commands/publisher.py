@@ -192,18 +192,17 @@ class Publisher:
     def delete_flows_of(self, record: Record, *, connections_end: bool) -> None:
         """Delete the flows that go to a withdrawn guest.
 
-        Of UDP and SCTP always, unless done before; of TCP where its connections ended.
-        None of a port that a peer publishes alike: the guest may have moved there.
+        None of a port that a peer publishes alike: the guest may have moved there. Once
+        stopped, established TCP connections are all that may be left.
         """
-        over = set(DATAGRAM_PROTOCOLS) if record.state is not State.STOPPED else set()
-        if connections_end:
-            over.add("tcp")
         still = {port for peer in self._peers(record) for port in peer.translated}
-        ports = [p for p in record.guest.ports if p.protocol in over and p not in still]
+        ports = [p for p in record.guest.ports if p not in still]
+        if record.state is State.STOPPED:
+            ports = [p for p in ports if p.protocol == "tcp" and connections_end]
         if ports:
             from cgw_hooks.commands import stale_flows
 
-            stale_flows.delete_translated(ports)
+            stale_flows.delete_translated(ports, connections_end=connections_end)
 
     def delete_missing_flows(self, ports: Iterable[PublishedPort]) -> None:
         """Let clients in that were sending datagrams before the ports were published."""

@@ -30,13 +30,20 @@ def delete_missing(ports: Iterable[PublishedPort]) -> None:
     _delete(ports, misses)
 
 
-def delete_translated(ports: Iterable[PublishedPort]) -> None:
-    """Delete the flows that go to the guest as these ports said. Raises ``RulesetError``."""
-    _delete(ports, flow.goes_to)
+def delete_translated(ports: Iterable[PublishedPort], *, connections_end: bool) -> None:
+    """Delete the flows that go to the guest as these ports said. Raises ``RulesetError``.
+
+    ``connections_end``: established TCP connections as well. One that the guest never answered
+    is always over: its client asks again, and must not be sent to where nobody is.
+    """
+    _delete(ports, flow.goes_to, connections_end=connections_end)
 
 
 def _delete(
-    ports: Iterable[PublishedPort], condition: Callable[[Flow, PublishedPort], bool]
+    ports: Iterable[PublishedPort],
+    condition: Callable[[Flow, PublishedPort], bool],
+    *,
+    connections_end: bool = True,
 ) -> None:
     """Ask the kernel once to a family and protocol."""
     groups: dict[tuple[int, str], list[PublishedPort]] = {}
@@ -50,7 +57,8 @@ def _delete(
             port = flow.port_of(found, group)
             return port is not None and condition(found, port)
 
+        unanswered = protocol == "tcp" and not connections_end
         try:
-            conntrack.delete_flows(family, protocol, numbers, matches)
+            conntrack.delete_flows(family, protocol, numbers, matches, unanswered=unanswered)
         except OSError as error:
             raise RulesetError(f"stale {protocol} flows cannot be deleted: {error}") from error

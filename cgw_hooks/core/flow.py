@@ -23,6 +23,8 @@ class Flow(NamedTuple):
     listen_port: int
     answering_address: Address
     answering_port: int
+    #: Whether a packet came back: of TCP, whether there is a connection.
+    answered: bool = True
 
 
 def port_of(flow: Flow, ports: Iterable[PublishedPort]) -> PublishedPort | None:

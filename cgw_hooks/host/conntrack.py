@@ -28,7 +28,8 @@ _REQUEST, _ACK, _DUMP = 1, 4, 0x300
 _ERROR, _DONE = 2, 3
 _NESTED, _TYPE_MASK = 0x8000, 0x3FFF
 
-_TUPLE_ORIG, _TUPLE_REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
+_TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _ID, _ZONE, _FILTER, _STATUS_MASK = 1, 2, 3, 12, 18, 25, 26
+_SEEN_REPLY = 1 << 1  # enum ip_conntrack_status
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _IP_SOURCE = {4: 1, 6: 3}
 _IP_DESTINATION = {4: 2, 6: 4}
@@ -57,9 +58,16 @@ class _Entry(NamedTuple):
 
 
 def delete_flows(
-    family: int, protocol: str, ports: Collection[int], condition: Callable[[Flow], bool]
+    family: int,
+    protocol: str,
+    ports: Collection[int],
+    condition: Callable[[Flow], bool],
+    *,
+    unanswered: bool = False,
 ) -> int:
     """Delete the flows to these listening ports that meet the condition; say how many.
+
+    ``unanswered``: only of those that never had an answer.
 
     Raises ``OSError`` where the kernel refuses to tell or to delete.
     """
@@ -68,13 +76,18 @@ def delete_flows(
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as netlink:
         for port in questions:
             # The whole answer first: a deletion in the middle of a dump restarts it.
-            for entry in list(_dump(netlink, family, protocol, port)):
-                if entry.flow.listen_port in ports and condition(entry.flow):
+            for entry in list(_dump(netlink, family, protocol, port, unanswered)):
+                flow = entry.flow
+                if unanswered and flow.answered:
+                    continue  # a kernel that does not know the mask hands them over
+                if flow.listen_port in ports and condition(flow):
                     deleted += _delete(netlink, entry)
     return deleted
 
 
-def _dump(netlink: socket.socket, family: int, protocol: str, port: int | None) -> Iterator[_Entry]:
+def _dump(
+    netlink: socket.socket, family: int, protocol: str, port: int | None, unanswered: bool
+) -> Iterator[_Entry]:
     wanted = _attribute(_PROTO_NUMBER, bytes([_PROTOCOL_NUMBER[protocol]]))
     flags = _FILTER_PROTO_NUMBER
     if port is not None:
@@ -82,6 +95,9 @@ def _dump(netlink: socket.socket, family: int, protocol: str, port: int | None) 
         flags |= _FILTER_PROTO_DESTINATION_PORT
     question = _nested(_TUPLE_ORIG, _nested(_TUPLE_PROTO, wanted))
     question += _nested(_FILTER, _attribute(_FILTER_ORIG_FLAGS, struct.pack("=I", flags)))
+    if unanswered:
+        question += _attribute(_STATUS, bytes(4))
+        question += _attribute(_STATUS_MASK, struct.pack("!I", _SEEN_REPLY))
     for payload in _exchange(netlink, _GET, _REQUEST | _DUMP, family, question):
         yield _entry(payload[_NFGENMSG.size :], family, protocol)
 
@@ -93,6 +109,7 @@ def _entry(payload: bytes, family: int, protocol: str) -> _Entry:
         protocol,
         *_end(asked, _IP_DESTINATION[family], _PROTO_DESTINATION_PORT),
         *_end(answered, _IP_SOURCE[family], _PROTO_SOURCE_PORT),
+        answered=bool(int.from_bytes(attributes[_STATUS], "big") & _SEEN_REPLY),
     )
     identity = _nested(_TUPLE_ORIG, attributes[_TUPLE_ORIG])
     for kind in (_ZONE, _ID):

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.lab.client import UdpSender
-from tests.netns.asker import REFUSED, Asker, spoken
+from tests.netns.asker import REFUSED, TIMED_OUT, Asker, spoken
 from tests.netns.configs import CLIENT, FULL_NAT, NODE, NODE_AMONG_GUESTS, THIRD
 from tests.netns.conftest import NodeMaker
 from tests.netns.guest import DONE, Guest
@@ -42,6 +42,14 @@ def sending(sender: UdpSender) -> Iterator[None]:
 def is_unanswered(sender: UdpSender) -> bool:
     """Whether nobody answers: the node refuses, but not more often than once a second."""
     return not sender.exchange(timeout=0.3).answered
+
+
+def is_booting(guest: Guest) -> None:
+    """As a guest that is on the network, and drops what its server does not take yet."""
+    rules = (
+        "table inet booting { chain in { type filter hook input priority 0; tcp dport 22 drop; }; }"
+    )
+    guest.wire.namespace.run(["nft", rules])
 
 
 class Watch:
@@ -168,6 +176,25 @@ def test_another_guests_flow_survives(client: Asker, node: Node, family: int) ->
         web1.stops()
         reply = sender.exchange()
         assert (reply.guest, reply.peer_port) == ("web2", peer_port)
+
+
+@configs
+@families
+def test_a_tcp_client_that_asked_in_vain_is_not_sent_to_a_guest_that_is_gone(
+    client: Asker, make_node: NodeMaker, config: str, family: int
+) -> None:
+    """It asks again from the same port, as for a guest that was booting."""
+
+    def asks() -> str:
+        return spoken(client.tcp(NODE[family], 2202, source_port=_SOURCE_PORT, timeout=0.4))
+
+    node = make_node(config)
+    web1 = node.guest("web1", "2202:22", serves="22/tcp", family=family)
+    is_booting(web1)
+    web1.starts()
+    assert asks() == TIMED_OUT
+    web1.stops("-")
+    assert asks() == REFUSED
 
 
 @configs
