@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgw_hooks.core import values
 from cgw_hooks.core.guest import Guest
-from cgw_hooks.core.published_port import PublishedPort
+from cgw_hooks.core.published_port import DATAGRAM_PROTOCOLS, PublishedPort
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -57,6 +57,25 @@ class Record(NamedTuple):
         if self.state is State.STOPPING:
             return self._replace(state=State.PUBLISHED).translated
         return self.translated
+
+
+def published(guest: Guest, old: Record | None, peers: tuple[str, ...], now: float) -> Record:
+    """The record of a guest that is published: since ``now``, unless the old one says the same."""
+    unchanged = old and old.state is State.PUBLISHED and old.guest == guest
+    return Record(guest, State.PUBLISHED, old.since if old and unchanged else now, peers=peers)
+
+
+def ended(record: Record, peers: Iterable[Record], *, connections_end: bool) -> list[PublishedPort]:
+    """The ports of a withdrawn guest whose flows are to be deleted.
+
+    Of UDP and SCTP always, unless done before; of TCP where its connections ended.
+    None of a port that a peer publishes alike: the guest may have moved there.
+    """
+    over = set(DATAGRAM_PROTOCOLS) if record.state is not State.STOPPED else set()
+    if connections_end:
+        over.add("tcp")
+    still = {port for peer in peers for port in peer.translated}
+    return [port for port in record.guest.ports if port.protocol in over and port not in still]
 
 
 def standing_by(records: Iterable[Record]) -> set[str]:
