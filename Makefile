@@ -8,11 +8,11 @@ PYTHON  ?= $(firstword $(wildcard /usr/bin/python3) python3)
 LIB = $(DESTDIR)$(PREFIX)/lib/cgw
 BIN = $(DESTDIR)$(PREFIX)/bin/cgw
 
-# What cgw itself runs on, and what its venv is made with.
-RUNTIME_PACKAGES = python3 python3-lxml python3-nftables python3-libvirt python3-pyroute2 python3-rich
-VENV_PACKAGES    = $(RUNTIME_PACKAGES) python3-venv
-# What the lab and the tests run on the host: small tools, no libvirt, no QEMU.
-LAB_PACKAGES     = $(shell sed 's/\#.*//' tests/lab/APT_PACKAGES)
+packages = $(shell sed 's/\#.*//' $(1))
+# What cgw's venv is made with: what it runs on, and the module for it.
+VENV_PACKAGES = $(call packages,APT_PACKAGES) python3-venv
+# What the lab and the tests run on the host.
+LAB_PACKAGES  = $(call packages,tests/lab/APT_PACKAGES)
 
 # $(1) the script, $(2) its Python, $(3) the folder of the package. Like pip's console
 # script, but -I (no user site, no PYTHON* variables: it runs as root) and without

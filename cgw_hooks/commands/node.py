@@ -94,7 +94,8 @@ class _Changes:
         now = sysctl.read(setting.name)
         if now is None or now == setting.value or setting.instead_of not in {"", now}:
             return False
-        self._content["sysctls"].setdefault(setting.name, [now, setting.value])
+        along = sysctl.changed_along(setting.name)
+        self._content["sysctls"].setdefault(setting.name, [now, setting.value, along])
         self._save()
         sysctl.write(setting.name, setting.value)
         return True
@@ -115,11 +116,13 @@ class _Changes:
             wanted = gateway.DeviceAddress(device, ip_address(text), length, is_shared)
             if links.delete_address(wanted):
                 yield f"removed {text}/{length} from {device}"
-        for name, (before, ours) in reversed(self._content["sysctls"].items()):
+        for name, (before, ours, along) in reversed(self._content["sysctls"].items()):
             if _is_forwarding(name) and sysctl.read("net/ipv4/ip_forward") == "1":
                 continue  # somebody, libvirt perhaps, has made the whole host a router
             if sysctl.read(name) == ours:
-                sysctl.write(name, before)
+                unchanged = {n: value for n, value in along.items() if sysctl.read(n) == value}
+                for given_back, value in ((name, before), *unchanged.items()):
+                    sysctl.write(given_back, value)
                 yield f"set    {name} = {before}"
         self._file.unlink(missing_ok=True)
 

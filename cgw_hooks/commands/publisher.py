@@ -15,7 +15,7 @@ from cgw_hooks.commands import other_self
 from cgw_hooks.core import ruleset
 from cgw_hooks.core.guest import PEER, Guest
 from cgw_hooks.core.published_port import DATAGRAM_PROTOCOLS
-from cgw_hooks.core.record import Record, State, translated
+from cgw_hooks.core.record import Record, State, ended, published, translated
 from cgw_hooks.errors import CgwError, PortConflict, RecordError, RulesetError, quoted
 from cgw_hooks.host.bridge_users import BridgeUsers
 from cgw_hooks.host.claims import Claims
@@ -25,7 +25,7 @@ from cgw_hooks.host.records import Records
 from cgw_hooks.host.runtime_directory import locked
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable
 
     from cgw_hooks.core.node import NodeConfig
     from cgw_hooks.core.published_port import Claim, PublishedPort
@@ -53,20 +53,24 @@ class Publisher:
         with self.locked():
             old = self.records.find(guest.key)
             peers = self.take_claims(guest, old)
-            self._write_and_commit(Record(guest, State.CLAIMED, time.time(), peers=peers), old)
+            record = Record(guest, State.CLAIMED, time.time(), peers=peers)
+            self._write_and_commit(record, old, self.peers_of(record))
 
     def publish(self, guest: Guest) -> None:
         """Translate to the guest's ports, and to no others that it had before."""
         self._withdraw_unless(guest, stay=guest.ports)
         with self.locked():
             old = self.records.find(guest.key)
-            peers = old.peers if old else ()
-            if old is None or old.state is State.SUCCEEDED or old.guest.ports != guest.ports:
-                peers = self.take_claims(guest, old)
-            unchanged = old and old.state is State.PUBLISHED and old.guest == guest
-            since = old.since if old and unchanged else time.time()
-            self._write_and_commit(Record(guest, State.PUBLISHED, since, peers=peers), old)
+            record = self.published(guest, old)
+            self._write_and_commit(record, old, self.peers_of(record))
         self.delete_missing_flows(guest.ports)
+
+    def published(self, guest: Guest, old: Record | None) -> Record:
+        """Take the claims that a guest has not yet, and return its record. Hold the lock."""
+        peers = old.peers if old else ()
+        if old is None or old.state is State.SUCCEEDED or old.guest.ports != guest.ports:
+            peers = self.take_claims(guest, old)
+        return published(guest, old, peers, time.time())
 
     def withdraw(self, key: str, *, connections_end: bool) -> Record | None:
         """Translate no more to a guest, and keep its claims until it is forgotten.
@@ -78,12 +82,17 @@ class Publisher:
             old = self.records.find(key)
             if old is None or old.state is State.SUCCEEDED:
                 return old
+            peers = self.peers_of(old)
             if old.state is not State.STOPPED:
-                self._write_and_commit(old._replace(state=State.STOPPING, since=time.time()), old)
-                for peer in self._peers(old):
+                new = old._replace(state=State.STOPPING, since=time.time())
+                self._write_and_commit(new, old, peers)
+                for peer in peers:
                     self.write_claims(peer.guest)
-        self.delete_flows_of(old, connections_end=connections_end)
-        self._mark_stopped(key)
+        self.delete_flows_of(old, peers, connections_end=connections_end)
+        with self.locked():
+            record = self.records.find(key)
+            if record and record.state is State.STOPPING:
+                self.records.write(record._replace(state=State.STOPPED))
         return old
 
     def forget(self, key: str, *, connections_end: bool) -> Record | None:
@@ -189,16 +198,11 @@ class Publisher:
         self._open_firewall(records)
         return list(errors)
 
-    def delete_flows_of(self, record: Record, *, connections_end: bool) -> None:
-        """Delete the flows that go to a withdrawn guest.
-
-        None of a port that a peer publishes alike: the guest may have moved there. Once
-        stopped, established TCP connections are all that may be left.
-        """
-        still = {port for peer in self._peers(record) for port in peer.translated}
-        ports = [p for p in record.guest.ports if p not in still]
-        if record.state is State.STOPPED:
-            ports = [p for p in ports if p.protocol == "tcp" and connections_end]
+    def delete_flows_of(
+        self, record: Record, peers: Iterable[Record], *, connections_end: bool
+    ) -> None:
+        """Delete the flows that go to a withdrawn guest."""
+        ports = ended(record, peers, connections_end=connections_end)
         if ports:
             from cgw_hooks.commands import stale_flows
 
@@ -224,25 +228,22 @@ class Publisher:
                 self._refuse_conflict(guest)
             self.withdraw(guest.key, connections_end=False)
 
-    def _mark_stopped(self, key: str) -> None:
-        with self.locked():
-            record = self.records.find(key)
-            if record and record.state is State.STOPPING:
-                self.records.write(record._replace(state=State.STOPPED))
-
-    def _write_and_commit(self, record: Record, old: Record | None) -> None:
+    def _write_and_commit(
+        self, record: Record, old: Record | None, peers: Iterable[Record]
+    ) -> None:
         """Record first, commit second; what fails is kept in the record, then raised."""
         self.records.write(record._replace(problem=""))
         try:
-            self._commit(record, old)
+            self._commit(record, old, [port for peer in peers for port in peer.translated])
         except CgwError as error:
             self.records.write(record._replace(problem=str(error)))
             raise
 
-    def _commit(self, record: Record, old: Record | None) -> None:
-        peers = tuple(port for peer in self._peers(record) for port in peer.translated)
-        before = (old.perhaps_translated if old else ()) or peers
-        after = record.translated or peers
+    def _commit(
+        self, record: Record, old: Record | None, of_peers: Collection[PublishedPort]
+    ) -> None:
+        before = (old.perhaps_translated if old else ()) or of_peers
+        after = record.translated or of_peers
         gone = [port for port in before if port not in after]
         if gone or record.translated:
             try:
@@ -254,12 +255,13 @@ class Publisher:
         else:
             self._close_firewall(record)
 
-    def _peers(self, record: Record) -> Iterator[Record]:
+    def peers_of(self, record: Record) -> list[Record]:
+        """The records of the peers that are the same guest."""
+        found = []
         for key in record.peers:
             with suppress(RecordError):  # cgw status tells; here, the guest comes first
-                peer = self.records.find(key)
-                if peer:
-                    yield peer
+                found.append(self.records.find(key))
+        return [peer for peer in found if peer]
 
     def _open_firewall(self, records: Iterable[Record]) -> None:
         needed = set()

@@ -17,6 +17,7 @@ from cgw_hooks.commands.xl_reading import read_vif
 from cgw_hooks.core import domain_marks
 from cgw_hooks.core.guest import PEER
 from cgw_hooks.core.operations import DRIVERS
+from cgw_hooks.core.owners import settle
 from cgw_hooks.core.record import Record, State, translated
 from cgw_hooks.core.vif import DRIVER as XL
 from cgw_hooks.core.vif import running_vifs
@@ -74,7 +75,8 @@ def sync(publisher: Publisher, drivers: Collection[str] = DRIVERS) -> Report:
     else:
         raise RecordError("guests kept starting and stopping meanwhile; run it again: cgw sync")
     for record in gone:  # why they stopped is not known: TCP connections may go on elsewhere
-        publisher.delete_flows_of(record, connections_end=False)
+        peers = publisher.peers_of(record)
+        publisher.delete_flows_of(record, peers, connections_end=False)
         with publisher.locked():
             publisher.give_up(record)
     publisher.delete_missing_flows(translated(publisher.records.all()[0]))
@@ -161,10 +163,13 @@ def _reconcile(publisher: Publisher, running: Running) -> tuple[Report, list[Rec
     kept = {record.guest.key: record for record in records if record not in gone}
     for record in gone:
         publisher.records.write(record._replace(state=State.STOPPING))
-    _rebuild_claims(publisher, kept)
-    for key, guest in running.guests.items():
-        if guest:
-            report.published += _publish(publisher, guest, kept.get(key), report)
+    owners, refused = settle(kept.values())
+    publisher.claims.replace(owners)
+    # Who must go without is refused as one that comes now would be.
+    wanted = {record.guest.key: kept.pop(record.guest.key).guest for record in refused}
+    wanted |= {key: guest for key, guest in running.guests.items() if guest}
+    for key, guest in wanted.items():
+        report.published += _publish(publisher, guest, kept.get(key), report)
     _let_peers_stand_by(publisher)
     publisher.restore()
     publisher.close_unused_firewall()
@@ -176,24 +181,14 @@ def _still_wanted(record: Record, running: Running) -> bool:
     return record.guest.key in running.guests or record.guest.driver in running.silent_drivers
 
 
-def _rebuild_claims(publisher: Publisher, kept: dict[str, Record]) -> None:
-    publisher.claims.clear()
-    # The last to claim has it: peers first, since the guest itself comes before them, and
-    # of the others the oldest last.
-    order = sorted(kept.values(), key=lambda r: (r.guest.is_peer, r.since), reverse=True)
-    for record in order:
-        if record.state is not State.SUCCEEDED:
-            publisher.write_claims(record.guest)
-
-
 def _let_peers_stand_by(publisher: Publisher) -> None:
-    """Tell each guest's record which peers are the same guest."""
+    """Tell each guest's record which peers are the same guest, once all are published."""
     records, _ = publisher.records.all()
     peers = [record.guest for record in records if record.guest.is_peer and record.translated]
     for record in records:
         if not record.guest.is_peer:
             same = tuple(peer.key for peer in peers if peer.is_same_as(record.guest))
-            if record.state is not State.SUCCEEDED:
+            if same and record.state is not State.SUCCEEDED:  # a peer that came has taken them
                 publisher.write_claims(record.guest)
             if same != record.peers:
                 publisher.records.write(record._replace(peers=same))
@@ -202,17 +197,14 @@ def _let_peers_stand_by(publisher: Publisher) -> None:
 def _publish(
     publisher: Publisher, guest: Guest, old: Record | None, report: Report
 ) -> Iterator[Record]:
-    unchanged = old is not None and old.state is State.PUBLISHED and old.guest == guest
-    since = old.since if old and unchanged else time.time()
-    record = Record(guest, State.PUBLISHED, since, peers=old.peers if old else ())
     try:
-        if old is None or old.state is State.SUCCEEDED or old.guest.ports != guest.ports:
-            publisher.take_claims(guest, old)
+        record = publisher.published(guest, old)._replace(peers=old.peers if old else ())
     except CgwError as error:
         report.problems.append(str(error))
-        kept = old or Record(guest._replace(ports=()), State.CLAIMED, since)
+        kept = old or Record(guest._replace(ports=()), State.CLAIMED, time.time())
         publisher.records.write(kept._replace(problem=str(error)))
         return
-    publisher.records.write(record)
-    if not unchanged:
+    if record != old:
+        publisher.records.write(record)
+    if not old or (old.state, old.guest) != (record.state, record.guest):
         yield record

@@ -41,6 +41,7 @@ files:
 
 def main(arguments: list[str]) -> int:
     """Run one command; errors go to stderr, one line each."""
+    _stand_in_for_closed_outputs()
     try:
         return _carry_out(arguments)
     except CgwError as error:
@@ -68,6 +69,14 @@ def _carry_out(arguments: list[str]) -> int:
         return carry_out(chosen)
     finally:
         sys.stdout.flush()  # here, where its failure is reported as any other
+
+
+def _stand_in_for_closed_outputs() -> None:
+    """Of a closed one (``>&-``) Python makes None: what is printed is to fail as it does in C."""
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")  # a write: EBADF
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def _let_go_of_stdout() -> None:

@@ -37,6 +37,12 @@ class Claim(NamedTuple):
         """Spell the claim as a person reads it, for example ``*:2202/tcp``."""
         return f"{host(self.address)}:{self.port}/{self.protocol}"
 
+    def overlaps(self, other: Claim) -> bool:
+        """Whether a packet could be meant for both."""
+        return self._replace(address=other.address) == other and _overlap(
+            self.address, other.address
+        )
+
 
 class PublishedPort(NamedTuple):
     """A range of listening ports of one protocol and one IP family.
@@ -73,14 +79,9 @@ class PublishedPort(NamedTuple):
         """Whether a packet could be meant for both."""
         return (
             self.protocol == other.protocol
-            and self.family == other.family
             and self.start <= other.end
             and other.start <= self.end
-            and (
-                self.listen_address == other.listen_address
-                or self.listen_address.is_unspecified
-                or other.listen_address.is_unspecified
-            )
+            and _overlap(self.listen_address, other.listen_address)
         )
 
     @property
@@ -98,6 +99,12 @@ class PublishedPort(NamedTuple):
         """Spell it on one line: ``*:2202/tcp -> 10.5.5.202:22``."""
         sources = " from " + ", ".join(map(str, self.sources)) if self.sources else ""
         return f"{self.listen} -> {self.target}{sources}"
+
+
+def _overlap(one: Address, other: Address) -> bool:
+    return one.version == other.version and (
+        one == other or one.is_unspecified or other.is_unspecified
+    )
 
 
 def host(address: Address) -> str:

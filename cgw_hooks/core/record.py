@@ -59,6 +59,25 @@ class Record(NamedTuple):
         return self.translated
 
 
+def published(guest: Guest, old: Record | None, peers: tuple[str, ...], now: float) -> Record:
+    """The record of a guest that is published: since ``now``, unless the old one says the same."""
+    unchanged = old and old.state is State.PUBLISHED and old.guest == guest
+    return Record(guest, State.PUBLISHED, old.since if old and unchanged else now, peers=peers)
+
+
+def ended(record: Record, peers: Iterable[Record], *, connections_end: bool) -> list[PublishedPort]:
+    """The ports of a withdrawn guest whose flows are to be looked for.
+
+    Once stopped, established TCP connections are all that may be left. None of a port that
+    a peer publishes alike: the guest may have moved there.
+    """
+    still = {port for peer in peers for port in peer.translated}
+    ports = [port for port in record.guest.ports if port not in still]
+    if record.state is State.STOPPED:
+        return [port for port in ports if port.protocol == "tcp" and connections_end]
+    return ports
+
+
 def standing_by(records: Iterable[Record]) -> set[str]:
     """The keys of the peers that stand by: the guest itself is translated, on this node."""
     return {key for record in records if record.translated for key in record.peers}

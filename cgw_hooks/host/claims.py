@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from cgw_hooks.host.runtime_directory import make_safe_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from cgw_hooks.core.published_port import Claim
 
@@ -34,20 +34,17 @@ class Claims:
         except FileNotFoundError:
             return
         for name in names:
-            held = ip_address(name)
-            if held.version == claim.address.version and (
-                held == claim.address or held.is_unspecified or claim.address.is_unspecified
-            ):
-                yield claim._replace(address=held), os.readlink(os.path.join(folder, name))
+            held = claim._replace(address=ip_address(name))
+            if held.overlaps(claim):
+                yield held, os.readlink(os.path.join(folder, name))
 
     def take(self, key: str, claims: Iterable[Claim]) -> None:
         """Write claims down for a guest, over what a crash may have left there."""
         make_safe_directory(self.directory)
         for claim in claims:
-            folder = self._folder(claim)
-            link = os.path.join(folder, str(claim.address))
+            link = self._link(claim)
             with suppress(FileExistsError):
-                os.mkdir(folder, 0o700)
+                os.mkdir(os.path.dirname(link), 0o700)
             try:
                 os.symlink(key, link)
             except FileExistsError:
@@ -58,13 +55,12 @@ class Claims:
     def give_up(self, key: str, claims: Iterable[Claim]) -> None:
         """Remove a guest's claims; those that are another's by now stay."""
         for claim in claims:
-            folder = self._folder(claim)
-            link = os.path.join(folder, str(claim.address))
+            link = self._link(claim)
             with suppress(FileNotFoundError):
                 if os.readlink(link) == key:
                     os.unlink(link)
             with suppress(OSError):  # not empty, or not there
-                os.rmdir(folder)
+                os.rmdir(os.path.dirname(link))
 
     def rivals(
         self, key: str, claims: Iterable[Claim], is_held: Callable[[str, Claim], bool]
@@ -77,11 +73,21 @@ class Claims:
                     rivals[holder] = claim
         return rivals
 
-    def clear(self) -> None:
-        """Remove all, to be taken anew from the records."""
-        import shutil  # 8 ms, and only ``cgw sync`` comes here
+    def replace(self, owners: Mapping[Claim, str]) -> None:
+        """Make these the claims, each with its owner's key; only what differs is written."""
+        wanted = {self._link(claim) for claim in owners}
+        for folder, _, names in os.walk(self.directory, topdown=False):
+            for name in names:
+                link = os.path.join(folder, name)
+                if link not in wanted or not os.path.islink(link):
+                    os.unlink(link)
+            with suppress(OSError):  # not empty
+                os.rmdir(folder)
+        for claim, key in owners.items():
+            self.take(key, [claim])
 
-        shutil.rmtree(self.directory, ignore_errors=True)
+    def _link(self, claim: Claim) -> str:
+        return os.path.join(self._folder(claim), str(claim.address))
 
     def _folder(self, claim: Claim) -> str:
         return os.path.join(self.directory, f"{claim.protocol}-{claim.port}")

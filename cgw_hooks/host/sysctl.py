@@ -15,6 +15,26 @@ def read(name: str) -> str | None:
         return None
 
 
+def changed_along(name: str) -> dict[str, str]:
+    """The settings that the kernel changes along with one, with their values now.
+
+    Source: inet_forward_change in net/ipv4/devinet.c, addrconf_fixup_forwarding in
+    net/ipv6/addrconf.c.
+    """
+    if name == "net/ipv4/ip_forward":
+        names = ["net/ipv4/conf/all/accept_redirects", *_of_devices("net/ipv4/conf")]
+    elif name == "net/ipv6/conf/all/forwarding":
+        names = _of_devices("net/ipv6/conf")
+    else:
+        names = []
+    return {name: value for name in names if (value := read(name)) is not None}
+
+
+def _of_devices(folder: str) -> list[str]:
+    devices = sorted(path.name for path in (_ROOT / folder).iterdir())
+    return [f"{folder}/{device}/forwarding" for device in devices if device != "all"]
+
+
 def write(name: str, value: str) -> None:
     """Give a setting a value. Raises ``OSError``."""
     (_ROOT / name).write_text(value, encoding="ascii")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from tests.lab import network
 from tests.lab.cgroup import cgroups
 from tests.lab.domain import publish_element
+from tests.lab.gateway_config import gateway_config
 from tests.lab.guest_image import guest_image
 from tests.lab.host import Host, HostError
 from tests.lab.lab import Lab, open_lab
@@ -84,34 +85,8 @@ def open_cluster(suite: str | None = None, *, node_count: int = NODE_COUNT) -> I
 
 def make_gateway(node: Node) -> None:
     """What an admin does once on each node."""
-    node.write(CONFIG_FILE, gateway_config(node.addresses))
+    name = f'[node]\nname = "{node.name}"\n'
+    node.write(CONFIG_FILE, name + gateway_config(node.addresses))
     node.install()
     node.reload_libvirtd()
     node.run(["cgw", "node", "up"])
-
-
-def gateway_config(addresses: network.NodeAddresses) -> str:
-    """The node's cgw.toml."""
-    devices = ", ".join(f'"{device}"' for device in network.INTERNODE_DEVICES)
-    return f"""\
-[node]
-name = "node{addresses.index}"
-
-[uplink]
-devices = ["{network.UPLINK_BRIDGE}"]
-address = ["{addresses.uplink}", "{addresses.uplink6}"]
-
-[[guest-network]]
-bridge = "{network.GUEST_BRIDGE}"
-subnet = "{network.GUEST_SUBNET}"
-node-address = "{addresses.guest_network}"
-gateway-address = "{network.GATEWAY_ADDRESS}"
-internode-devices = [{devices}]
-
-[[guest-network]]
-bridge = "{network.GUEST_BRIDGE}"
-subnet = "{network.GUEST_SUBNET6}"
-node-address = "{addresses.guest_network6}"
-gateway-address = "{network.GATEWAY_ADDRESS6}"
-internode-devices = [{devices}]
-"""

@@ -16,6 +16,12 @@ from tests.lab.progress import progress
 BUILDER_VERSION = "1"
 """Part of the cache's key: raise it when the way a root is built changes."""
 
+_CGW_PACKAGES = Path(__file__).parents[2] / "APT_PACKAGES"
+CGW_PACKAGES = tuple(
+    line for line in _CGW_PACKAGES.read_text().splitlines() if not line.startswith("#")
+)
+"""What cgw runs on."""
+
 PACKAGES = (
     "libvirt-daemon",
     "libvirt-daemon-driver-qemu",
@@ -31,12 +37,7 @@ PACKAGES = (
     "conntrack",
     "procps",
     "kmod",
-    "python3",
-    "python3-lxml",
-    "python3-nftables",
-    "python3-libvirt",
-    "python3-pyroute2",
-    "python3-rich",
+    *CGW_PACKAGES,
     # What the cluster's client and guests run.
     "busybox",
     "chrony",

@@ -8,12 +8,12 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.lab.cache import cache_folder
 from tests.lab.namespace import Namespace
+from tests.lab.throwaway import Throwaway
 
 _CHECKOUT = Path(__file__).parent.parent.parent
 _OWN_NAMESPACES = ("--mount", "--uts", "--ipc", "--pid")
@@ -29,36 +29,19 @@ class HostError(Exception):
     """A command in a host failed, or the host could not be made; the text has what it said."""
 
 
-class Host:
+class Host(Throwaway):
     """A context manager: the host runs inside the `with` block, and nothing of it after."""
 
     def __init__(
         self, name: str, *, network: Namespace, root: Path, guest_folder: Path, cgroup: str
     ) -> None:
+        super().__init__()
         self.name = name
         self.network = network
         self._root = root
         self._guest_folder = guest_folder
         self._cgroup = cgroup
-        self._holder: subprocess.Popen[str] | None = None
         self._pid = 0
-
-    def __enter__(self) -> Self:
-        try:
-            self._boot()
-            self.configure()
-        except BaseException:
-            self._end()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._end()
 
     @property
     def pid(self) -> int:
@@ -68,39 +51,26 @@ class Host:
     def configure(self) -> None:
         """Called once, when the host has just come up: the place for its files."""
 
-    def _boot(self) -> None:
+    def _boot(self, until_end: ExitStack) -> None:
         mount_point = cache_folder() / "mount-point"
         mount_point.mkdir(exist_ok=True)
         folders = [str(self._root), str(self._guest_folder), str(mount_point)]
         arguments = [self.name, *folders, self._cgroup]
         # A session of its own: the Ctrl-C of a terminal is for the test run, which then ends this.
-        self._holder = subprocess.Popen(
+        holder = subprocess.Popen(
             [*self.network.enter_command(), "unshare", *_OWN_NAMESPACES, "--fork", "--kill-child",
              sys.executable, "-m", "tests.lab.host_init", *arguments],
             cwd=_CHECKOUT, text=True, start_new_session=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        assert self._holder.stdout is not None
-        assert self._holder.stderr is not None
-        first_line = self._holder.stdout.readline()
+        until_end.callback(_end, holder)
+        assert holder.stdout is not None
+        assert holder.stderr is not None
+        first_line = holder.stdout.readline()
         if not first_line:
-            raise HostError(f"{self.name} did not come up: {self._holder.stderr.read().strip()}")
+            raise HostError(f"{self.name} did not come up: {holder.stderr.read().strip()}")
         self._pid = int(first_line)
-
-    def _end(self) -> None:
-        if self._holder is None:
-            return
-        holder, self._holder = self._holder, None
-        assert holder.stdin is not None
-        holder.stdin.close()
-        try:
-            holder.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            holder.kill()
-            holder.wait()
-        for stream in (holder.stdout, holder.stderr):
-            if stream is not None:
-                stream.close()
+        self.configure()
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """The machine's command line that runs `argv` inside the host."""
@@ -184,6 +154,19 @@ class Host:
         if made.returncode != 0:
             raise HostError(f"make install: {made.stderr.strip()}")
         self.run(["cgw", "install"])
+
+
+def _end(holder: "subprocess.Popen[str]") -> None:
+    assert holder.stdin is not None
+    holder.stdin.close()
+    try:
+        holder.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        holder.kill()
+        holder.wait()
+    for stream in (holder.stdout, holder.stderr):
+        if stream is not None:
+            stream.close()
 
 
 def _steps(path: Path) -> list[str]:

@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.lab.host import HostError
+from tests.lab.network import guest_address
 from tests.libvirt.answers import ECHO_PORT, PUBLISHED, assert_closed, assert_open
 from tests.libvirt.hypervisor import STARTED, STOPPED, Guest, Hypervisor
-from tests.netns.configs import NODE
+from tests.netns.configs import NODE, NODE_AMONG_GUESTS
 
 pytestmark = pytest.mark.libvirt
 
@@ -157,6 +159,18 @@ def test_ports_of_a_container_open_and_close_with_it(host: Hypervisor) -> None:
     assert set(STOPPED) == set(box.operations())  # maybe twice: see test_lab
     assert_closed(host)
     assert before == host.traces()
+
+
+def test_the_ip_of_an_interface_is_a_containers_address(host: Hypervisor) -> None:
+    """That address libvirt gives it; of a QEMU guest it takes none, wherever the interface is."""
+    own = {"octet": 240, "publish_address": None, "interface_ip": guest_address(240)}
+    box = host.guest("box1", "8080:80", driver="lxc", **own)
+    box.starts()
+    assert host.asks_until_answered(8080) == f"box1 saw {NODE_AMONG_GUESTS[4]}"
+    box.is_destroyed()
+    assert host.is_closed(8080)
+    with pytest.raises(HostError, match="not supported by QEMU"):
+        host.guest("web1", "8080:80", **own)
 
 
 def test_only_connections_that_are_known_to_be_over_are_deleted(host: Hypervisor) -> None:

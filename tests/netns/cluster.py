@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab import network
+from tests.lab.gateway_config import gateway_config
 from tests.lab.namespace import namespace
 from tests.lab.network import NodeAddresses, guest_address, guest_address6
 from tests.netns.asker import Asker
 from tests.netns.capture import Capture
-from tests.netns.configs import FULL_NAT, GATEWAY
 from tests.netns.conftest import uplink_client
 from tests.netns.guest import Guest
 from tests.netns.node import Node
@@ -50,18 +50,6 @@ def inside(index: int, family: int) -> str:
     """A node's own address among the guests."""
     addresses = NodeAddresses(index)
     return addresses.guest_network if family == 4 else addresses.guest_network6
-
-
-def config(index: int) -> str:
-    """The cgw.toml of this node."""
-    text = FULL_NAT
-    for family in (4, 6):
-        text = text.replace(f'"{uplink(1, family)}"', f'"{uplink(index, family)}"')
-        text = text.replace(f'"{inside(1, family)}"', f'"{inside(index, family)}"')
-        gateway = f'gateway-address = "{GATEWAY[family]}"\n'
-        devices = ", ".join(f'"{device}"' for device in network.INTERNODE_DEVICES)
-        text = text.replace(gateway, f"{gateway}internode-devices = [{devices}]\n")
-    return text
 
 
 @dataclass(frozen=True)
@@ -134,7 +122,7 @@ def _node(client: Asker, index: int, folder: Path, until_end: ExitStack) -> Node
     own = folder / f"node{index}"
     own.mkdir()
     node = Node(inner, own, until_end, name=f"node{index}")
-    node.configure(config(index))
+    node.configure(gateway_config(NodeAddresses(index)))
     return node
 
 

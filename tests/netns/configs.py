@@ -1,14 +1,11 @@
 """Node configs and addresses that the tests share."""
 
+from tests.lab.gateway_config import gateway_config
 from tests.lab.network import (
     CLIENT_ADDRESS,
     CLIENT_ADDRESS6,
     GATEWAY_ADDRESS,
     GATEWAY_ADDRESS6,
-    GUEST_BRIDGE,
-    GUEST_SUBNET,
-    GUEST_SUBNET6,
-    UPLINK_BRIDGE,
     NodeAddresses,
 )
 
@@ -24,23 +21,7 @@ GATEWAY = {4: GATEWAY_ADDRESS, 6: GATEWAY_ADDRESS6}
 #: No config file: published on every local address, no SNAT.
 NONE = ""
 
-FULL_NAT = f"""
-[uplink]
-devices = ["{UPLINK_BRIDGE}"]
-address = ["{NODE[4]}", "{NODE[6]}"]
-
-[[guest-network]]
-bridge = "{GUEST_BRIDGE}"
-subnet = "{GUEST_SUBNET}"
-node-address = "{NODE_AMONG_GUESTS[4]}"
-gateway-address = "{GATEWAY_ADDRESS}"
-
-[[guest-network]]
-bridge = "{GUEST_BRIDGE}"
-subnet = "{GUEST_SUBNET6}"
-node-address = "{NODE_AMONG_GUESTS[6]}"
-gateway-address = "{GATEWAY_ADDRESS6}"
-"""
+FULL_NAT = gateway_config(_node, internode=())
 
 #: Guests go out with whatever address the device has.
 MASQUERADE = FULL_NAT.replace(f'address = ["{NODE[4]}", "{NODE[6]}"]\n', "")

@@ -309,3 +309,33 @@ def test_where_its_output_cannot_be_written(
             stdout=closed if unwritable == "closed pipe" else full,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == ended
+
+
+CLOSED = "cgw: standard output: Bad file descriptor\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["status"], ["status", "--json"], ["status", "--graph"], ["check"], ["render"],
+     ["sync", "--json"], ["node", "down"], ["install", "--root", "{0}/root"],
+     ["uninstall", "--root", "{0}/root"], ["--help"], ["--version"], ["hook", "--help"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_closed_stdout_is_one_line(host: Host, arguments: list[str]) -> None:
+    (host.node.folder / "root").mkdir(exist_ok=True)
+    given = [argument.format(host.node.folder) for argument in arguments]
+    ended = host.cgw(*given, program=("sh", "-c", 'exec "$@" >&-', "sh"))
+    assert ended == Ended(1, "", CLOSED)
+    if arguments == ["node", "down"]:
+        host.web1.starts()  # what it did it has done
+
+
+def test_with_stdout_closed_what_prints_nothing_ends_as_ever(host: Host) -> None:
+    before = host.cgw("sync")
+    assert host.cgw("sync", program=("sh", "-c", 'exec "$@" >&-', "sh")) == before
+
+
+def test_with_stderr_closed_the_exit_code_says_it_all(host: Host) -> None:
+    config = host.file("bad.toml", "[node\n")
+    closed = ("sh", "-c", 'exec "$@" 2>&-', "sh")
+    assert host.cgw("render", CGW_CONFIG=config, program=closed) == Ended(5, "", "")

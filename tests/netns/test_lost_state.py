@@ -1,6 +1,8 @@
 """What somebody else removed, changed or broke on the node: the next call or sync puts it back."""
 
 import os
+import re
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -138,6 +140,53 @@ def test_a_stale_claim_is_nobodys(node: Node, client: Asker) -> None:
     (folder / "0.0.0.0").symlink_to("qemu-c9000000-dead-4000-8000-000000000000")
     node.guest("web1", "2202:22", serves="22/tcp").starts()
     assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+
+
+@pytest.mark.parametrize("wanted", ["2202:22", "192.168.122.11:2202:22", "2200-2203:20"])
+def test_of_two_that_took_one_port_while_the_claims_were_lost_a_sync_keeps_the_first(
+    client: Asker, node: Node, wanted: str
+) -> None:
+    """All else comes back, and the second is told who has the port, as at a refused start."""
+    web1 = node.guest("web1", "2202:22", serves="22/tcp")
+    web2 = node.guest("web2", wanted, "2222:22", serves="22/tcp")
+    web3 = node.guest("web3", "2203:22", serves="22/tcp") if "-" not in wanted else web1
+    for guest in {web3.name: web3, "web1": web1}.values():
+        guest.starts()
+    shutil.rmtree(node.runtime / "claims")
+    for operation in ("prepare", "started"):
+        assert web2.hook(operation).exit_code == 0
+    node.nft(f"delete table {OUR_TABLE}\n")
+    told = node.cgw("sync", check=False).stderr
+    assert re.search(r'guest "web2": port \S+:2202/tcp is published by guest "web1"; ', told)
+    assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+    assert web3 is web1 or client.asks(NODE[4], 2203) == f"web3 saw {CLIENT[4]}"
+    assert client.asks(NODE[4], 2222) == REFUSED
+    row = node.status()["web2"]
+    assert (row["state"], 'published by guest "web1"' in row["problem"]) == ("not published", True)
+    assert_as_recorded(node)
+    web1.stops()
+    assert web2.hook("reconnect") == DONE
+    assert client.asks(NODE[4], 2202) == f"web2 saw {CLIENT[4]}"
+    assert client.asks(NODE[4], 2222) == f"web2 saw {CLIENT[4]}"
+    assert_as_recorded(node)
+
+
+def test_a_sync_leaves_claims_that_are_right_as_they_are_and_mends_the_others(
+    node: Node, guests: list[Guest]
+) -> None:
+    claims = node.runtime / "claims"
+    right = {path: path.lstat() for path in (claims / "tcp-2202").iterdir()}
+    lost, wrong = (claims / f"tcp-{port}/0.0.0.0" for port in (2203, 2209))
+    lost.unlink()
+    wrong.unlink()
+    wrong.symlink_to(guests[0].key)
+    (claims / "tcp-77").mkdir()
+    (claims / "tcp-77/0.0.0.0").symlink_to(guests[0].key)
+    (claims / "rubbish").write_text("")
+    node.cgw("sync", check=False)
+    assert right == {path: path.lstat() for path in (claims / "tcp-2202").iterdir()}
+    assert_as_recorded(node)
+    assert not (claims / "tcp-77").exists()
 
 
 @pytest.mark.parametrize("operation", ["started", "reconnect", "stopped", "release"])

@@ -1,5 +1,7 @@
 """`cgw node up` and `cgw node down`: what they change, that it holds, and that it goes again."""
 
+import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,7 +71,7 @@ def settings(node: Node) -> dict[str, str]:
     """Every setting of the namespace's devices that `up` could be at."""
 
     def read() -> dict[str, str]:
-        found = {"net/ipv4/ip_forward": Path("/proc/sys/net/ipv4/ip_forward").read_text()}
+        found = {"net/ipv4/ip_forward": Path("/proc/sys/net/ipv4/ip_forward").read_text().strip()}
         for family in SETTINGS:
             for path in sorted(Path(f"/proc/sys/net/{family}/conf").glob("*/*")):
                 if path.stat().st_mode & 0o400 and path.name != "stable_secret":
@@ -124,6 +126,66 @@ def test_what_was_there_before_up_stays_after_down(node: Node) -> None:
     assert before == state(node)
     node.namespace.ip(f"address delete {inside(1, 4)}/24 dev {GUEST_BRIDGE}")
     node.namespace.sysctl({f"net/ipv4/conf/{UPLINK_BRIDGE}/forwarding": "0"})
+
+
+def test_without_uplink_devices_the_whole_host_routes_until_down(node: Node) -> None:
+    """The kernel then sets forwarding, and redirects, of all devices: the admin's own come back."""
+    four, six = (f"net/ipv{version}/conf" for version in (4, 6))
+    own = {f"{four}/{UPLINK_BRIDGE}/forwarding": "1", f"{six}/{UPLINK_BRIDGE}/forwarding": "1"}
+    redirects = {f"{four}/all/accept_redirects": "0"}
+    fresh, config = settings(node), node.config_file.read_text()
+    node.namespace.sysctl({**own, **redirects})
+    before = state(node)
+    node.configure(config.replace(f'devices = ["{UPLINK_BRIDGE}"]\n', ""))
+    node.cgw("node", "up")
+    now = settings(node)
+    assert now["net/ipv4/ip_forward"] == "1"
+    assert now[f"{six}/all/forwarding"] == "1"
+    node.cgw("node", "up")
+    node.cgw("node", "down")
+    node.configure(config)
+    assert before == state(node)
+    node.namespace.sysctl({name: fresh[name] for name in (*own, *redirects)})
+
+
+@pytest.mark.parametrize("accepts", ["0", "1", "2"])
+def test_a_default_route_that_routers_tell_of_lives_on_where_it_did(
+    node: Node, pair: Cluster, accepts: str
+) -> None:
+    """A host that forwards heeds no router, unless told otherwise."""
+    setting = f"net/ipv6/conf/{UPLINK_BRIDGE}/accept_ra"
+    fresh = settings(node)[setting]
+    node.namespace.sysctl({setting: accepts})
+    before = state(node)
+    seen = []
+    for direction in ("down", "up", "down"):
+        node.cgw("node", direction)
+        seen.append(has_default_route(node))
+        advertise_router(pair, lifetime=1800)
+        seen.append(has_default_route(node))
+    advertise_router(pair, lifetime=0)
+    assert seen == [False] + [accepts != "0"] * 5
+    assert not has_default_route(node)
+    assert before == state(node)
+    node.namespace.sysctl({setting: fresh})
+
+
+def advertise_router(pair: Cluster, lifetime: int) -> None:
+    """Say on the uplink that the client is a router for so many seconds (RFC 4861 section 4.2)."""
+
+    def send() -> None:
+        message = struct.pack("!BBHBBHII", 134, 0, 0, 0, 0, lifetime, 0, 0)
+        with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as endpoint:
+            endpoint.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+            endpoint.sendto(message, ("ff02::1", 0, 0, socket.if_nametoindex("uplink0")))
+
+    pair.client.namespace.call(send)
+
+
+def has_default_route(node: Node) -> bool:
+    """Whether the node has learned one from a router."""
+    routes = node.namespace.run(["ip", "-6", "route", "show", "default", "proto", "ra"])
+    return UPLINK_BRIDGE in routes.stdout
 
 
 def test_without_its_bridge_a_node_stays_as_it_was_and_says_what_to_do(node: Node) -> None:

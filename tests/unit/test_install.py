@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -222,3 +223,11 @@ def test_the_installed_hook_lets_a_plain_guest_start_where_cgw_is_gone(host: Hos
         check=False,
     )
     assert (0, b"", b"") == (ended.returncode, ended.stdout, ended.stderr)
+
+
+def test_the_readme_has_all_packages_installed_that_cgw_runs_on() -> None:
+    """Whoever follows it has a Python already."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (named,) = re.findall(r"^sudo apt install (.+)$", readme, flags=re.MULTILINE)
+    lines = (ROOT / "APT_PACKAGES").read_text(encoding="utf-8").splitlines()
+    assert {line for line in lines if not line.startswith("#")} == {"python3", *named.split()}

@@ -14,12 +14,12 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tests.lab.guest_image import guest_image
 from tests.lab.progress import progress
 from tests.lab.reply import Outcome, Reply
+from tests.lab.throwaway import Throwaway
 from tests.lab.xen.image import xen_image
 
 _CHECKOUT = Path(__file__).parents[3]
@@ -39,32 +39,16 @@ class Dom0Error(Exception):
     """Dom0 did not come up, or a command in it failed; the text has what it said."""
 
 
-class Dom0:
+class Dom0(Throwaway):
     """A context manager: the Xen host runs inside the `with` block, and nothing of it after.
 
     `cpu` is QEMU's CPU model; `own` are folders of files for dom0's root.
     """
 
     def __init__(self, *, cpu: str = CPU, own: Sequence[Path] = ()) -> None:
+        super().__init__()
         self._cpu = cpu
         self._own = own
-        self._until_end = ExitStack()
-
-    def __enter__(self) -> Self:
-        with self._until_end as until_end:
-            folder = Path(until_end.enter_context(tempfile.TemporaryDirectory(prefix="cgw-xen-")))
-            with progress("booting Xen"):
-                self._boot(folder, until_end)
-            self._until_end = until_end.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._until_end.close()
 
     # -- what a test asks of it --------------------------------------------------------------
 
@@ -108,7 +92,12 @@ class Dom0:
 
     # -- how it runs -------------------------------------------------------------------------
 
-    def _boot(self, folder: Path, until_end: ExitStack) -> None:
+    def _boot(self, until_end: ExitStack) -> None:
+        folder = Path(until_end.enter_context(tempfile.TemporaryDirectory(prefix="cgw-xen-")))
+        with progress("booting Xen"):
+            self._start_qemu(folder, until_end)
+
+    def _start_qemu(self, folder: Path, until_end: ExitStack) -> None:
         files = folder / "files.tar"
         self._pack(files)
         console, port = folder / "console", folder / "port"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.cache import cached
-from tests.lab.debian_root import UNWANTED, bootstrap
+from tests.lab.debian_root import CGW_PACKAGES, UNWANTED, bootstrap
 from tests.lab.guest_image import compile_static, vmlinux
 from tests.lab.initramfs import initramfs
 from tests.lab.progress import progress
@@ -31,12 +31,7 @@ PACKAGES = (
     "mount",
     "procps",
     "kmod",
-    "python3",
-    "python3-lxml",
-    "python3-nftables",
-    "python3-libvirt",
-    "python3-pyroute2",
-    "python3-rich",
+    *CGW_PACKAGES,
 )
 #: What no dom0 under QEMU drives: most of the kernel package.
 _UNUSED_DRIVERS = (
