@@ -17,9 +17,9 @@ from cgw_hooks.core.guest import PEER, Guest
 from cgw_hooks.core.published_port import DATAGRAM_PROTOCOLS
 from cgw_hooks.core.record import Record, State, ended, published, translated
 from cgw_hooks.errors import CgwError, PortConflict, RecordError, RulesetError, quoted
-from cgw_hooks.host.bridge_users import BridgeUsers
 from cgw_hooks.host.claims import Claims
 from cgw_hooks.host.firewall import Firewall
+from cgw_hooks.host.key_index import KeyIndex
 from cgw_hooks.host.nft import Nft
 from cgw_hooks.host.records import Records
 from cgw_hooks.host.runtime_directory import locked
@@ -39,7 +39,8 @@ class Publisher:
         self.directory = directory
         self.records = Records(directory)
         self.claims = Claims(directory)
-        self.bridge_users = BridgeUsers(directory)
+        self.bridge_users = KeyIndex(directory, "bridges")
+        self.selves = KeyIndex(directory, "selves")
         self.nft = Nft()
         self.firewall = Firewall(self.nft.read, self.nft.apply)
 
@@ -101,13 +102,13 @@ class Publisher:
         if old:
             with self.locked():
                 self.give_up(old)
-            if old.guest.lasting_id:
-                other_self.hand_back(self, old.guest)
         return old
 
     def give_up(self, record: Record) -> None:
         """Remove a withdrawn guest's claims and record. Hold the lock."""
-        self.claims.give_up(record.guest.key, _claims(record.guest))
+        if record.guest.lasting_id:
+            self.selves.remove(record.guest.lasting_id, record.guest.key)
+        self.claims.give_up(record.guest.key, record.guest.claims)
         self.records.forget(record.guest.key)
 
     def take_claims(self, guest: Guest, old: Record | None) -> tuple[str, ...]:
@@ -118,12 +119,13 @@ class Publisher:
         """
         self._refuse_conflict(guest)
         peers = set(old.peers) if old else set()
-        peers.update(key for key in self._rivals(guest) if self._is_same(key, guest))
+        known = {*self._rivals(guest), f"{PEER}-{guest.name}"} - {guest.key}
+        peers.update(key for key in known if self._is_same(key, guest))
         if guest.lasting_id:
-            other_self.succeed(self, guest)
+            peers |= other_self.succeed(self, guest)
         self.write_claims(guest)
         if old:
-            self.claims.give_up(guest.key, set(_claims(old.guest)) - set(_claims(guest)))
+            self.claims.give_up(guest.key, set(old.guest.claims) - set(guest.claims))
         return tuple(sorted(peers))
 
     def _refuse_conflict(self, guest: Guest) -> None:
@@ -143,7 +145,7 @@ class Publisher:
             )
         from cgw_hooks.host import listeners  # sockets: at prepare only
 
-        taken = listeners.taken_by_node(_claims(guest))
+        taken = listeners.taken_by_node(guest.claims)
         if taken:
             return (
                 f"{who}: port {taken} is in use by a process of this node; publish another, "
@@ -153,7 +155,7 @@ class Publisher:
 
     def _rivals(self, guest: Guest) -> dict[str, Claim]:
         """Who else holds ports of the guest, each with the first of them."""
-        rivals = self.claims.rivals(guest.key, _claims(guest), self._holds)
+        rivals = self.claims.rivals(guest.key, guest.claims, self._holds)
         if guest.lasting_id:
             return {k: c for k, c in rivals.items() if not other_self.is_one(self, k, guest)}
         return rivals
@@ -164,18 +166,20 @@ class Publisher:
             record = self.records.find(key)
         except CgwError:
             return True  # nobody can tell: it stays the guest's
-        return record is not None and claim in _claims(record.guest)
+        return record is not None and claim in record.guest.claims
 
     def _is_same(self, holder: str, guest: Guest) -> bool:
         """Whether the holder of a port is this guest, as known from another node."""
         if not (guest.is_peer or holder.startswith(f"{PEER}-")):
             return False
-        record = self.records.find(holder)
-        return record is not None and record.guest.is_same_as(guest)
+        with suppress(RecordError):  # cgw status tells
+            record = self.records.find(holder)
+            return record is not None and record.guest.is_same_as(guest)
+        return False
 
     def write_claims(self, guest: Guest) -> None:
         """Write down what a guest's record says, whoever else wanted it. Hold the lock."""
-        self.claims.take(guest.key, _claims(guest))
+        self.claims.take(guest.key, guest.claims)
 
     def note_problem(self, key: str, name: str, problem: str) -> None:
         """Keep for ``cgw status`` why a guest's ports are not published."""
@@ -274,8 +278,8 @@ class Publisher:
 
     def close_unused_firewall(self) -> None:
         """Take away the exceptions that no guest needs. Hold the lock."""
-        for bridge, users in self.bridge_users.bridges().items():
-            for key in users:
+        for bridge in self.bridge_users.groups():
+            for key in self.bridge_users.keys(bridge):
                 record = self.records.find(key)
                 needed = record and record.translated and bridge in record.guest.network_bridges
                 if not needed and self.bridge_users.remove(bridge, key):
@@ -293,7 +297,3 @@ class Publisher:
                 where = " (of another node)" if record.guest.is_peer else ""
                 return quoted(record.guest.name) + where
         return quoted(key)
-
-
-def _claims(guest: Guest) -> list[Claim]:
-    return [claim for port in guest.ports for claim in port.claims()]

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cgw_hooks.commands import other_self
 from cgw_hooks.commands.reading import read_guest
 from cgw_hooks.commands.remote_guests import remote_guests
 from cgw_hooks.commands.xl_reading import read_vif
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from cgw_hooks.core.guest import Guest
     from cgw_hooks.core.vif import Vif
 
+#: xl last: it leaves libvirt's guests alone.
+_HYPERVISORS = (*DRIVERS, XL)
 _ATTEMPTS = 20
 _PAUSE = 0.1
 
@@ -54,7 +57,7 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
 
-def sync(publisher: Publisher, drivers: Collection[str] = DRIVERS) -> Report:
+def sync(publisher: Publisher, drivers: Collection[str] = _HYPERVISORS) -> Report:
     """Make records and ruleset match the running guests. Raises ``CgwError``.
 
     ``drivers``: the hypervisors to ask; the guests of others stay as they are.
@@ -89,16 +92,15 @@ def ask_hypervisors(publisher: Publisher, drivers: Collection[str]) -> Running:
     silent: dict[str, str] = {}
     for driver in drivers:
         try:
-            definitions = hypervisor.running_guests(driver)
+            if driver == XL:
+                _ask_xl(publisher, running)
+            else:
+                _ask_libvirt(publisher, driver, running)
         except HypervisorError as error:
             silent[driver] = str(error)
-            continue
-        for definition in definitions:
-            _read(publisher, definition, running)
-    _ask_xl(publisher, running, silent)
-    running.silent_drivers = set(silent) | (set(DRIVERS) - set(drivers))
+    running.silent_drivers = set(silent) | (set(_HYPERVISORS) - set(drivers))
     recorded = {key.partition("-")[0] for key in publisher.records.list_keys()}
-    nobody_answered = len(silent) == len(DRIVERS) + 1
+    nobody_answered = len(silent) == len(_HYPERVISORS)
     for driver, problem in silent.items():
         # A host has one or two of the drivers: that the others are silent is no problem.
         if driver in recorded or (nobody_answered and driver == DRIVERS[0]):
@@ -113,6 +115,11 @@ def _add_remote_guests(publisher: Publisher, running: Running) -> None:
             running.guests[f"{PEER}-{name}"] = None
         else:
             running.guests[found.key] = found
+
+
+def _ask_libvirt(publisher: Publisher, driver: str, running: Running) -> None:
+    for definition in hypervisor.running_guests(driver):
+        _read(publisher, definition, running)
 
 
 def _read(publisher: Publisher, definition: hypervisor.Definition, running: Running) -> None:
@@ -130,14 +137,9 @@ def _read(publisher: Publisher, definition: hypervisor.Definition, running: Runn
             running.guests[key] = guest
 
 
-def _ask_xl(publisher: Publisher, running: Running, silent: dict[str, str]) -> None:
-    try:
-        vifs = running_vifs(xenstore.read_tree())
-    except HypervisorError as error:
-        silent[XL] = str(error)
-    else:
-        for vif in vifs:
-            _read_vif(publisher, vif, running)
+def _ask_xl(publisher: Publisher, running: Running) -> None:
+    for vif in running_vifs(xenstore.read_tree()):
+        _read_vif(publisher, vif, running)
 
 
 def _read_vif(publisher: Publisher, vif: Vif, running: Running) -> None:
@@ -173,6 +175,7 @@ def _reconcile(publisher: Publisher, running: Running) -> tuple[Report, list[Rec
     _let_peers_stand_by(publisher)
     publisher.restore()
     publisher.close_unused_firewall()
+    other_self.sweep(publisher)
     report.withdrawn = [record for record in gone if record.guest.ports]
     return report, gone
 

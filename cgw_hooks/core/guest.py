@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from cgw_hooks.core.published_port import Address, PublishedPort
+    from cgw_hooks.core.published_port import Address, Claim, PublishedPort
 
 
 #: The "driver" of a guest that another node runs, and that this one publishes as well.
@@ -46,6 +46,11 @@ class Guest(NamedTuple):
     def key(self) -> str:
         """What its record and its claims are filed under."""
         return f"{self.driver}-{self.uuid}"
+
+    @property
+    def claims(self) -> list[Claim]:
+        """What its ports keep others from."""
+        return [claim for port in self.ports for claim in port.claims()]
 
     @property
     def is_peer(self) -> bool:

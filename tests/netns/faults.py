@@ -46,13 +46,18 @@ def hook_killed_at(
     return _died_at(process.returncode, said)
 
 
-def sync_killed_at(step: int, node: Node) -> str:
-    """`cgw sync`, killed likewise."""
+def cgw_killed_at(step: int, node: Node, *arguments: str, given: str = "") -> str:
+    """Any call of cgw, killed likewise; `given` on its stdin."""
     process = subprocess.run(
-        [*node.namespace.enter_command(), *_killed_at(step), "sync"],
-        env=node.environment(), capture_output=True, check=False,
+        [*node.namespace.enter_command(), *_killed_at(step), *arguments],
+        env=node.environment(), input=given.encode(), capture_output=True, check=False,
     )  # fmt: skip
     return _died_at(process.returncode, process.stderr)
+
+
+def sync_killed_at(step: int, node: Node) -> str:
+    """`cgw sync`, killed likewise."""
+    return cgw_killed_at(step, node, "sync")
 
 
 def _killed_at(step: int) -> tuple[str, ...]:

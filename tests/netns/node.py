@@ -134,12 +134,14 @@ class Node(Asker):
         here = {"CGW_RUNTIME_DIR": str(self.runtime), "CGW_CONFIG": str(self.config_file)}
         return {"HOME": "/", "LC_ALL": "C", "PATH": _PATH, **here}
 
-    def cgw(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
-        """Run cgw as a person does."""
+    def cgw(
+        self, *arguments: str, given: str = "", check: bool = True
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run cgw as a person does; `given` on its stdin."""
         return subprocess.run(
             [*self.namespace.enter_command(), str(CGW), *arguments],
             env=self.environment(), cwd="/", text=True, capture_output=True, check=check,
-            timeout=_LONGEST_HOOK,
+            input=given, timeout=_LONGEST_HOOK,
         )  # fmt: skip
 
     # -- what it left behind -----------------------------------------------------------------
@@ -179,7 +181,7 @@ class Node(Asker):
     def files(self) -> dict[str, str]:
         """Every record, claim and bridge user, as path -> content."""
         found = {}
-        for folder in ("guests", "claims", "bridges"):
+        for folder in ("guests", "claims", "bridges", "selves"):
             for path in sorted((self.runtime / folder).rglob("*")):
                 if path.is_symlink():
                     found[str(path.relative_to(self.runtime))] = os.readlink(path)

@@ -6,18 +6,17 @@ program in the place of ``cgw`` that notes how it was called.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
 import pytest
 
-from tests.unit.builders import HOOK_SCRIPT, OTHER_UUID, PYTHON, UUID, annotated, domain
+from tests.unit.builders import HOOK_SCRIPT, OTHER_UUID, UUID, annotated, domain
+from tests.unit.script_host import BROKEN, ScriptHost
 
 pytestmark = pytest.mark.unit
 
@@ -34,44 +33,15 @@ OPERATIONS = [
 PLAIN = domain("")
 MENTION = "<publish xmlns=\"urn:cgw-hooks:1\"/> and xmlns:x='urn:cgw-hooks:1'"
 
-_RECORDER = """\
-#!{python} -I
-import json, sys
-call = {{"argv": sys.argv[1:], "stdin": sys.stdin.buffer.read().decode("latin-1")}}
-with open({calls!r}, "a") as file:
-    file.write(json.dumps(call) + "\\n")
-print("on stdout")
-print("the reason", file=sys.stderr)
-sys.exit({status})
-"""
 
-
-@dataclass
-class Host:
+class Host(ScriptHost):
     """A folder that stands for /etc/libvirt/hooks, PATH and /run/cgw."""
-
-    root: Path
-
-    @property
-    def cgw(self) -> Path:
-        return self.root / "bin/cgw"
-
-    def records_calls(self, status: int = 0) -> None:
-        """Make ``cgw`` a program that notes its calls and ends with a status."""
-        text = _RECORDER.format(python=PYTHON, calls=str(self.root / "calls"), status=status)
-        self.cgw.write_text(text, encoding="utf-8")
-        self.cgw.chmod(0o755)
 
     def script(self, place: str) -> Path:
         path = self.root / place
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(HOOK_SCRIPT, path)
         return path
-
-    def record(self, key: str) -> None:
-        folder = self.root / "run/guests"
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{key}.json").touch()
 
     def run(
         self,
@@ -81,71 +51,27 @@ class Host:
         script: Path | None = None,
     ) -> subprocess.CompletedProcess[bytes]:
         script = script or self.script("hooks/qemu.d/50-cgw")
-        environment = {
-            "HOME": "/root",
-            "LC_ALL": "C",
-            "PATH": f"{self.root}/bin:/usr/bin:/bin",
-            "CGW_RUNTIME_DIR": str(self.root / "run"),
-        }
         # The folder of /bin/sh's own error words aside, this is what libvirt does.
         return subprocess.run(
             [script, guest, operation, "begin", "-"],
             input=xml,
             capture_output=True,
-            env=environment,
+            env=self.environment(),
             cwd="/",
             timeout=60,
             check=False,
         )
 
-    def calls(self) -> list[dict[str, object]]:
-        path = self.root / "calls"
-        if not path.exists():
-            return []
-        return [json.loads(line) for line in path.read_text(encoding="ascii").splitlines()]
-
 
 @pytest.fixture
 def host(tmp_path: Path) -> Host:
-    (tmp_path / "bin").mkdir()
-    host = Host(tmp_path)
-    host.records_calls()
-    return host
-
-
-def break_cgw(host: Host, how: str) -> None:
-    if how == "missing":
-        host.cgw.unlink()
-    elif how == "not executable":
-        host.cgw.chmod(0o644)
-    else:
-        text = {
-            "no interpreter": "#!/none/python3\n",
-            "no program": "\x7fELF nonsense\n",
-            "killed by a signal": "#!/bin/sh\nkill -SEGV $$\n",
-            "fails": "#!/bin/sh\nexit 1\n",
-            "a traceback": f"#!{PYTHON}\nimport none_such\n",
-            "empty": "",
-        }[how]
-        host.cgw.write_text(text, encoding="latin-1")
-
-
-BROKEN = [
-    "missing",
-    "not executable",
-    "no interpreter",
-    "no program",
-    "killed by a signal",
-    "fails",
-    "a traceback",
-    "empty",
-]
+    return Host(tmp_path)
 
 
 @pytest.mark.parametrize("how", BROKEN)
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_plain_guest_never_meets_a_broken_cgw(host: Host, operation: str, how: str) -> None:
-    break_cgw(host, how)
+    host.breaks_cgw(how)
     done = host.run(PLAIN, operation)
     assert (0, b"", b"") == (done.returncode, done.stdout, done.stderr)
 
@@ -155,7 +81,7 @@ def test_a_plain_guest_never_meets_a_broken_cgw(host: Host, operation: str, how:
 def test_a_broken_cgw_stops_not_even_a_guest_that_publishes(
     host: Host, operation: str, how: str
 ) -> None:
-    break_cgw(host, how)
+    host.breaks_cgw(how)
     done = host.run(annotated(), operation)
     assert (0, b"") == (done.returncode, done.stdout)
 
