@@ -5,23 +5,26 @@ must stand in front of libvirt's rules, made with that firewall's own command:
 iptables beside the iptables backend (a native nft rule there would make the
 table "incompatible" for libvirt), nft beside the nftables backend. It lets in
 only what was translated (ct status dnat), to one bridge.
+
+Of either backend's chains it is in the one that jumps to those of the networks: these
+libvirt makes anew, without a hook, whenever it is reloaded or a network restarted, in
+front of whatever is there; that one it leaves alone, once it is there.
 """
 
 from __future__ import annotations
 
 import os
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from cgw_hooks.errors import RulesetError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable
 
 NAME = "cgw-hooks"
 #: The iptables command and nft's name of each IP family.
 _FAMILIES = (("iptables", "ip"), ("ip6tables", "ip6"))
-_CHAIN = "libvirt_network guest_input"
+_CHAIN = "libvirt_network forward"
 _WAIT_SECONDS = "5"
 
 
@@ -37,7 +40,12 @@ class Firewall:
         for command, ip in _FAMILIES:
             rules = self._rules(ip)
             if rules is not None:
-                self._put_in_front(ip, rules, bridge)
+                if not any(_is_ours(rule, bridge) for rule in rules):
+                    # By its name: after a restart of its network it is another device.
+                    self._apply_nft(
+                        f'insert rule {ip} {_CHAIN} oifname "{bridge}" ct status dnat accept '
+                        f'comment "{NAME} {bridge}"\n'
+                    )
             elif self._is_filtered(ip) and not _iptables(command, "-C", bridge):
                 _iptables(command, "-I", bridge)
 
@@ -46,21 +54,12 @@ class Firewall:
         for command, ip in _FAMILIES:
             while self._is_filtered(ip) and _iptables(command, "-D", bridge):
                 pass
-            deletion = _deletion(ip, self._rules(ip) or (), bridge)
-            if deletion:
-                self._apply_nft(deletion)
-
-    def _put_in_front(self, ip: str, rules: Sequence[str], bridge: str) -> None:
-        """Insert the exception, or move it: libvirt inserts its own rules in front of all.
-
-        By the bridge's name: the bridge is another one after its network was restarted.
-        """
-        if not any(_is_ours(rule, bridge) for rule in takewhile(_is_ours, rules)):
-            self._apply_nft(
-                _deletion(ip, rules, bridge)
-                + f'insert rule {ip} {_CHAIN} oifname "{bridge}" ct status dnat accept '
-                f'comment "{NAME} {bridge}"\n'
-            )
+            ours = [rule for rule in self._rules(ip) or () if _is_ours(rule, bridge)]
+            handles = [rule.rpartition("# handle ")[2] for rule in ours]
+            if handles:
+                self._apply_nft(
+                    "".join(f"delete rule {ip} {_CHAIN} handle {handle}\n" for handle in handles)
+                )
 
     def _is_filtered(self, ip: str) -> bool:
         """Whether iptables has a filter table: by the mere call it would make one."""
@@ -77,14 +76,9 @@ class Firewall:
         return [line for line in lines if "# handle " in line and "{ # handle " not in line]
 
 
-def _is_ours(rule: str, bridge: str = "") -> bool:
-    """Whether a rule is our exception for this bridge, or for any."""
-    return f'comment "{NAME} {bridge}' + ('"' if bridge else "") in rule
-
-
-def _deletion(ip: str, rules: Iterable[str], bridge: str) -> str:
-    handles = [rule.rpartition("# handle ")[2] for rule in rules if _is_ours(rule, bridge)]
-    return "".join(f"delete rule {ip} {_CHAIN} handle {handle}\n" for handle in handles)
+def _is_ours(rule: str, bridge: str) -> bool:
+    """Whether a rule is our exception for this bridge."""
+    return f'comment "{NAME} {bridge}"' in rule
 
 
 def _is_filtered_by_legacy(ip: str) -> bool:
