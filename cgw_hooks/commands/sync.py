@@ -83,18 +83,18 @@ def sync(publisher: Publisher, drivers: Collection[str] = DRIVERS) -> Report:
 
 def ask_hypervisors(publisher: Publisher, drivers: Collection[str]) -> Running:
     """Which guests run, and what they publish now."""
-    running = Running()
+    running = Running(silent_drivers=set(DRIVERS) - set(drivers))
     silent: dict[str, str] = {}
     for driver in drivers:
         try:
             definitions = hypervisor.running_guests(driver)
         except HypervisorError as error:
             silent[driver] = str(error)
+            running.silent_drivers.add(driver)
             continue
         for definition in definitions:
             _read(publisher, definition, running)
     _ask_xl(publisher, running, silent)
-    running.silent_drivers = set(silent) | (set(DRIVERS) - set(drivers))
     recorded = {key.partition("-")[0] for key in publisher.records.list_keys()}
     nobody_answered = len(silent) == len(DRIVERS) + 1
     for driver, problem in silent.items():
@@ -133,15 +133,16 @@ def _ask_xl(publisher: Publisher, running: Running, silent: dict[str, str]) -> N
         vifs = running_vifs(xenstore.read_tree())
     except HypervisorError as error:
         silent[XL] = str(error)
+        running.silent_drivers.add(XL)
     else:
         for vif in vifs:
             _read_vif(publisher, vif, running)
 
 
 def _read_vif(publisher: Publisher, vif: Vif, running: Running) -> None:
-    if f"libxl-{vif.machine}" in running.guests:
-        return  # libvirt's own hook publishes this guest
     try:
+        if _is_libvirts(publisher, vif, running):
+            return
         guest = read_vif(publisher.config, vif)
     except CgwError as error:
         running.problems.append(str(error))
@@ -149,6 +150,14 @@ def _read_vif(publisher: Publisher, vif: Vif, running: Running) -> None:
     else:
         if guest:
             running.guests[vif.key] = guest
+
+
+def _is_libvirts(publisher: Publisher, vif: Vif, running: Running) -> bool:
+    """Whether libvirt's own hook publishes the guest; where libvirt is silent, its record tells."""
+    key = f"libxl-{vif.machine}"
+    if "libxl" in running.silent_drivers:
+        return publisher.records.find(key) is not None
+    return key in running.guests
 
 
 def _reconcile(publisher: Publisher, running: Running) -> tuple[Report, list[Record]]:
