@@ -88,7 +88,7 @@ def sync(publisher: Publisher, drivers: Collection[str] = _HYPERVISORS) -> Repor
 
 def ask_hypervisors(publisher: Publisher, drivers: Collection[str]) -> Running:
     """Which guests run, and what they publish now."""
-    running = Running()
+    running = Running(silent_drivers=set(_HYPERVISORS) - set(drivers))
     silent: dict[str, str] = {}
     for driver in drivers:
         try:
@@ -98,7 +98,7 @@ def ask_hypervisors(publisher: Publisher, drivers: Collection[str]) -> Running:
                 _ask_libvirt(publisher, driver, running)
         except HypervisorError as error:
             silent[driver] = str(error)
-    running.silent_drivers = set(silent) | (set(_HYPERVISORS) - set(drivers))
+            running.silent_drivers.add(driver)
     recorded = {key.partition("-")[0] for key in publisher.records.list_keys()}
     nobody_answered = len(silent) == len(_HYPERVISORS)
     for driver, problem in silent.items():
@@ -143,9 +143,9 @@ def _ask_xl(publisher: Publisher, running: Running) -> None:
 
 
 def _read_vif(publisher: Publisher, vif: Vif, running: Running) -> None:
-    if f"libxl-{vif.machine}" in running.guests:
-        return  # libvirt's own hook publishes this guest
     try:
+        if _is_libvirts(publisher, vif, running):
+            return
         guest = read_vif(publisher.config, vif)
     except CgwError as error:
         running.problems.append(str(error))
@@ -153,6 +153,14 @@ def _read_vif(publisher: Publisher, vif: Vif, running: Running) -> None:
     else:
         if guest:
             running.guests[vif.key] = guest
+
+
+def _is_libvirts(publisher: Publisher, vif: Vif, running: Running) -> bool:
+    """Whether libvirt's own hook publishes the guest; where libvirt is silent, its record tells."""
+    key = f"libxl-{vif.machine}"
+    if "libxl" in running.silent_drivers:
+        return publisher.records.find(key) is not None
+    return key in running.guests
 
 
 def _reconcile(publisher: Publisher, running: Running) -> tuple[Report, list[Record]]:

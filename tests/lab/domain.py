@@ -61,9 +61,9 @@ def domain_xml(  # noqa: PLR0913 - each is what some test varies
     inner XML of `cgw:publish`; `metadata` is more metadata. `interface` is "bridge", a libvirt
     network's name, or a list of them. `addresses` ("10.5.5.11/24,fd00:5::11/64", or "dhcp") and
     `gateways` are for its first interface; left out: those of the guest bridge, or "dhcp" on a
-    libvirt network. `interface_ip` puts libvirt's `<ip address>` on the first interface. Of QEMU
-    guests alone: `disk` is the path of a qcow2 image, which the guest does not look at, `initrd`
-    is what they boot, `clock_ahead` by how many seconds their clock is wrong.
+    libvirt network. `interface_ip` puts libvirt's `<ip address>` on the first interface. `initrd`
+    is what QEMU and Xen guests boot. Of QEMU guests alone: `disk` is the path of a qcow2 image,
+    which the guest does not look at, `clock_ahead` by how many seconds their clock is wrong.
     """
     interfaces = [interface] if isinstance(interface, str) else list(interface)
     if addresses is None and interfaces[0] == BRIDGE:
@@ -83,6 +83,8 @@ def domain_xml(  # noqa: PLR0913 - each is what some test varies
     devices += _disk_xml(disk) if disk else ""
     if driver == "qemu":
         body = _qemu_xml(settings, devices, initrd, clock_ahead)
+    elif driver == "xen":
+        body = _xen_xml(settings, devices, initrd)
     else:
         body = _lxc_xml(settings, devices)
     return (
@@ -115,15 +117,22 @@ def _disk_xml(path: str) -> str:
     )
 
 
-def _qemu_xml(settings: Sequence[str], devices: str, initrd: str, clock_ahead: int) -> str:
+def _boot_xml(kind: str, settings: Sequence[str], initrd: str) -> str:
     command_line = escape(" ".join([*settings, _KERNEL_OPTIONS]))
     return (
         f"  <os>\n"
-        f"    <type arch='x86_64' machine='pc'>hvm</type>\n"
+        f"    {kind}\n"
         f"    <kernel>{GUEST_FOLDER}/vmlinux</kernel>\n"
         f"    <initrd>{initrd}</initrd>\n"
         f"    <cmdline>{command_line}</cmdline>\n"
         f"  </os>\n"
+    )
+
+
+def _qemu_xml(settings: Sequence[str], devices: str, initrd: str, clock_ahead: int) -> str:
+    kind = "<type arch='x86_64' machine='pc'>hvm</type>"
+    return (
+        f"{_boot_xml(kind, settings, initrd)}"
         f"  <features><acpi/></features>\n"
         f"  <cpu mode='custom' match='exact' check='none'>"
         f"<model fallback='forbid'>qemu64</model></cpu>\n"
@@ -137,6 +146,19 @@ def _qemu_xml(settings: Sequence[str], devices: str, initrd: str, clock_ahead: i
         f"    <controller type='usb' model='none'/>\n"
         f"    <memballoon model='none'/>\n"
         f"    <panic model='isa'/>\n"
+        f"  </devices>\n"
+    )
+
+
+def _xen_xml(settings: Sequence[str], devices: str, initrd: str) -> str:
+    kind = "<type arch='x86_64' machine='xenpv'>linux</type>"
+    return (
+        f"{_boot_xml(kind, settings, initrd)}"
+        f"  <on_poweroff>destroy</on_poweroff>\n"
+        f"  <on_reboot>restart</on_reboot>\n"
+        f"  <on_crash>destroy</on_crash>\n"
+        f"  <devices>\n"
+        f"{devices}"
         f"  </devices>\n"
     )
 

@@ -24,7 +24,7 @@ from tests.lab.xen.image import xen_image
 
 _CHECKOUT = Path(__file__).parents[3]
 GUEST_FOLDER = "/usr/lib/cgw-lab"
-#: A model that libvirt's Xen driver knows, with what PVH guests need; Xen cannot use TCG's RDTSCP.
+#: With what PVH guests need (TCG has it of AMD alone); Xen cannot use TCG's RDTSCP.
 CPU = "Opteron_G3,-rdtscp,+npt"
 _MEMORY_MIB, _DOM0_MEMORY_MIB = 3072, 1024
 _BOOT_SECONDS = 120.0
