@@ -27,7 +27,7 @@ def check_guest(publisher: Publisher, subject: str) -> Guest:
     guest = read_guest(publisher.config, driver, name, xml)
     if guest is None:
         raise InvalidAnnotation(f"guest {quoted(name)}: <metadata>: it publishes nothing")
-    conflict = publisher.conflict(guest)
+    conflict = publisher.owners.conflict(guest)
     if conflict:
         raise PortConflict(conflict)
     return guest

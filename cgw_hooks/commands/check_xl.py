@@ -42,7 +42,7 @@ def _vifs_of(name: str) -> list[Vif]:
 def _lines(publisher: Publisher, vif: Vif) -> Iterator[str]:
     for number, declared in enumerate(declarations(vif)):
         guest = guest_of(publisher.config, vif, declared)
-        conflict = publisher.conflict(guest) if number == 0 else ""
+        conflict = publisher.owners.conflict(guest) if number == 0 else ""
         if conflict:
             raise PortConflict(conflict)
         says = "counts" if number == 0 else "does not count"

@@ -67,8 +67,7 @@ def down(publisher: Publisher) -> Iterator[str]:
         yield from _Changes(publisher.directory).give_back()
         publisher.nft.apply(gateway.remove_filter() + ruleset.remove())
         yield f"removed tables {ruleset.TABLE} and {gateway.TABLE}"
-        for bridge in publisher.bridge_users.groups():
-            publisher.firewall.dismiss(bridge)
+        publisher.firewall.close_all()
         for entry in ("guests", "claims", "bridges", "selves"):
             shutil.rmtree(Path(publisher.directory) / entry, ignore_errors=True)
 

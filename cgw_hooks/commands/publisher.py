@@ -11,15 +11,15 @@ import time
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING
 
-from cgw_hooks.commands import other_self
+from cgw_hooks.commands.firewall_exceptions import FirewallExceptions
+from cgw_hooks.commands.other_selves import OtherSelves
+from cgw_hooks.commands.port_owners import PortOwners
 from cgw_hooks.core import ruleset
-from cgw_hooks.core.guest import PEER, Guest
+from cgw_hooks.core.guest import Guest
 from cgw_hooks.core.published_port import DATAGRAM_PROTOCOLS
 from cgw_hooks.core.record import Record, State, ended, published, translated
-from cgw_hooks.errors import CgwError, PortConflict, RecordError, RulesetError, quoted
+from cgw_hooks.errors import CgwError, RecordError, RulesetError
 from cgw_hooks.host.claims import Claims
-from cgw_hooks.host.firewall import Firewall
-from cgw_hooks.host.key_index import KeyIndex
 from cgw_hooks.host.nft import Nft
 from cgw_hooks.host.records import Records
 from cgw_hooks.host.runtime_directory import locked
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from cgw_hooks.core.node import NodeConfig
-    from cgw_hooks.core.published_port import Claim, PublishedPort
+    from cgw_hooks.core.published_port import PublishedPort
 
 
 class Publisher:
@@ -37,12 +37,11 @@ class Publisher:
     def __init__(self, config: NodeConfig, directory: str) -> None:
         self.config = config
         self.directory = directory
-        self.records = Records(directory)
-        self.claims = Claims(directory)
-        self.bridge_users = KeyIndex(directory, "bridges")
-        self.selves = KeyIndex(directory, "selves")
         self.nft = Nft()
-        self.firewall = Firewall(self.nft.read, self.nft.apply)
+        self.records = Records(directory)
+        self.owners = PortOwners(self.records, Claims(directory))
+        self.other_selves = OtherSelves(directory, self.records)
+        self.firewall = FirewallExceptions(directory, self.nft)
 
     def locked(self) -> AbstractContextManager[None]:
         """Hold the node's lock."""
@@ -88,7 +87,7 @@ class Publisher:
                 new = old._replace(state=State.STOPPING, since=time.time())
                 self._write_and_commit(new, old, peers)
                 for peer in peers:
-                    self.write_claims(peer.guest)
+                    self.owners.take(peer.guest)
         self.delete_flows_of(old, peers, connections_end=connections_end)
         with self.locked():
             record = self.records.find(key)
@@ -106,9 +105,8 @@ class Publisher:
 
     def give_up(self, record: Record) -> None:
         """Remove a withdrawn guest's claims and record. Hold the lock."""
-        if record.guest.lasting_id:
-            self.selves.remove(record.guest.lasting_id, record.guest.key)
-        self.claims.give_up(record.guest.key, record.guest.claims)
+        self.other_selves.remove(record.guest)
+        self.owners.give_up(record.guest)
         self.records.forget(record.guest.key)
 
     def take_claims(self, guest: Guest, old: Record | None) -> tuple[str, ...]:
@@ -117,69 +115,44 @@ class Publisher:
         Returns the keys of the peers that are the same guest. Raises ``PortConflict``;
         then nothing has changed.
         """
-        self._refuse_conflict(guest)
-        peers = set(old.peers) if old else set()
-        known = {*self._rivals(guest), f"{PEER}-{guest.name}"} - {guest.key}
-        peers.update(key for key in known if self._is_same(key, guest))
-        if guest.lasting_id:
-            peers |= other_self.succeed(self, guest)
-        self.write_claims(guest)
+        self.owners.refuse_conflict(guest)
+        peers = self.owners.find_peers(guest) | self._succeed_other_selves(guest)
+        self.owners.take(guest)
         if old:
-            self.claims.give_up(guest.key, set(old.guest.claims) - set(guest.claims))
+            peers.update(old.peers)
+            self.owners.give_up(old.guest, but=guest)
         return tuple(sorted(peers))
 
-    def _refuse_conflict(self, guest: Guest) -> None:
-        conflict = self.conflict(guest)
-        if conflict:
-            raise PortConflict(conflict)
+    def _succeed_other_selves(self, guest: Guest) -> set[str]:
+        """Leave the guest's other self with nothing to take away.
 
-    def conflict(self, guest: Guest) -> str:
-        """Who has one of the guest's ports already, and the cure; empty where all are free."""
-        who = f"guest {quoted(guest.name)}"
-        for holder, claim in self._rivals(guest).items():
-            if self._is_same(holder, guest):
-                continue
-            return (
-                f"{who}: port {claim} is published by guest {self._name_of(holder)}; "
-                "publish another, or stop that guest first"
-            )
-        from cgw_hooks.host import listeners  # sockets: at prepare only
+        Returns the keys of the peers that stood by for it: now they do for the guest.
+        """
+        self.other_selves.add(guest)
+        peers: set[str] = set()
+        for record in self.other_selves.of(guest):
+            peers.update(record.peers)
+            gone = [port for port in record.perhaps_translated if port not in guest.ports]
+            succeeded = record._replace(state=State.SUCCEEDED)
+            try:
+                if gone:
+                    self.nft.apply(ruleset.change(self.config, add=[], delete=gone))
+                self.records.write(succeeded)
+            except RulesetError:  # not the table that should be there
+                self.records.write(succeeded)
+                self.restore()
+        return peers
 
-        taken = listeners.taken_by_node(guest.claims)
-        if taken:
-            return (
-                f"{who}: port {taken} is in use by a process of this node; publish another, "
-                f"or stop that process first (see: ss -lnp sport = :{taken.port})"
-            )
-        return ""
+    def hand_back(self, key: str) -> None:
+        """Where a guest goes that took the ports over, its other self goes on with them.
 
-    def _rivals(self, guest: Guest) -> dict[str, Claim]:
-        """Who else holds ports of the guest, each with the first of them."""
-        rivals = self.claims.rivals(guest.key, guest.claims, self._holds)
-        if guest.lasting_id:
-            return {k: c for k, c in rivals.items() if not other_self.is_one(self, k, guest)}
-        return rivals
-
-    def _holds(self, key: str, claim: Claim) -> bool:
-        """Whether a guest's record has the claim too: a claim alone is what a crash left."""
-        try:
-            record = self.records.find(key)
-        except CgwError:
-            return True  # nobody can tell: it stays the guest's
-        return record is not None and claim in record.guest.claims
-
-    def _is_same(self, holder: str, guest: Guest) -> bool:
-        """Whether the holder of a port is this guest, as known from another node."""
-        if not (guest.is_peer or holder.startswith(f"{PEER}-")):
-            return False
-        with suppress(RecordError):  # cgw status tells
-            record = self.records.find(holder)
-            return record is not None and record.guest.is_same_as(guest)
-        return False
-
-    def write_claims(self, guest: Guest) -> None:
-        """Write down what a guest's record says, whoever else wanted it. Hold the lock."""
-        self.claims.take(guest.key, guest.claims)
+        Without a pause: they are the other self's before anything of this one is withdrawn.
+        """
+        going = self.records.find(key)
+        if going and going.state is not State.SUCCEEDED:
+            for record in self.other_selves.of(going.guest):
+                if record.state is State.SUCCEEDED:
+                    self.publish(record.guest)
 
     def note_problem(self, key: str, name: str, problem: str) -> None:
         """Keep for ``cgw status`` why a guest's ports are not published."""
@@ -199,7 +172,7 @@ class Publisher:
             self.nft.apply(ruleset.restore(self.config, ports))
         except RulesetError:
             self.nft.apply(ruleset.replace(self.config, ports))
-        self._open_firewall(records)
+        self.firewall.open(records)
         return list(errors)
 
     def delete_flows_of(
@@ -229,7 +202,7 @@ class Publisher:
         old = self.records.find(guest.key)
         if old and not set(old.perhaps_translated) <= set(stay):
             with self.locked():
-                self._refuse_conflict(guest)
+                self.owners.refuse_conflict(guest)
             self.withdraw(guest.key, connections_end=False)
 
     def _write_and_commit(
@@ -255,9 +228,9 @@ class Publisher:
             except RulesetError:
                 self.restore()
         if record.state is State.PUBLISHED:
-            self._open_firewall([record])
+            self.firewall.open([record])
         else:
-            self._close_firewall(record)
+            self.firewall.close(record)
 
     def peers_of(self, record: Record) -> list[Record]:
         """The records of the peers that are the same guest."""
@@ -266,34 +239,3 @@ class Publisher:
             with suppress(RecordError):  # cgw status tells; here, the guest comes first
                 found.append(self.records.find(key))
         return [peer for peer in found if peer]
-
-    def _open_firewall(self, records: Iterable[Record]) -> None:
-        needed = set()
-        for record in records:
-            for bridge in record.guest.network_bridges if record.translated else ():
-                self.bridge_users.add(bridge, record.guest.key)
-                needed.add(bridge)
-        for bridge in sorted(needed):
-            self.firewall.admit(bridge)
-
-    def close_unused_firewall(self) -> None:
-        """Take away the exceptions that no guest needs. Hold the lock."""
-        for bridge in self.bridge_users.groups():
-            for key in self.bridge_users.keys(bridge):
-                record = self.records.find(key)
-                needed = record and record.translated and bridge in record.guest.network_bridges
-                if not needed and self.bridge_users.remove(bridge, key):
-                    self.firewall.dismiss(bridge)
-
-    def _close_firewall(self, record: Record) -> None:
-        for bridge in record.guest.network_bridges:
-            if self.bridge_users.remove(bridge, record.guest.key):
-                self.firewall.dismiss(bridge)
-
-    def _name_of(self, key: str) -> str:
-        with suppress(CgwError):
-            record = self.records.find(key)
-            if record:
-                where = " (of another node)" if record.guest.is_peer else ""
-                return quoted(record.guest.name) + where
-        return quoted(key)

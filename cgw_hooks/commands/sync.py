@@ -11,14 +11,12 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cgw_hooks.commands import other_self
 from cgw_hooks.commands.reading import read_guest
 from cgw_hooks.commands.remote_guests import remote_guests
 from cgw_hooks.commands.xl_reading import read_vif
 from cgw_hooks.core import domain_marks
 from cgw_hooks.core.guest import PEER
 from cgw_hooks.core.operations import DRIVERS
-from cgw_hooks.core.owners import settle
 from cgw_hooks.core.record import Record, State, translated
 from cgw_hooks.core.vif import DRIVER as XL
 from cgw_hooks.core.vif import running_vifs
@@ -173,8 +171,7 @@ def _reconcile(publisher: Publisher, running: Running) -> tuple[Report, list[Rec
     kept = {record.guest.key: record for record in records if record not in gone}
     for record in gone:
         publisher.records.write(record._replace(state=State.STOPPING))
-    owners, refused = settle(kept.values())
-    publisher.claims.replace(owners)
+    refused = publisher.owners.settle(kept.values())
     # Who must go without is refused as one that comes now would be.
     wanted = {record.guest.key: kept.pop(record.guest.key).guest for record in refused}
     wanted |= {key: guest for key, guest in running.guests.items() if guest}
@@ -182,8 +179,8 @@ def _reconcile(publisher: Publisher, running: Running) -> tuple[Report, list[Rec
         report.published += _publish(publisher, guest, kept.get(key), report)
     _let_peers_stand_by(publisher)
     publisher.restore()
-    publisher.close_unused_firewall()
-    other_self.sweep(publisher)
+    publisher.firewall.close_unused(publisher.records)
+    publisher.other_selves.sweep()
     report.withdrawn = [record for record in gone if record.guest.ports]
     return report, gone
 
@@ -200,7 +197,7 @@ def _let_peers_stand_by(publisher: Publisher) -> None:
         if not record.guest.is_peer:
             same = tuple(peer.key for peer in peers if peer.is_same_as(record.guest))
             if same and record.state is not State.SUCCEEDED:  # a peer that came has taken them
-                publisher.write_claims(record.guest)
+                publisher.owners.take(record.guest)
             if same != record.peers:
                 publisher.records.write(record._replace(peers=same))
 

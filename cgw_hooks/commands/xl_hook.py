@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from cgw_hooks.commands import other_self
 from cgw_hooks.commands.xl_reading import read_vif
 from cgw_hooks.core.record import State
 from cgw_hooks.core.vif import DRIVER, backend_vif
@@ -24,7 +23,7 @@ def offline(publisher: Publisher, vif_name: str) -> int:
     """Take back what the vif's record says. Why it went is not known: TCP flows stay."""
     key = f"{DRIVER}-{vif_name}"
     try:
-        other_self.hand_back(publisher, key)
+        publisher.hand_back(key)
     finally:
         record = publisher.forget(key, connections_end=False)
     if record and record.guest.ports and record.state is not State.SUCCEEDED:
