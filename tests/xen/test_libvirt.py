@@ -127,7 +127,6 @@ def test_a_guest_that_declares_nothing_starts_whatever_is_broken(libvirt: Libvir
 ENDS: dict[str, Callable[[LibvirtGuests], object]] = {
     "shut down": lambda guests: guests.virsh("shutdown", "web1"),
     "destroyed": lambda guests: guests.virsh("destroy", "web1"),
-    "destroyed by xl": lambda guests: guests.xen.xl("destroy", "web1"),
 }
 
 
