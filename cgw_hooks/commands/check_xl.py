@@ -5,24 +5,39 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cgw_hooks.commands.xl_reading import configs_of, declarations, guest_of
+from cgw_hooks.core import domain_marks
 from cgw_hooks.core.vif import configured_vifs, running_vifs
 from cgw_hooks.errors import HypervisorError, InvalidAnnotation, PortConflict, quoted
-from cgw_hooks.host import xenstore
+from cgw_hooks.host import hypervisor, xenstore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cgw_hooks.commands.publisher import Publisher
-    from cgw_hooks.core.vif import Vif
+    from cgw_hooks.core import domain_marks
+from cgw_hooks.core.vif import Vif
 
 
 def check_xl_guest(publisher: Publisher, name: str) -> list[str]:
-    """A line to each declaration; empty where xl knows no such guest. Raises ``CgwError``."""
+    """A line to each declaration; empty where there is no such guest, or its XML counts.
+
+    Raises ``CgwError``.
+    """
+    if _is_annotated(name):
+        return []
     vifs = _vifs_of(name)
     lines = [line for vif in vifs for line in _lines(publisher, vif)]
     if vifs and not lines:
         raise InvalidAnnotation(f"guest {quoted(name)}: it publishes nothing")
     return lines
+
+
+def _is_annotated(name: str) -> bool:
+    """Whether libvirt knows the guest, and its XML says what to publish."""
+    try:
+        return domain_marks.is_annotated(hypervisor.find_guest(name).xml)
+    except HypervisorError:
+        return False
 
 
 def _vifs_of(name: str) -> list[Vif]:

@@ -12,7 +12,7 @@ _OPTIONS = (
     "quiet loglevel=0 mitigations=off cryptomgr.notests apparmor=0 panic=0 "
     f"lab.gateway={network.GATEWAY_ADDRESS}"
 )
-_SLOW = 30.0
+_SLOW = 60.0
 
 
 class XenHost:
