@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cgw_hooks.commands.xl_reading import configs_of, declarations, guest_of
-from cgw_hooks.core.vif import configured_vifs, running_vifs
+from cgw_hooks.core.vif import configured_vifs, latest, running_vifs
 from cgw_hooks.errors import HypervisorError, InvalidAnnotation, PortConflict, quoted
 from cgw_hooks.host import xenstore
 
@@ -28,9 +28,10 @@ def check_xl_guest(publisher: Publisher, name: str) -> list[str]:
 def _vifs_of(name: str) -> list[Vif]:
     """The vifs that the guest has now; of one that does not run, those of its xl.cfg."""
     try:
-        running = [vif for vif in running_vifs(xenstore.read_tree()) if vif.guest == name]
+        vifs = latest(running_vifs(xenstore.read_tree()))
     except HypervisorError:
         return []
+    running = [vif for vif in vifs if vif.guest == name]
     if running:
         return running
     for _path, settings in configs_of(name):
