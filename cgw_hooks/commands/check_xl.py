@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from cgw_hooks.commands.xl_reading import configs_of, declarations, guest_of
 from cgw_hooks.core import domain_marks
-from cgw_hooks.core.vif import configured_vifs, running_vifs
+from cgw_hooks.core.vif import configured_vifs, latest, running_vifs
 from cgw_hooks.errors import HypervisorError, InvalidAnnotation, PortConflict, quoted
 from cgw_hooks.host import hypervisor, xenstore
 
@@ -43,9 +43,10 @@ def _is_annotated(name: str) -> bool:
 def _vifs_of(name: str) -> list[Vif]:
     """The vifs that the guest has now; of one that does not run, those of its xl.cfg."""
     try:
-        running = [vif for vif in running_vifs(xenstore.read_tree()) if vif.guest == name]
+        vifs = latest(running_vifs(xenstore.read_tree()))
     except HypervisorError:
         return []
+    running = [vif for vif in vifs if vif.guest == name]
     if running:
         return running
     for _path, settings in configs_of(name):

@@ -19,7 +19,7 @@ from cgw_hooks.core.guest import PEER
 from cgw_hooks.core.operations import DRIVERS
 from cgw_hooks.core.record import Record, State, translated
 from cgw_hooks.core.vif import DRIVER as XL
-from cgw_hooks.core.vif import running_vifs
+from cgw_hooks.core.vif import latest, running_vifs
 from cgw_hooks.errors import CgwError, HypervisorError, RecordError
 from cgw_hooks.host import hypervisor, xenstore
 
@@ -136,8 +136,13 @@ def _read(publisher: Publisher, definition: hypervisor.Definition, running: Runn
 
 
 def _ask_xl(publisher: Publisher, running: Running) -> None:
-    for vif in running_vifs(xenstore.read_tree()):
-        _read_vif(publisher, vif, running)
+    vifs = running_vifs(xenstore.read_tree())
+    new = latest(vifs)
+    for vif in vifs:
+        if vif in new:
+            _read_vif(publisher, vif, running)
+        else:  # the migration may yet fail: its record goes when it goes
+            running.guests[vif.key] = None
 
 
 def _read_vif(publisher: Publisher, vif: Vif, running: Running) -> None:

@@ -98,26 +98,27 @@ def backend_vif(name: str, guest: str, vm_path: str, backend: Mapping[str, str])
 
 
 def running_vifs(tree: Mapping[str, str]) -> list[Vif]:
-    """All devices in xenstore (paths under /local/domain -> values).
-
-    Of a guest that is migrating to this host itself, only its new ones.
-    """
+    """All devices in xenstore (paths under /local/domain -> values)."""
     backends: dict[tuple[str, str], dict[str, str]] = {}
     for path, value in tree.items():
         match path.split("/")[3:]:
             case [_, "backend", "vif", domain, device, key] if domain.isdigit():
                 backends.setdefault((domain, device), {})[key] = value
-    latest: dict[str, Vif] = {}
+    vifs = []
     for (domain, device), backend in backends.items():
         home = f"/local/domain/{domain}"
         if f"{home}/name" in tree:
-            vif = backend_vif(
-                f"vif{domain}.{device}", tree[f"{home}/name"], tree.get(f"{home}/vm", ""), backend
-            )
-            known = latest.get(vif.lasting_id or vif.key)
-            if known is None or known.domain < vif.domain:
-                latest[vif.lasting_id or vif.key] = vif
-    return list(latest.values())
+            guest, vm_path = tree[f"{home}/name"], tree.get(f"{home}/vm", "")
+            vifs.append(backend_vif(f"vif{domain}.{device}", guest, vm_path, backend))
+    return vifs
+
+
+def latest(vifs: Iterable[Vif]) -> list[Vif]:
+    """Of a guest that is migrating to this host itself, only its new devices."""
+    found: dict[str, Vif] = {}
+    for vif in sorted(vifs, key=lambda vif: vif.domain):
+        found[vif.lasting_id or vif.key] = vif
+    return list(found.values())
 
 
 def configured_vifs(guest: str, specs: Iterable[str]) -> Iterator[Vif]:

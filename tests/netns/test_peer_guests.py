@@ -113,10 +113,11 @@ def test_a_guest_that_comes_here_changes_nothing_that_a_client_could_notice(
     assert node.files() == files
 
 
+@pytest.mark.parametrize("shared", [["2202:80"], []], ids=["a port shared", "none shared"])
 def test_while_a_guest_lives_here_its_own_annotation_counts(
-    client: Asker, cluster: Cluster, web1: Guest
+    client: Asker, cluster: Cluster, web1: Guest, shared: list[str]
 ) -> None:
-    cluster.knows(peer("web1", WEB1, "2202:80", "8080:80"))
+    cluster.knows(peer("web1", WEB1, *shared, "8080:80"))
     assert client.asks(NODE[4], 8080) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
     web1.starts()
     assert {"published", "standby"} == states(cluster.node)

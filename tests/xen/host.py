@@ -13,6 +13,9 @@ _OPTIONS = (
     f"lab.gateway={network.GATEWAY_ADDRESS}"
 )
 _SLOW = 60.0
+_HERE = "/usr/local/bin/here"
+#: Holds the process id of the xl that receives a migrating guest.
+RECEIVER = "/run/receiver"
 
 
 class XenHost:
@@ -36,10 +39,15 @@ class XenHost:
             f'extra = "{options}"\nvif = [{", ".join(specs)}]\n{more}',
         )
 
-    def writes(self, path: str, content: str) -> None:
+    def writes(self, path: str, content: str, *, mode: int = 0o644) -> None:
         """Write a file, until the test ends."""
         self._files.append(path)
-        self.dom0.write(path, content)
+        self.dom0.write(path, content, mode=mode)
+
+    def migrates(self, name: str, *, fails: bool = False) -> str:
+        """Migrate a guest to this host itself; what xl said. The receiving xl is `RECEIVER`."""
+        self.writes(_HERE, f'#!/bin/sh\nshift\necho $$ >{RECEIVER}\nexec "$@"\n', mode=0o755)
+        return self.xl("migrate", "-s", _HERE, name, "localhost", fails=fails)
 
     def xl(self, *arguments: str, fails: bool = False) -> str:
         """Run xl; what it said."""
