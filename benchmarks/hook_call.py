@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyroute2 import netns
-from rich.console import Console
-from rich.table import Table
+
+from benchmarks.turns import print_ratios, take_turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -138,35 +138,16 @@ def main() -> int:
     rounds = parser.parse_args().rounds
     with ExitStack() as stack:
         few, many = Node(stack, _FEW), Node(stack, _MANY)
-        table = list(cases(few, many))
-        times: dict[str, list[float]] = {name: [] for name, _ in table}
-        for number in range(rounds + 2):
-            if sys.stderr.isatty():
-                sys.stderr.write(f"\rround {number} of {rounds + 2} ")
-            for name, action in table:
-                seconds = action()
-                if number > 1:  # the first two warm the caches
-                    times[name].append(seconds)
-    sys.stderr.write("\r" if sys.stderr.isatty() else "")
-    _print(times, rounds)
-    return 0
-
-
-def _print(times: dict[str, list[float]], rounds: int) -> None:
-    bare = statistics.median(next(iter(times.values())))
-    table = Table(box=None, pad_edge=False)
-    table.add_column("CASE")
-    for heading in ("MEDIAN ms", "RATIO"):
-        table.add_column(heading, justify="right")
-    for name, seconds in times.items():
-        median = statistics.median(seconds)
-        table.add_row(name, f"{median * 1000:.1f}", f"{median / bare:.2f}")
-    console = Console(width=100, highlight=False)
-    console.print(table)
+        times = take_turns(dict(cases(few, many)), rounds, warm_up=2)
     started = statistics.median(times[f"started, {_PORTS} ports"])
     crowded = statistics.median(times[f"started, {_PORTS} ports, {_MANY:,} others published"])
-    console.print(f"started at {_MANY:,} published ports against {_FEW}: {crowded / started:.2f}")
-    console.print(f"{rounds} rounds; ratios to a bare interpreter in the same run.")
+    print_ratios(
+        "CASE",
+        times,
+        f"started at {_MANY:,} published ports against {_FEW}: {crowded / started:.2f}",
+        f"{rounds} rounds; ratios to a bare interpreter in the same run.",
+    )
+    return 0
 
 
 if __name__ == "__main__":

@@ -10,20 +10,21 @@ calls is ``true``: the shell that it needs is counted as ours.
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
+from benchmarks.turns import print_ratios, take_turns
 from tests.lab.xen.dom0 import Dom0
 from tests.xen.host import XenHost
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 _CHECKOUT = Path(__file__).parent.parent
-_BRIDGE = "vif-bridge itself"
 #: Case -> what the guest declares.
 _OURS = {
     "our part, nothing declared": "",
@@ -63,46 +64,28 @@ def main() -> int:
         )  # fmt: skip
         with Dom0(own=[Path(installed)]) as dom0:
             dom0.run(["cgw", "install", "--xen"])
-            _print(_measure(dom0, rounds), rounds)
+            times = take_turns(dict(_cases(dom0)), rounds, warm_up=1)
+    print_ratios(
+        "ONLINE OF A VIF, IN DOM0", times, f"{rounds} rounds; ratios to vif-bridge in the same run."
+    )
     return 0
 
 
-def _measure(dom0: Dom0, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each case; the first round only warms the caches."""
+def _cases(dom0: Dom0) -> Iterator[tuple[str, Callable[[], float]]]:
+    """Name and action of each case; an action gives its seconds."""
     host = XenHost(dom0)
     host.defines("web1", 201, "ip=10.5.5.201,script=vif-bridge")
     host.creates("web1")
     dom0.shell(f"set -e{_PREPARE}")
     number = dom0.shell("xl domid web1").strip()
-    times: dict[str, list[float]] = {case: [] for case in (_BRIDGE, *_OURS)}
-    for round_number in range(rounds + 1):
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\rround {round_number} of {rounds} ")
-        for case, spent in times.items():
-            words = _OURS.get(case, "")
-            folder, script = (_FOLDER, "vif-cgw") if case in _OURS else (
-                "/etc/xen/scripts", "vif-bridge",
-            )  # fmt: skip
-            call = _CALL.format(words=words, folder=folder, script=script)
-            milliseconds = int(dom0.shell(f"set -e\nDOMAIN={number}{call}")) / 1000
-            if round_number:
-                spent.append(milliseconds)
-    sys.stderr.write("\r" if sys.stderr.isatty() else "")
-    return times
 
+    def online(folder: str, script: str, words: str) -> float:
+        call = _CALL.format(words=words, folder=folder, script=script)
+        return int(dom0.shell(f"set -e\nDOMAIN={number}{call}")) / 1e6
 
-def _print(times: dict[str, list[float]], rounds: int) -> None:
-    whole = statistics.median(times[_BRIDGE])
-    table = Table(box=None, pad_edge=False)
-    table.add_column("ONLINE OF A VIF, IN DOM0")
-    for heading in ("MEDIAN ms", "RATIO"):
-        table.add_column(heading, justify="right")
-    for case, spent in times.items():
-        median = statistics.median(spent)
-        table.add_row(case, f"{median:.0f}", f"{median / whole:.2f}")
-    console = Console(width=100, highlight=False)
-    console.print(table)
-    console.print(f"{rounds} rounds; ratios to vif-bridge in the same run.")
+    yield "vif-bridge itself", partial(online, "/etc/xen/scripts", "vif-bridge", "")
+    for case, words in _OURS.items():
+        yield case, partial(online, _FOLDER, "vif-cgw", words)
 
 
 if __name__ == "__main__":
