@@ -11,6 +11,8 @@ BIN = $(DESTDIR)$(PREFIX)/bin/cgw
 packages = $(shell sed 's/\#.*//' $(1))
 # What cgw's venv is made with: what it runs on, and the module for it.
 VENV_PACKAGES = $(call packages,APT_PACKAGES) python3-venv
+# The tests: what shares a lab stays in one process (see tests/conftest.py).
+SIDE_BY_SIDE     = --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 # What the lab and the tests run on the host.
 LAB_PACKAGES  = $(call packages,tests/lab/APT_PACKAGES)
 
@@ -36,7 +38,7 @@ demo: venv apt-lab
 	@SUITE=$(SUITE) .venv/bin/python -m tests.lab.demo
 
 test: venv apt-lab lint
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
+	.venv/bin/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
 
 lint: venv
 	.venv/bin/ruff check .
@@ -58,7 +60,7 @@ bench: venv apt-lab
 venv: .venv/ready
 .venv/ready: pyproject.toml | apt-venv
 	@$(PYTHON) -m venv --system-site-packages .venv
-	@.venv/bin/pip install -qq --no-input 'pytest>=8' 'mypy>=1.15' 'ruff>=0.12' 'lxml-stubs>=0.5'
+	@.venv/bin/pip install -qq --no-input 'pytest>=8' 'pytest-xdist>=3.6' 'mypy>=1.15' 'ruff>=0.12' 'lxml-stubs>=0.5'
 	@if .venv/bin/python -c 'import lxml, nftables, libvirt, pyroute2, rich' 2>/dev/null; then \
 	    .venv/bin/pip install -qq --no-input --no-deps --editable .; \
 	else \

@@ -19,6 +19,7 @@ void write_text(const char *path, const char *text);
 
 /* network.c: addresses and routes */
 void configure_network(void);
+void network_down(void);
 void set_address4(struct in_addr address, struct in_addr netmask);
 void set_gateway4(struct in_addr gateway);
 

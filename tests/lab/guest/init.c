@@ -53,6 +53,11 @@ void power(int command)
 {
 	if (is_container)
 		exit(0);
+	/*
+	 * Else the kernel may give the card, which it has reset already, one more order (to hear a
+	 * multicast group) and wait for ever, in place of going down.
+	 */
+	network_down();
 	reboot(command);
 }
 

@@ -12,15 +12,20 @@
 
 #include "guest.h"
 
-static void device_up(const char *device)
+static void set_device_flags(const char *device, short flags)
 {
 	struct ifreq request = {0};
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	strcpy(request.ifr_name, device);
-	request.ifr_flags = IFF_UP | IFF_RUNNING;
+	request.ifr_flags = flags;
 	if (ioctl(fd, SIOCSIFFLAGS, &request))
-		say("init: %s up: %s\n", device, strerror(errno));
+		say("init: %s: flags: %s\n", device, strerror(errno));
 	close(fd);
+}
+
+void network_down(void)
+{
+	set_device_flags(DEVICE, 0);
 }
 
 void set_address4(struct in_addr address, struct in_addr netmask)
@@ -121,13 +126,13 @@ static void for_each_in_list(char *list, void (*action)(char *))
 void configure_network(void)
 {
 	char list[256];
-	device_up("lo");
+	set_device_flags("lo", IFF_UP | IFF_RUNNING);
 	for (int i = 0; i < 500 && !if_nametoindex(DEVICE); i++)
 		usleep(10000);
 	/* Duplicate address detection would keep an IPv6 address unusable for a second or more. */
 	write_text("/proc/sys/net/ipv6/conf/" DEVICE "/accept_dad", "0");
 	write_text("/proc/sys/net/ipv6/conf/" DEVICE "/accept_ra", "0");
-	device_up(DEVICE);
+	set_device_flags(DEVICE, IFF_UP | IFF_RUNNING);
 	read_setting("lab.address=", list, sizeof list);
 	if (!strcmp(list, "dhcp")) {
 		dhcp();
