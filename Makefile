@@ -12,7 +12,7 @@ packages = $(shell sed 's/\#.*//' $(1))
 # What cgw's venv is made with: what it runs on, and the module for it.
 VENV_PACKAGES = $(call packages,APT_PACKAGES) python3-venv
 # The tests: what shares a lab stays in one process (see tests/conftest.py).
-SIDE_BY_SIDE     = --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+SIDE_BY_SIDE     = --numprocesses 2 --no-loadscope-reorder
 # What the lab and the tests run on the host.
 LAB_PACKAGES  = $(call packages,tests/lab/APT_PACKAGES)
 

@@ -1,6 +1,8 @@
-"""Which tests `make test` runs side by side: two at a time, each lab in one process."""
+"""Which tests `make test` runs side by side: two at a time, all that share a lab in one process."""
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.libvirt.conftest import SUITES
 
@@ -9,20 +11,30 @@ TIERS = ("xen", "cluster", "libvirt", "netns", "unit")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the tiers, and keep together what shares a lab."""
-    items.sort(key=lambda item: TIERS.index(tier(item)))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(lab(item)))
+    """Put the tiers in order."""
+    items.sort(key=lambda item: TIERS.index(tier(item.nodeid)))
 
 
-def tier(item: pytest.Item) -> str:
-    """The folder that a test is in."""
-    return item.path.parent.name
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Hand out whole labs."""
+    return LabScheduling(config, log)
 
 
-def lab(item: pytest.Item) -> str:
+class LabScheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """As xdist's own, by lab instead of by module or class."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return lab(nodeid)
+
+
+def tier(nodeid: str) -> str:
+    """The folder of a test ("tests/netns/test_article.py::test_arp[ours]")."""
+    return nodeid.split("/")[1]
+
+
+def lab(nodeid: str) -> str:
     """What a test shares with others: a lab, or the networks of its module."""
-    if tier(item) == "netns":
-        return item.path.stem
-    suites = [suite for suite in SUITES if suite in item.name]
-    return "-".join([tier(item), *suites])
+    if tier(nodeid) == "netns":
+        return nodeid.partition("::")[0]
+    suites = [suite for suite in SUITES if suite in nodeid.partition("::")[2]]
+    return "-".join([tier(nodeid), *suites])

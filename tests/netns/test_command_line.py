@@ -324,6 +324,8 @@ CLOSED = "cgw: standard output: Bad file descriptor\n"
 def test_a_closed_stdout_is_one_line(host: Host, arguments: list[str]) -> None:
     (host.node.folder / "root").mkdir(exist_ok=True)
     given = [argument.format(host.node.folder) for argument in arguments]
+    if "uninstall" in given:
+        host.cgw("install", *given[1:])
     ended = host.cgw(*given, program=("sh", "-c", 'exec "$@" >&-', "sh"))
     assert ended == Ended(1, "", CLOSED)
     if arguments == ["node", "down"]:
