@@ -52,7 +52,7 @@ class Publisher:
         self._withdraw_unless(guest, stay=())
         with self.locked():
             old = self.records.find(guest.key)
-            peers = self.take_claims(guest, old)
+            peers = self._take_claims(guest, old)
             record = Record(guest, State.CLAIMED, time.time(), peers=peers)
             self._write_and_commit(record, old, self.peers_of(record))
 
@@ -69,7 +69,7 @@ class Publisher:
         """Take the claims that a guest has not yet, and return its record. Hold the lock."""
         peers = old.peers if old else ()
         if old is None or old.state is State.SUCCEEDED or old.guest.ports != guest.ports:
-            peers = self.take_claims(guest, old)
+            peers = self._take_claims(guest, old)
         return published(guest, old, peers, time.time())
 
     def withdraw(self, key: str, *, connections_end: bool) -> Record | None:
@@ -109,7 +109,7 @@ class Publisher:
         self.owners.give_up(record.guest)
         self.records.forget(record.guest.key)
 
-    def take_claims(self, guest: Guest, old: Record | None) -> tuple[str, ...]:
+    def _take_claims(self, guest: Guest, old: Record | None) -> tuple[str, ...]:
         """Write the guest's claims down instead of its old ones. Hold the lock.
 
         Returns the keys of the peers that are the same guest. Raises ``PortConflict``;

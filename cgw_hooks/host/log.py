@@ -10,11 +10,6 @@ def error(message: str) -> None:
     _write(syslog.LOG_ERR, message)
 
 
-def warning(message: str) -> None:
-    """Something is not as it was asked for."""
-    _write(syslog.LOG_WARNING, message)
-
-
 def notice(message: str) -> None:
     """Ports were published or taken back."""
     _write(syslog.LOG_NOTICE, message)
