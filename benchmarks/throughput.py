@@ -31,9 +31,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from cgw_hooks.core import ruleset
-from cgw_hooks.core.config import parse_config
+from cgw_hooks.core.parse.config_toml import parse_config
 from cgw_hooks.core.published_port import ANY_ADDRESS, PublishedPort
+from cgw_hooks.core.rules import table
 from tests.lab import network
 from tests.lab.namespace import Namespace, namespace, veth
 from tests.netns.configs import FULL_NAT, NODE, NODE_AMONG_GUESTS
@@ -146,7 +146,7 @@ def by_map(count: int) -> str:
         PublishedPort("tcp", ANY_ADDRESS[4], port, port, _SERVED, IPv4Address(_GUEST))
         for port in _listened(count)
     )
-    return ruleset.restore(parse_config(FULL_NAT), ports)
+    return table.restore(parse_config(FULL_NAT), ports)
 
 
 def by_rules(count: int) -> str:

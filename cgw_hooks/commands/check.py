@@ -6,15 +6,15 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from cgw_hooks.commands.reading import read_guest
-from cgw_hooks.core import domain_marks
-from cgw_hooks.core.config import parse_config
+from cgw_hooks.core.parse import domain_scan
+from cgw_hooks.core.parse.config_toml import parse_config
 from cgw_hooks.errors import CgwError, InvalidAnnotation, InvalidConfig, PortConflict, quoted
-from cgw_hooks.host import hypervisor
+from cgw_hooks.host import libvirt_api
+from cgw_hooks.sources.libvirt import read_guest
 
 if TYPE_CHECKING:
-    from cgw_hooks.commands.publisher import Publisher
     from cgw_hooks.core.guest import Guest
+    from cgw_hooks.node.publisher import Publisher
 
 
 def check_guest(publisher: Publisher, subject: str) -> Guest:
@@ -46,16 +46,16 @@ def is_config(subject: str) -> bool:
     return subject.endswith(".toml")
 
 
-def _definition(subject: str) -> hypervisor.Definition:
+def _definition(subject: str) -> libvirt_api.Definition:
     if subject == "-":
         return _from_xml("standard input", sys.stdin.buffer.read())
     if os.path.exists(subject):
         return _from_xml(subject, _read_file(subject))
-    return hypervisor.find_guest(subject)
+    return libvirt_api.find_guest(subject)
 
 
-def _from_xml(source: str, xml: bytes) -> hypervisor.Definition:
-    return hypervisor.Definition("qemu", domain_marks.name(xml) or source, xml)
+def _from_xml(source: str, xml: bytes) -> libvirt_api.Definition:
+    return libvirt_api.Definition("qemu", domain_scan.name(xml) or source, xml)
 
 
 def _read_file(path: str) -> bytes:

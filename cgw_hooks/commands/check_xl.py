@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cgw_hooks.commands.xl_reading import configs_of, declarations, guest_of
-from cgw_hooks.core import domain_marks
-from cgw_hooks.core.vif import configured_vifs, latest, running_vifs
+from cgw_hooks.core.parse import domain_scan
+from cgw_hooks.core.parse.vif import configured_vifs, latest, running_vifs
 from cgw_hooks.errors import HypervisorError, InvalidAnnotation, PortConflict, quoted
-from cgw_hooks.host import hypervisor, xenstore
+from cgw_hooks.host import libvirt_api, xenstore
+from cgw_hooks.sources.xl import configs_of, declarations, guest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cgw_hooks.commands.publisher import Publisher
-    from cgw_hooks.core import domain_marks
-from cgw_hooks.core.vif import Vif
+    from cgw_hooks.core.parse import domain_scan
+    from cgw_hooks.node.publisher import Publisher
+from cgw_hooks.core.parse.vif import Vif
 
 
 def check_xl_guest(publisher: Publisher, name: str) -> list[str]:
@@ -35,7 +35,7 @@ def check_xl_guest(publisher: Publisher, name: str) -> list[str]:
 def _is_annotated(name: str) -> bool:
     """Whether libvirt knows the guest, and its XML says what to publish."""
     try:
-        return domain_marks.is_annotated(hypervisor.find_guest(name).xml)
+        return domain_scan.is_annotated(libvirt_api.find_guest(name).xml)
     except HypervisorError:
         return False
 

@@ -12,14 +12,14 @@ and asyncio are never loaded.
 import os
 import sys
 
-from cgw_hooks.core import domain_marks
 from cgw_hooks.core.operations import DRIVERS, Action, action, ends_connections, may_refuse
+from cgw_hooks.core.parse import domain_scan
 from cgw_hooks.errors import CgwError, InvalidAnnotation, PortConflict, quoted
 from cgw_hooks.host import paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cgw_hooks.commands.publisher import Publisher
+    from cgw_hooks.node.publisher import Publisher
 
 _USAGE = "usage: cgw hook DRIVER GUEST OPERATION SUBOPERATION EXTRA   (domain XML on stdin)"
 _USAGE_EXIT_CODE = 2
@@ -45,8 +45,8 @@ def main(arguments: list[str]) -> int:
 
 def _carry_out(driver: str, name: str, operation: str, reason: str, xml: bytes) -> int:
     todo = action(operation)
-    key = f"{driver}-{domain_marks.uuid(xml)}"
-    annotated = domain_marks.is_annotated(xml)
+    key = f"{driver}-{domain_scan.uuid(xml)}"
+    annotated = domain_scan.is_annotated(xml)
     recorded = os.path.exists(paths.record_file(paths.runtime_directory(), key))
     if todo == Action.NOTHING or not (annotated or recorded):
         return 0
@@ -71,7 +71,7 @@ def _carry_out_vif(name: str, operation: str, vif: str, vm_path: str, listing: b
 
 def _put_up(publisher: "Publisher", driver: str, name: str, operation: str, xml: bytes) -> int:
     """Claim or publish what the guest's XML says now; refuse the guest where that may be done."""
-    from cgw_hooks.commands.reading import read_guest
+    from cgw_hooks.sources.libvirt import read_guest
 
     try:
         guest = read_guest(publisher.config, driver, name, xml)
@@ -87,7 +87,7 @@ def _put_up(publisher: "Publisher", driver: str, name: str, operation: str, xml:
         if may_refuse(operation) and publisher.config.policy.refuse_invalid:
             sys.stderr.write(f"cgw: {error}\n")
             return error.exit_code
-        publisher.note_problem(f"{driver}-{domain_marks.uuid(xml)}", name, str(error))
+        publisher.note_problem(f"{driver}-{domain_scan.uuid(xml)}", name, str(error))
         raise
     _log("notice", f"guest {quoted(name)}: published " + "; ".join(map(str, guest.ports)))
     return 0
@@ -100,8 +100,8 @@ def _withdraw(publisher: "Publisher", key: str, reason: str) -> None:
 
 
 def _publisher() -> "Publisher":
-    from cgw_hooks.commands.publisher import Publisher
     from cgw_hooks.host.config_file import load_config
+    from cgw_hooks.node.publisher import Publisher
 
     return Publisher(load_config(paths.config_file()), paths.runtime_directory())
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from cgw_hooks.core import ruleset
 from cgw_hooks.core.record import State, standing_by
+from cgw_hooks.core.rules import table
 from cgw_hooks.host import listeners
 
 if TYPE_CHECKING:
-    from cgw_hooks.commands.publisher import Publisher
     from cgw_hooks.core.published_port import PublishedPort
     from cgw_hooks.core.record import Record
+    from cgw_hooks.node.publisher import Publisher
 
 
 @dataclass(frozen=True)
@@ -103,4 +103,4 @@ def _row(record: Record, port: PublishedPort, problem: str) -> Row:
 def _is_in_ruleset(publisher: Publisher, record: Record) -> bool:
     """Ask the kernel whether it would take the guest's elements off and put them on again."""
     ports = record.translated
-    return publisher.nft.would_apply(ruleset.change(publisher.config, add=ports, delete=ports))
+    return publisher.nft.would_apply(table.change(publisher.config, add=ports, delete=ports))

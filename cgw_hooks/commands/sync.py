@@ -11,24 +11,24 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cgw_hooks.commands.reading import read_guest
-from cgw_hooks.commands.remote_guests import remote_guests
-from cgw_hooks.commands.xl_reading import read_vif
-from cgw_hooks.core import domain_marks
 from cgw_hooks.core.guest import PEER
 from cgw_hooks.core.operations import DRIVERS
+from cgw_hooks.core.parse import domain_scan
+from cgw_hooks.core.parse.vif import DRIVER as XL
+from cgw_hooks.core.parse.vif import latest, running_vifs
 from cgw_hooks.core.record import Record, State, translated
-from cgw_hooks.core.vif import DRIVER as XL
-from cgw_hooks.core.vif import latest, running_vifs
 from cgw_hooks.errors import CgwError, HypervisorError, RecordError
-from cgw_hooks.host import hypervisor, xenstore
+from cgw_hooks.host import libvirt_api, xenstore
+from cgw_hooks.sources.libvirt import read_guest
+from cgw_hooks.sources.static import remote_guests
+from cgw_hooks.sources.xl import read_vif
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from cgw_hooks.commands.publisher import Publisher
     from cgw_hooks.core.guest import Guest
-    from cgw_hooks.core.vif import Vif
+    from cgw_hooks.core.parse.vif import Vif
+    from cgw_hooks.node.publisher import Publisher
 
 #: xl last: it leaves libvirt's guests alone.
 _HYPERVISORS = (*DRIVERS, XL)
@@ -116,14 +116,14 @@ def _add_remote_guests(publisher: Publisher, running: Running) -> None:
 
 
 def _ask_libvirt(publisher: Publisher, driver: str, running: Running) -> None:
-    for definition in hypervisor.running_guests(driver):
+    for definition in libvirt_api.running_guests(driver):
         _read(publisher, definition, running)
 
 
-def _read(publisher: Publisher, definition: hypervisor.Definition, running: Running) -> None:
+def _read(publisher: Publisher, definition: libvirt_api.Definition, running: Running) -> None:
     driver, name, xml = definition
-    key = f"{driver}-{domain_marks.uuid(xml)}"
-    if not domain_marks.is_annotated(xml):
+    key = f"{driver}-{domain_scan.uuid(xml)}"
+    if not domain_scan.is_annotated(xml):
         return
     try:
         guest = read_guest(publisher.config, driver, name, xml)

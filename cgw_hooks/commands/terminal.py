@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cgw_hooks import __version__
-from cgw_hooks.commands.publisher import Publisher
-from cgw_hooks.core import ruleset
-from cgw_hooks.core.node import NodeConfig
+from cgw_hooks.core.node_config import NodeConfig
 from cgw_hooks.core.record import translated
+from cgw_hooks.core.rules import table
 from cgw_hooks.errors import CgwError
 from cgw_hooks.host import paths
 from cgw_hooks.host.config_file import load_config
+from cgw_hooks.node.publisher import Publisher
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -208,7 +208,7 @@ def _check(arguments: argparse.Namespace) -> int:
 def _render(_arguments: argparse.Namespace) -> int:
     publisher = _publisher()
     records, errors = publisher.records.all()
-    sys.stdout.write(ruleset.restore(publisher.config, translated(records)))
+    sys.stdout.write(table.restore(publisher.config, translated(records)))
     for error in errors:
         sys.stderr.write(f"cgw: {error}\n")
     return CgwError.exit_code if errors else 0
@@ -237,9 +237,9 @@ def _sync(arguments: argparse.Namespace) -> int:
 
 
 def _node(arguments: argparse.Namespace) -> int:
-    from cgw_hooks.commands import node
+    from cgw_hooks.node import gateway
 
-    change = node.up if arguments.direction == "up" else node.down
+    change = gateway.up if arguments.direction == "up" else gateway.down
     for line in change(_publisher()):
         sys.stdout.write(f"{line}\n")
     return 0
@@ -261,9 +261,9 @@ def _uninstall(arguments: argparse.Namespace) -> int:
     for line in install.uninstall(arguments.root):
         sys.stdout.write(f"{line}\n")
     if arguments.root == Path("/"):
-        from cgw_hooks.commands import node
+        from cgw_hooks.node import gateway
 
-        for line in node.down(Publisher(NodeConfig(), paths.runtime_directory())):
+        for line in gateway.down(Publisher(NodeConfig(), paths.runtime_directory())):
             sys.stdout.write(f"{line}\n")
     return 0
 

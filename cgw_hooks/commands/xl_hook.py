@@ -8,15 +8,15 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from cgw_hooks.commands.xl_reading import read_vif
+from cgw_hooks.core.parse.vif import DRIVER, backend_vif
 from cgw_hooks.core.record import State
-from cgw_hooks.core.vif import DRIVER, backend_vif
 from cgw_hooks.errors import InvalidAnnotation, PortConflict, quoted
 from cgw_hooks.host import log
 from cgw_hooks.host.xenstore import parse_listing
+from cgw_hooks.sources.xl import read_vif
 
 if TYPE_CHECKING:
-    from cgw_hooks.commands.publisher import Publisher
+    from cgw_hooks.node.publisher import Publisher
 
 
 def offline(publisher: Publisher, vif_name: str) -> int:

@@ -10,8 +10,8 @@ import json
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cgw_hooks.core import values
 from cgw_hooks.core.guest import Guest
+from cgw_hooks.core.parse import fields
 from cgw_hooks.core.published_port import PublishedPort
 
 if TYPE_CHECKING:
@@ -151,11 +151,11 @@ def _port_to_dict(port: PublishedPort) -> dict[str, Any]:
 def _port_from_dict(data: dict[str, Any]) -> PublishedPort:
     target = data["target_address"]
     return PublishedPort(
-        protocol=values.parse_protocol(data["protocol"]),
-        listen_address=values.parse_address(data["listen_address"]),
-        start=values.parse_port(str(data["start"])),
-        end=values.parse_port(str(data["end"])),
-        to=values.parse_port(str(data["to"])),
-        target_address=values.parse_address(target) if target else None,
-        sources=values.parse_networks(" ".join(data["sources"])) if data["sources"] else (),
+        protocol=fields.parse_protocol(data["protocol"]),
+        listen_address=fields.parse_address(data["listen_address"]),
+        start=fields.parse_port(str(data["start"])),
+        end=fields.parse_port(str(data["end"])),
+        to=fields.parse_port(str(data["to"])),
+        target_address=fields.parse_address(target) if target else None,
+        sources=fields.parse_networks(" ".join(data["sources"])) if data["sources"] else (),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from cgw_hooks.core.node import NodeConfig
+from cgw_hooks.core.node_config import NodeConfig
 from cgw_hooks.errors import InvalidConfig
 
 
@@ -14,7 +14,7 @@ def load_config(path: str) -> NodeConfig:
     text = read_config(path)
     if text is None:
         return NodeConfig()
-    from cgw_hooks.core.config import parse_config  # tomllib: only where there is a file
+    from cgw_hooks.core.parse.config_toml import parse_config  # tomllib: only where there is a file
 
     try:
         return parse_config(text.decode("utf-8"))

@@ -18,7 +18,7 @@ from cgw_hooks.errors import LinkError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cgw_hooks.core.gateway import DeviceAddress
+    from cgw_hooks.core.rules.gateway_settings import DeviceAddress
 
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _SHARED_IPV6 = {

@@ -202,7 +202,8 @@ def test_without_its_bridge_a_node_stays_as_it_was_and_says_what_to_do(node: Nod
 
 _KILLED = """
 import os, signal, sys
-from cgw_hooks.commands import node, terminal
+from cgw_hooks.commands import terminal
+from cgw_hooks.node import gateway as node
 from cgw_hooks.host import links, sysctl
 from cgw_hooks.host.nft import Nft
 left, after = int(sys.argv[1]), sys.argv[2] == "after"

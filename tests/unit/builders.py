@@ -8,9 +8,9 @@ from xml.sax.saxutils import quoteattr
 
 import pytest
 
-from cgw_hooks.core.config import parse_config
-from cgw_hooks.core.domain_xml import parse_domain
 from cgw_hooks.core.guest import Guest
+from cgw_hooks.core.parse.config_toml import parse_config
+from cgw_hooks.core.parse.domain_xml import parse_domain
 from cgw_hooks.core.published_port import ANY_ADDRESS, PublishedPort
 from cgw_hooks.errors import InvalidAnnotation, quoted
 

@@ -6,7 +6,7 @@ from xml.sax.saxutils import quoteattr
 
 import pytest
 
-from cgw_hooks.core.domain_xml import parse_domain
+from cgw_hooks.core.parse.domain_xml import parse_domain
 from tests.unit.builders import (
     NAMESPACE,
     UUID,

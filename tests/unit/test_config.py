@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from cgw_hooks.core.annotation import Annotation
-from cgw_hooks.core.config import parse_config
-from cgw_hooks.core.node import GuestNetwork, NodeConfig, Policy, Uplink
-from cgw_hooks.core.short_form import parse_short_form
+from cgw_hooks.core.node_config import GuestNetwork, NodeConfig, Policy, Uplink
+from cgw_hooks.core.parse.config_toml import parse_config
+from cgw_hooks.core.parse.port_spec import parse_short_form
 from cgw_hooks.errors import InvalidConfig
 from cgw_hooks.host.config_file import load_config
 from tests.unit.builders import ROOT, is_one_line

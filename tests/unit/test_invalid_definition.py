@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cgw_hooks.core.config import parse_config
-from cgw_hooks.core.domain_xml import parse_domain
-from cgw_hooks.core.node import refuse_unpublishable
+from cgw_hooks.core.node_config import refuse_unpublishable
+from cgw_hooks.core.parse.config_toml import parse_config
+from cgw_hooks.core.parse.domain_xml import parse_domain
 from cgw_hooks.errors import InvalidAnnotation
 from tests.unit.builders import (
     CLUSTER,

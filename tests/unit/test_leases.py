@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cgw_hooks.core.guest import Interface
-from cgw_hooks.host.leases import addresses_of
+from cgw_hooks.host.libvirt_leases import addresses_of
 
 if TYPE_CHECKING:
     from pathlib import Path

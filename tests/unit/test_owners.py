@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cgw_hooks.core.guest import PEER, Guest
-from cgw_hooks.core.owners import settle
+from cgw_hooks.core.ownership import settle
 from cgw_hooks.core.published_port import PublishedPort
 from cgw_hooks.core.record import Record, State
 from tests.unit.builders import port

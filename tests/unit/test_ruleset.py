@@ -8,10 +8,10 @@ from ipaddress import ip_address
 
 import pytest
 
-from cgw_hooks.core import ruleset
-from cgw_hooks.core.config import parse_config
-from cgw_hooks.core.node import NodeConfig
+from cgw_hooks.core.node_config import NodeConfig
+from cgw_hooks.core.parse.config_toml import parse_config
 from cgw_hooks.core.published_port import PublishedPort
+from cgw_hooks.core.rules import table
 from tests.unit.builders import CLUSTER, annotated, guest_of, port
 
 pytestmark = pytest.mark.unit
@@ -30,7 +30,7 @@ def elements(text: str, command: str) -> dict[str, list[str]]:
 
 
 def revision(config: NodeConfig, *ports: PublishedPort) -> str:
-    return ruleset.change(config, add=ports, delete=()).splitlines()[0]
+    return table.change(config, add=ports, delete=()).splitlines()[0]
 
 
 @pytest.mark.parametrize(
@@ -74,16 +74,16 @@ def revision(config: NodeConfig, *ports: PublishedPort) -> str:
 def test_a_published_port_is_elements_of_one_map(
     published: PublishedPort, name: str, expected: list[str]
 ) -> None:
-    added = ruleset.change(CLUSTER, add=[published], delete=())
+    added = table.change(CLUSTER, add=[published], delete=())
     assert {name: expected} == elements(added, "add")
     keys = [element.partition(" : ")[0] for element in expected]
-    deleted = ruleset.change(CLUSTER, add=(), delete=[published])
+    deleted = table.change(CLUSTER, add=(), delete=[published])
     assert {name: keys} == elements(deleted, "delete")
-    assert {name: expected} == elements(ruleset.restore(CLUSTER, [published]), "add")
+    assert {name: expected} == elements(table.restore(CLUSTER, [published]), "add")
 
 
 def test_a_change_deletes_before_it_adds_and_touches_nothing_else() -> None:
-    text = ruleset.change(CLUSTER, add=[port(80, 81)], delete=[port(80, 82)])
+    text = table.change(CLUSTER, add=[port(80, 81)], delete=[port(80, 82)])
     verbs = [line.split()[:5] for line in text.splitlines()]
     assert [
         ["add", "element", "inet", "cgw", "revision"],
@@ -93,7 +93,7 @@ def test_a_change_deletes_before_it_adds_and_touches_nothing_else() -> None:
 
 
 def test_restore_flushes_every_map_of_published_ports_and_no_table() -> None:
-    text = ruleset.restore(CLUSTER, [])
+    text = table.restore(CLUSTER, [])
     expected = {f"published{family}{kind}" for family in "46" for kind in ("", "_at", "_from")}
     assert expected | {"revision"} == set(
         re.findall(r"^flush map inet cgw (\w+)$", text, re.MULTILINE)
@@ -101,7 +101,7 @@ def test_restore_flushes_every_map_of_published_ports_and_no_table() -> None:
     assert not re.search(r"^(delete|flush table|flush ruleset)", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("text", [ruleset.remove(), ruleset.replace(CLUSTER, [port(80)])])
+@pytest.mark.parametrize("text", [table.remove(), table.replace(CLUSTER, [port(80)])])
 def test_only_our_own_table_is_ever_named(text: str) -> None:
     objects = [line.split()[1:4] for line in text.splitlines()]
     assert [] == [words for words in objects if words[1:3] != ["inet", "cgw"]]
@@ -110,7 +110,7 @@ def test_only_our_own_table_is_ever_named(text: str) -> None:
 def test_the_revision_is_the_configs_and_not_the_ports() -> None:
     other = parse_config('[uplink]\ndevices = ["eth0"]')
     assert revision(CLUSTER) == revision(CLUSTER, port(80), port(81))
-    assert revision(CLUSTER) in ruleset.restore(CLUSTER, [port(80)]).splitlines()
+    assert revision(CLUSTER) in table.restore(CLUSTER, [port(80)]).splitlines()
     three = {
         revision(CLUSTER),
         revision(NodeConfig()),
@@ -122,7 +122,7 @@ def test_the_revision_is_the_configs_and_not_the_ports() -> None:
 @pytest.mark.parametrize("name", ['a"; flush ruleset', "x\nflush ruleset", "\x1b[2J", "ä#'$(id)`"])
 def test_a_guests_name_never_reaches_the_text(name: str) -> None:
     ports = guest_of(annotated(), name).ports
-    text = ruleset.restore(CLUSTER, ports) + ruleset.change(CLUSTER, add=ports, delete=ports)
+    text = table.restore(CLUSTER, ports) + table.change(CLUSTER, add=ports, delete=ports)
     assert _ALLOWED.fullmatch(text)
     assert guest_of(annotated(), "web1").ports == ports
 
@@ -154,7 +154,7 @@ def random_ports(seed: int) -> list[PublishedPort]:
 def test_every_element_is_added_once_and_deleted_once(seed: int) -> None:
     ports = random_ports(seed)
     assert len(ports) > 30
-    text = ruleset.change(CLUSTER, add=ports, delete=ports)
+    text = table.change(CLUSTER, add=ports, delete=ports)
     added, deleted = elements(text, "add"), elements(text, "delete")
     expected = sum(len(list(p.pairs())) * max(1, len(p.sources)) for p in ports)
     assert expected == sum(map(len, added.values()))
@@ -162,14 +162,14 @@ def test_every_element_is_added_once_and_deleted_once(seed: int) -> None:
     assert keys == deleted
     for listed in keys.values():
         assert len(set(listed)) == len(listed)
-    assert added == elements(ruleset.restore(CLUSTER, ports), "add")
+    assert added == elements(table.restore(CLUSTER, ports), "add")
     assert _ALLOWED.fullmatch(text)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_every_element_says_the_target_of_its_listening_port(seed: int) -> None:
     ports = random_ports(seed)
-    listed = elements(ruleset.change(CLUSTER, add=ports, delete=()), "add").values()
+    listed = elements(table.change(CLUSTER, add=ports, delete=()), "add").values()
     shown = {
         (int(key.split(" . ")[-1]), target)
         for element in (e for one in listed for e in one)

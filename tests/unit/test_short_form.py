@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from cgw_hooks.core.short_form import parse_short_form
+from cgw_hooks.core.parse.port_spec import parse_short_form
 from tests.unit.builders import is_one_line
 
 pytestmark = pytest.mark.unit

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cgw_hooks.core.vif import configured_vifs, latest, running_vifs
-from cgw_hooks.core.xl_config import parse_xl_config
+from cgw_hooks.core.parse.vif import configured_vifs, latest, running_vifs
+from cgw_hooks.core.parse.xl_cfg import parse_xl_config
 from cgw_hooks.errors import InvalidAnnotation
 from cgw_hooks.host.xenstore import parse_listing
 

@@ -26,13 +26,13 @@ from __future__ import annotations
 from binascii import crc32
 from typing import TYPE_CHECKING
 
-from cgw_hooks.core import gateway
 from cgw_hooks.core.published_port import ANY_ADDRESS
+from cgw_hooks.core.rules import gateway_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from cgw_hooks.core.node import GuestNetwork, NodeConfig, Uplink
+    from cgw_hooks.core.node_config import GuestNetwork, NodeConfig, Uplink
     from cgw_hooks.core.published_port import PublishedPort
 
 TABLE = "inet cgw"
@@ -115,7 +115,7 @@ def static_rules(config: NodeConfig) -> list[str]:
     for name, hook in _CHAINS.items():
         lines += [f"add chain {TABLE} {name} {hook}".rstrip(), f"flush chain {TABLE} {name}"]
     lines += [f"add rule {TABLE} {rule}" for rule in _rules(config)]
-    return lines + gateway.filter_rules(config)
+    return lines + gateway_settings.filter_rules(config)
 
 
 _CHAINS = {

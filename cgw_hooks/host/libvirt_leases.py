@@ -10,7 +10,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from cgw_hooks.core.values import parse_guest_address
+from cgw_hooks.core.parse.fields import parse_guest_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -5,11 +5,11 @@ from __future__ import annotations
 import tomllib
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cgw_hooks.core import values
 from cgw_hooks.core.annotation import Annotation
 from cgw_hooks.core.guest import PEER
-from cgw_hooks.core.node import GuestNetwork, NodeConfig, Policy, Uplink
-from cgw_hooks.core.short_form import parse_short_form
+from cgw_hooks.core.node_config import GuestNetwork, NodeConfig, Policy, Uplink
+from cgw_hooks.core.parse import fields
+from cgw_hooks.core.parse.port_spec import parse_short_form
 from cgw_hooks.errors import InvalidConfig, quoted
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class _Table:
 
     def addresses(self) -> tuple[Address, ...]:
         """``address``: at most one to an IP family."""
-        addresses = self.texts("address", values.parse_guest_address)
+        addresses = self.texts("address", fields.parse_guest_address)
         if len({address.version for address in addresses}) < len(addresses):
             raise self.error("address", ", ".join(map(str, addresses)), "give one to an IP family")
         return addresses
@@ -113,16 +113,16 @@ class _Table:
 
 
 def _uplink(table: _Table) -> Uplink:
-    return Uplink(table.texts("devices", values.parse_interface_name), table.addresses())
+    return Uplink(table.texts("devices", fields.parse_interface_name), table.addresses())
 
 
 def _guest_network(table: _Table) -> GuestNetwork:
     network = GuestNetwork(
-        bridge=table.text("bridge", None, values.parse_interface_name),
+        bridge=table.text("bridge", None, fields.parse_interface_name),
         subnet=table.text("subnet", None, _parse_subnet),
-        node_address=table.text("node-address", None, values.parse_guest_address),
-        gateway_address=table.text("gateway-address", None, values.parse_guest_address),
-        internode_devices=table.texts("internode-devices", values.parse_interface_name),
+        node_address=table.text("node-address", None, fields.parse_guest_address),
+        gateway_address=table.text("gateway-address", None, fields.parse_guest_address),
+        internode_devices=table.texts("internode-devices", fields.parse_interface_name),
     )
     for key, address in (
         ("node-address", network.node_address),
@@ -154,7 +154,7 @@ def _refuse_overlapping(networks: tuple[GuestNetwork, ...]) -> None:
 def _peer_guests(tables: list[_Table]) -> tuple[Annotation, ...]:
     guests = {}
     for table in tables:
-        name = table.text("name", None, values.parse_name)
+        name = table.text("name", None, fields.parse_name)
         if name in guests:
             raise table.error("name", name, "is there already; give each guest one entry")
         addresses = table.addresses()
@@ -173,7 +173,7 @@ def _policy(table: _Table) -> Policy:
 
 
 def _parse_subnet(text: str) -> Network:
-    networks = values.parse_networks(text)
+    networks = fields.parse_networks(text)
     if len(networks) != 1:
         raise ValueError("give one network; for a second subnet, a second [[guest-network]]")
     return networks[0]
@@ -181,7 +181,7 @@ def _parse_subnet(text: str) -> Network:
 
 def _parse_port_range(text: str) -> tuple[int, int]:
     first, dash, last = text.partition("-")
-    start, end = values.parse_port(first), values.parse_port(last if dash else first)
+    start, end = fields.parse_port(first), fields.parse_port(last if dash else first)
     if end < start:
         raise ValueError("give the lower port first")
     return start, end

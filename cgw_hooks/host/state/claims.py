@@ -12,7 +12,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from cgw_hooks.host.runtime_directory import make_safe_directory
+from cgw_hooks.host.state.directory import make_safe_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

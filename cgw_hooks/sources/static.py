@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from cgw_hooks.core import values
-from cgw_hooks.core.domain_xml import parse_domain
 from cgw_hooks.core.guest import PEER, Guest
-from cgw_hooks.core.node import refuse_unpublishable
+from cgw_hooks.core.node_config import refuse_unpublishable
+from cgw_hooks.core.parse import fields
+from cgw_hooks.core.parse.domain_xml import parse_domain
 from cgw_hooks.errors import CgwError, InvalidConfig
 from cgw_hooks.host import paths
 from cgw_hooks.host.config_file import read_config
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cgw_hooks.core.annotation import Annotation
-    from cgw_hooks.core.node import NodeConfig
+    from cgw_hooks.core.node_config import NodeConfig
 
 _SUFFIX = ".xml"
 
@@ -63,7 +63,7 @@ def _in_files(_config: NodeConfig) -> Iterator[tuple[str, Annotation | CgwError]
 
 def _read(name: str, path: str) -> Annotation | None:
     try:
-        values.parse_name(name)
+        fields.parse_name(name)
     except ValueError as error:
         raise InvalidConfig(f"{path}: {error}") from None
     xml = read_config(path)

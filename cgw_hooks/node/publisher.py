@@ -11,23 +11,23 @@ import time
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING
 
-from cgw_hooks.commands.firewall_exceptions import FirewallExceptions
-from cgw_hooks.commands.other_selves import OtherSelves
-from cgw_hooks.commands.port_owners import PortOwners
-from cgw_hooks.core import ruleset
 from cgw_hooks.core.guest import Guest
 from cgw_hooks.core.published_port import DATAGRAM_PROTOCOLS
 from cgw_hooks.core.record import Record, State, ended, published, translated
+from cgw_hooks.core.rules import table
 from cgw_hooks.errors import CgwError, RecordError, RulesetError
-from cgw_hooks.host.claims import Claims
 from cgw_hooks.host.nft import Nft
-from cgw_hooks.host.records import Records
-from cgw_hooks.host.runtime_directory import locked
+from cgw_hooks.host.state.claims import Claims
+from cgw_hooks.host.state.directory import locked
+from cgw_hooks.host.state.records import Records
+from cgw_hooks.node.firewall_exceptions import FirewallExceptions
+from cgw_hooks.node.handover import OtherSelves
+from cgw_hooks.node.ports import PortOwners
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from cgw_hooks.core.node import NodeConfig
+    from cgw_hooks.core.node_config import NodeConfig
     from cgw_hooks.core.published_port import PublishedPort
 
 
@@ -136,7 +136,7 @@ class Publisher:
             succeeded = record._replace(state=State.SUCCEEDED)
             try:
                 if gone:
-                    self.nft.apply(ruleset.change(self.config, add=[], delete=gone))
+                    self.nft.apply(table.change(self.config, add=[], delete=gone))
                 self.records.write(succeeded)
             except RulesetError:  # not the table that should be there
                 self.records.write(succeeded)
@@ -169,9 +169,9 @@ class Publisher:
         records, errors = self.records.all()
         ports = translated(records)
         try:
-            self.nft.apply(ruleset.restore(self.config, ports))
+            self.nft.apply(table.restore(self.config, ports))
         except RulesetError:
-            self.nft.apply(ruleset.replace(self.config, ports))
+            self.nft.apply(table.replace(self.config, ports))
         self.firewall.open(records)
         return list(errors)
 
@@ -181,7 +181,7 @@ class Publisher:
         """Delete the flows that go to a withdrawn guest."""
         ports = ended(record, peers, connections_end=connections_end)
         if ports:
-            from cgw_hooks.commands import stale_flows
+            from cgw_hooks.node import stale_flows
 
             stale_flows.delete_translated(ports, connections_end=connections_end)
 
@@ -189,7 +189,7 @@ class Publisher:
         """Let clients in that were sending datagrams before the ports were published."""
         ports = [port for port in ports if port.protocol in DATAGRAM_PROTOCOLS]
         if ports:
-            from cgw_hooks.commands import stale_flows
+            from cgw_hooks.node import stale_flows
 
             stale_flows.delete_missing(ports)
 
@@ -224,7 +224,7 @@ class Publisher:
         gone = [port for port in before if port not in after]
         if gone or record.translated:
             try:
-                self.nft.apply(ruleset.change(self.config, add=after, delete=gone))
+                self.nft.apply(table.change(self.config, add=after, delete=gone))
             except RulesetError:
                 self.restore()
         if record.state is State.PUBLISHED:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from cgw_hooks.core import values
 from cgw_hooks.core.annotation import Annotation
-from cgw_hooks.core.short_form import parse_short_form
+from cgw_hooks.core.parse import fields
+from cgw_hooks.core.parse.port_spec import parse_short_form
 from cgw_hooks.errors import InvalidAnnotation, quoted
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Vif(NamedTuple):
         first: dict[int, Address] = {}
         for word in self.ip.split():
             try:
-                address = values.parse_guest_address(word)
+                address = fields.parse_guest_address(word)
             except ValueError:
                 continue
             first.setdefault(address.version, address)

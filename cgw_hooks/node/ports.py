@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from cgw_hooks.core.guest import Guest
     from cgw_hooks.core.published_port import Claim
     from cgw_hooks.core.record import Record
-    from cgw_hooks.host.claims import Claims
-    from cgw_hooks.host.records import Records
+    from cgw_hooks.host.state.claims import Claims
+    from cgw_hooks.host.state.records import Records
 
 
 class PortOwners:
@@ -61,7 +61,7 @@ class PortOwners:
 
     def settle(self, records: Iterable[Record]) -> list[Record]:
         """Take all claims anew, as these records have them; return those that go without."""
-        from cgw_hooks.core.owners import settle  # cgw sync only
+        from cgw_hooks.core.ownership import settle  # cgw sync only
 
         owners, refused = settle(records)
         self._claims.replace(owners)

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cgw_hooks.host.firewall import Firewall
-from cgw_hooks.host.key_index import KeyIndex
+from cgw_hooks.host.libvirt_firewall import Firewall
+from cgw_hooks.host.state.key_index import KeyIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cgw_hooks.core.record import Record
     from cgw_hooks.host.nft import Nft
-    from cgw_hooks.host.records import Records
+    from cgw_hooks.host.state.records import Records
 
 
 class FirewallExceptions:

@@ -10,12 +10,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cgw_hooks.errors import RecordError
-from cgw_hooks.host.key_index import KeyIndex
+from cgw_hooks.host.state.key_index import KeyIndex
 
 if TYPE_CHECKING:
     from cgw_hooks.core.guest import Guest
     from cgw_hooks.core.record import Record
-    from cgw_hooks.host.records import Records
+    from cgw_hooks.host.state.records import Records
 
 
 class OtherSelves:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lxml import etree
 
-from cgw_hooks.core import domain_marks, values
 from cgw_hooks.core.annotation import Annotation, PortForward
 from cgw_hooks.core.guest import Interface
+from cgw_hooks.core.parse import domain_scan, fields
 from cgw_hooks.core.published_port import MAX_PORT
 from cgw_hooks.errors import InvalidAnnotation, quoted
 
@@ -63,7 +63,7 @@ class _Reader:
         addresses = self._guest_addresses(publish)
         if not addresses:
             addresses = one_to_a_family(a for i in interfaces for a in i.addresses)
-        uuid = domain_marks.uuid(xml)  # as every later call finds the guest's record
+        uuid = domain_scan.uuid(xml)  # as every later call finds the guest's record
         return Annotation(self.driver, uuid, self.name, interfaces, addresses, forwards)
 
     def _domain(self, xml: bytes) -> etree._Element:
@@ -106,9 +106,9 @@ class _Reader:
         self._only(element, attributes={"proto", "address", "source"}, children={"range"})
         if "proto" not in element.attrib:
             raise self._error("<portForward proto>", None, "say tcp, udp or sctp")
-        protocol = self._value(element, "proto", values.parse_protocol)
-        listen = self._optional(element, "address", values.parse_listen_address)
-        sources = self._optional(element, "source", values.parse_networks) or ()
+        protocol = self._value(element, "proto", fields.parse_protocol)
+        listen = self._optional(element, "address", fields.parse_listen_address)
+        sources = self._optional(element, "source", fields.parse_networks) or ()
         if listen and any(network.version != listen.version for network in sources):
             raise self._error(
                 "<portForward source>",
@@ -127,9 +127,9 @@ class _Reader:
         self._only(element, attributes={"start", "end", "to"}, children=set())
         if "start" not in element.attrib:
             raise self._error("<range start>", None, "say the listening port")
-        start = self._value(element, "start", values.parse_port)
-        end = self._optional(element, "end", values.parse_port) or start
-        to = self._optional(element, "to", values.parse_port) or start
+        start = self._value(element, "start", fields.parse_port)
+        end = self._optional(element, "end", fields.parse_port) or start
+        to = self._optional(element, "to", fields.parse_port) or start
         if end < start:
             raise self._error("<range end>", end, f"give an end from {start} up")
         if to + end - start > MAX_PORT:
@@ -143,7 +143,7 @@ class _Reader:
     def _guest_addresses(self, publish: etree._Element) -> tuple[Address, ...]:
         words = publish.get("address", "").replace(",", " ").split()
         addresses = [
-            self._parsed("<publish address>", word, values.parse_guest_address) for word in words
+            self._parsed("<publish address>", word, fields.parse_guest_address) for word in words
         ]
         if len({address.version for address in addresses}) < len(addresses):
             raise self._error(
@@ -208,7 +208,7 @@ def one_to_a_family(addresses: Iterator[Address]) -> tuple[Address, ...]:
 
 def _bridge(source: etree._Element) -> str | None:
     with suppress(ValueError):
-        return values.parse_interface_name(source.get("bridge", ""))
+        return fields.parse_interface_name(source.get("bridge", ""))
     return None
 
 
@@ -216,7 +216,7 @@ def _usable_addresses(interface: etree._Element) -> Iterator[Address]:
     """The addresses of ``<ip>``; libvirt has checked them, some (link-local) are of no use here."""
     for ip in interface.iterfind("ip"):
         with suppress(ValueError):
-            yield values.parse_guest_address(ip.get("address", ""))
+            yield fields.parse_guest_address(ip.get("address", ""))
 
 
 def _is_of_our_family(element: etree._Element) -> bool:

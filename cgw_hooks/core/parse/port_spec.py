@@ -7,8 +7,8 @@ caller names the guest and the value.
 
 from __future__ import annotations
 
-from cgw_hooks.core import values
 from cgw_hooks.core.annotation import PortForward
+from cgw_hooks.core.parse import fields
 from cgw_hooks.core.published_port import MAX_PORT
 
 FORM = "[listen-address:]port[-end]:guest-port[/protocol] or port[-end][/protocol]"
@@ -25,18 +25,18 @@ def parse_short_form(text: str) -> PortForward:
     place, slash, protocol = text.partition("/")
     address, listen, to = _split(place)
     first, dash, last = listen.partition("-")
-    start = values.parse_port(first)
-    end = values.parse_port(last) if dash else start
+    start = fields.parse_port(first)
+    end = fields.parse_port(last) if dash else start
     if end < start:
         raise ValueError(f"end the range at port {start} or above")
-    target = start if to is None else values.parse_port(to)
+    target = start if to is None else fields.parse_port(to)
     if target + end - start > MAX_PORT:
         raise ValueError(
             f"the range is {end - start + 1} ports long: end it at guest port {MAX_PORT}"
         )
     return PortForward(
-        protocol=values.parse_protocol(protocol) if slash else _DEFAULT_PROTOCOL,
-        listen_address=None if address is None else values.parse_listen_address(address),
+        protocol=fields.parse_protocol(protocol) if slash else _DEFAULT_PROTOCOL,
+        listen_address=None if address is None else fields.parse_listen_address(address),
         sources=(),
         start=start,
         end=end,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cgw_hooks.core.record import from_json, to_json
 from cgw_hooks.errors import RecordError
 from cgw_hooks.host.paths import record_file
-from cgw_hooks.host.runtime_directory import make_safe_directory
+from cgw_hooks.host.state.directory import make_safe_directory
 
 if TYPE_CHECKING:
     from cgw_hooks.core.record import Record

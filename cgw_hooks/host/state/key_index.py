@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from cgw_hooks.host.runtime_directory import make_safe_directory
+from cgw_hooks.host.state.directory import make_safe_directory
 
 
 class KeyIndex:

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgw_hooks.commands.sync import sync
-from cgw_hooks.core import gateway, ruleset
+from cgw_hooks.core.rules import gateway_settings, table
 from cgw_hooks.errors import CgwError, InvalidConfig, LinkError, RecordError
 from cgw_hooks.host import links, sysctl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cgw_hooks.commands.publisher import Publisher
-    from cgw_hooks.core.node import NodeConfig
+    from cgw_hooks.core.node_config import NodeConfig
+    from cgw_hooks.node.publisher import Publisher
 
 
 def up(publisher: Publisher) -> Iterator[str]:
@@ -39,10 +39,10 @@ def up(publisher: Publisher) -> Iterator[str]:
         yield f"published {record.guest.name}"
     with publisher.locked():
         changes = _Changes(publisher.directory)
-        for setting in gateway.sysctls(config):
+        for setting in gateway_settings.sysctls(config):
             if changes.set_sysctl(setting):
                 yield f"set    {setting.name} = {setting.value}"
-        for wanted in gateway.addresses(config):
+        for wanted in gateway_settings.addresses(config):
             if changes.add_address(wanted):
                 yield f"added  {wanted.address}/{wanted.prefix_length} to {wanted.device}"
     yield from _missing_devices(config)
@@ -65,8 +65,8 @@ def down(publisher: Publisher) -> Iterator[str]:
     """
     with publisher.locked():
         yield from _Changes(publisher.directory).give_back()
-        publisher.nft.apply(gateway.remove_filter() + ruleset.remove())
-        yield f"removed tables {ruleset.TABLE} and {gateway.TABLE}"
+        publisher.nft.apply(gateway_settings.remove_filter() + table.remove())
+        yield f"removed tables {table.TABLE} and {gateway_settings.TABLE}"
         publisher.firewall.close_all()
         for entry in ("guests", "claims", "bridges", "selves"):
             shutil.rmtree(Path(publisher.directory) / entry, ignore_errors=True)
@@ -88,7 +88,7 @@ class _Changes:
             except ValueError as error:
                 raise RecordError(f"{self._file}: cannot be read ({error}); remove it") from error
 
-    def set_sysctl(self, setting: gateway.Sysctl) -> bool:
+    def set_sysctl(self, setting: gateway_settings.Sysctl) -> bool:
         """Give a setting its value; False if it has it, is not to be changed, or not there."""
         now = sysctl.read(setting.name)
         if now is None or now == setting.value or setting.instead_of not in {"", now}:
@@ -99,7 +99,7 @@ class _Changes:
         sysctl.write(setting.name, setting.value)
         return True
 
-    def add_address(self, wanted: gateway.DeviceAddress) -> bool:
+    def add_address(self, wanted: gateway_settings.DeviceAddress) -> bool:
         """Give a device an address; False if it has it already."""
         if links.has_address(wanted):
             return False
@@ -112,7 +112,7 @@ class _Changes:
     def give_back(self) -> Iterator[str]:
         """Undo, last change first; what somebody else has changed since stays."""
         for device, text, length, is_shared in reversed(self._content["addresses"]):
-            wanted = gateway.DeviceAddress(device, ip_address(text), length, is_shared)
+            wanted = gateway_settings.DeviceAddress(device, ip_address(text), length, is_shared)
             if links.delete_address(wanted):
                 yield f"removed {text}/{length} from {device}"
         for name, (before, ours, along) in reversed(self._content["sysctls"].items()):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cgw_hooks.core.domain_xml import parse_domain
-from cgw_hooks.core.node import refuse_unpublishable
+from cgw_hooks.core.node_config import refuse_unpublishable
+from cgw_hooks.core.parse.domain_xml import parse_domain
 from cgw_hooks.errors import InvalidAnnotation, quoted
-from cgw_hooks.host import leases
+from cgw_hooks.host import libvirt_leases
 
 if TYPE_CHECKING:
     from cgw_hooks.core.annotation import Annotation
     from cgw_hooks.core.guest import Guest
-    from cgw_hooks.core.node import NodeConfig
+    from cgw_hooks.core.node_config import NodeConfig
 
 
 def read_guest(config: NodeConfig, driver: str, name: str, xml: bytes) -> Guest | None:
@@ -26,7 +26,7 @@ def read_guest(config: NodeConfig, driver: str, name: str, xml: bytes) -> Guest 
     annotation = parse_domain(driver, name, xml)
     if annotation is None:
         return None
-    addresses = annotation.addresses or leases.addresses_of(annotation.interfaces)
+    addresses = annotation.addresses or libvirt_leases.addresses_of(annotation.interfaces)
     if not addresses:
         _refuse_without_network(annotation)
     guest = annotation.guest(addresses)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cgw_hooks.core.node import GuestNetwork, NodeConfig
+    from cgw_hooks.core.node_config import GuestNetwork, NodeConfig
     from cgw_hooks.core.published_port import Address
 
 TABLE = "bridge cgw"

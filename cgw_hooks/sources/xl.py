@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from cgw_hooks.core.node import refuse_unpublishable
-from cgw_hooks.core.vif import DRIVER
+from cgw_hooks.core.node_config import refuse_unpublishable
+from cgw_hooks.core.parse.vif import DRIVER
 from cgw_hooks.errors import InvalidAnnotation, quoted
 from cgw_hooks.host import xl_files
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from cgw_hooks.core.annotation import Annotation
     from cgw_hooks.core.guest import Guest
-    from cgw_hooks.core.node import NodeConfig
-    from cgw_hooks.core.vif import Vif
-    from cgw_hooks.core.xl_config import Value
+    from cgw_hooks.core.node_config import NodeConfig
+    from cgw_hooks.core.parse.vif import Vif
+    from cgw_hooks.core.parse.xl_cfg import Value
 
 KEY = "cgw_publish"
 
@@ -42,7 +42,7 @@ def declarations(vif: Vif) -> Iterator[Declaration]:
     path = xl_files.annotation_file(vif.guest)
     xml = xl_files.read(path) if path else None
     if xml is not None:
-        from cgw_hooks.core.domain_xml import parse_domain  # lxml
+        from cgw_hooks.core.parse.domain_xml import parse_domain  # lxml
 
         annotation = parse_domain(DRIVER, vif.guest, xml)
         if annotation:
@@ -79,7 +79,7 @@ def configs_of(guest: str) -> Iterator[tuple[str, dict[str, Value]]]:
 
     One that cannot be read is nobody's, unless it is called as the guest is.
     """
-    from cgw_hooks.core.xl_config import parse_xl_config  # re: 6 ms
+    from cgw_hooks.core.parse.xl_cfg import parse_xl_config  # re: 6 ms
 
     for path, text in xl_files.configs():
         if guest not in text or "name" not in text:

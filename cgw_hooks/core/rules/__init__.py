@@ -1,0 +1,1 @@
+"""Values -> nft text and kernel settings."""

@@ -1,0 +1,1 @@
+"""What this node does: the only ring that knows the order of steps."""

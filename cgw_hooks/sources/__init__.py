@@ -1,0 +1,1 @@
+"""Where guests come from: each module reads one source and gives guests, or problems."""
