@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from cgw_hooks.core.node_config import refuse_unpublishable
@@ -26,7 +27,9 @@ def read_guest(config: NodeConfig, driver: str, name: str, xml: bytes) -> Guest 
     annotation = parse_domain(driver, name, xml)
     if annotation is None:
         return None
-    addresses = annotation.addresses or libvirt_leases.addresses_of(annotation.interfaces)
+    addresses = annotation.addresses or libvirt_leases.addresses_of(
+        annotation.interfaces, time.time()
+    )
     if not addresses:
         _refuse_without_network(annotation)
     guest = annotation.guest(addresses)
