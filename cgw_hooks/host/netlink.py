@@ -43,9 +43,8 @@ class Channel:
     """A netlink socket of one protocol. A context manager; not for several threads at once."""
 
     def __init__(self, protocol: int) -> None:
-        self._socket = _socket.socket(
-            _socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, protocol
-        )
+        self._protocol = protocol
+        self._socket = self._open()
         self._buffer = bytearray(_BUFFER_SIZE)
         self._sequence = 0
 
@@ -74,7 +73,8 @@ class Channel:
 
         ``read`` may be called for one object again: a dump that the kernel says is not
         consistent, or of which an answer was lost, begins anew. A payload is valid during the
-        call only; ``read`` must copy what it keeps. Raises ``OSError`` with the kernel's error
+        call only; ``read`` must copy what it keeps. If it raises an error of its own, the channel
+        must not be used any more. Raises ``OSError`` with the kernel's error
         number, and ``InterruptedError`` where no dump of several was consistent.
         """
         for _ in range(_DUMP_ATTEMPTS):
@@ -89,6 +89,9 @@ class Channel:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
+                # The kernel may not have ended this dump, and a socket has one at a time.
+                self._socket.close()
+                self._socket = self._open()
         raise InterruptedError(errno.EINTR, "netlink: what was asked for changed all the time")
 
     def command(self, kind: int, bodies: Iterable[bytes]) -> list[int]:
@@ -101,6 +104,10 @@ class Channel:
         for start in range(0, len(waiting), _COMMANDS_AT_ONCE):
             results += self._batch(kind, waiting[start : start + _COMMANDS_AT_ONCE])
         return results
+
+    def _open(self) -> _socket.socket:
+        kind = _socket.SOCK_RAW | _socket.SOCK_CLOEXEC
+        return _socket.socket(_socket.AF_NETLINK, kind, self._protocol)
 
     def _batch(self, kind: int, bodies: list[bytes]) -> list[int]:
         """Send commands in one datagram. Only the last one asks for an answer in any case."""
