@@ -80,8 +80,9 @@ def _own_path() -> Path:
     special = set(str(path)) & set(" '\"\\$%") or not str(path).isprintable()
     if special or not path.name.startswith("cgw"):
         raise InstallError(
-            f"{quoted(path)}: call install by the path of cgw itself, one without spaces, quotes, "
-            "$, % and backslashes"
+            quoted(path),
+            "it is not a path of cgw itself, or has spaces, quotes, $, % or backslashes",
+            "call install by another path of cgw",
         )
     return path
 
@@ -92,13 +93,15 @@ def _sources() -> Path:
     for folder in (package / "share", package.parent):
         if (folder / "hooks/qemu.d" / _HOOK).is_file():
             return folder
-    raise InstallError(f"{package}: its hook scripts are missing; install cgw-hooks anew")
+    raise InstallError(str(package), "its hook scripts are missing", "install cgw-hooks anew")
 
 
 def _write(path: Path, text: str, mode: int) -> str:
     try:
         if os.path.lexists(path) and not _is_ours(path):
-            raise InstallError(f"{path}: is there already and is not ours; move it away first")
+            raise InstallError(
+                str(path), "it is there already and is not ours", "move it away first"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name(f".{path.name}.new")
         if os.path.lexists(new):
@@ -109,7 +112,7 @@ def _write(path: Path, text: str, mode: int) -> str:
             file.write(text)
         new.replace(path)
     except OSError as error:
-        raise InstallError(f"{path}: cannot be written: {error.strerror}") from error
+        raise InstallError(str(path), f"it cannot be written: {error.strerror}") from error
     return f"wrote {path}"
 
 
@@ -122,7 +125,7 @@ def _remove(path: Path) -> Iterator[str]:
     try:
         path.unlink()
     except OSError as error:
-        raise InstallError(f"{path}: cannot be removed: {error.strerror}") from error
+        raise InstallError(str(path), f"it cannot be removed: {error.strerror}") from error
     for folder in (path.parent, path.parent.parent):
         if folder.name.endswith((".d", "cgw")) and not any(folder.iterdir()):
             folder.rmdir()
