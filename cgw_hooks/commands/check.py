@@ -98,9 +98,9 @@ def _check_guest(publisher: Publisher, name: str) -> Iterator[str]:
             return
     if definitions or vifs:
         raise InvalidAnnotation(f"guest {quoted(name)}", "it publishes nothing")
-    if GuestKey(REMOTE, name) in publisher.state.keys():
-        guest = publisher.state.peek(GuestKey(REMOTE, name))
-        yield from (f"{port}  (of another node)" for port in (guest.guest.ports if guest else ()))
+    remote = publisher.state.peek(GuestKey(REMOTE, name))
+    if remote:
+        yield from (f"{port}  (of another node)" for port in remote.guest.ports)
         return
     if silent:
         raise silent

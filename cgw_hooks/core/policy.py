@@ -58,6 +58,7 @@ def refuse_unpublishable(
                 raise _error(guest, f'<publish address="{address}">: {wrong}', _TARGET_CURE)
 
 
+_NO_ROUTE = {"unreachable", "blackhole", "prohibit"}
 _TARGET_CURE = "give the address that the guest has on its network"
 
 
@@ -99,12 +100,14 @@ def _wrong_target(
     if address.version == 4 and address in _LINK_LOCAL:  # noqa: PLR2004
         return "link-local addresses are not for guests"
     route = route_to(address)
-    if route is None or route.kind in {"unreachable", "blackhole", "prohibit"}:
+    if route is None or route.kind in _NO_ROUTE:
         return "this node has no route to it"
-    if route.kind == "local":
-        return "that is an address of this node"
+    return _wrong_route(route, bridges)
+
+
+def _wrong_route(route: Route, bridges: Collection[str]) -> str:
     if route.kind != "unicast":
-        return f"that is a {route.kind} address"
+        return f"that is a {route.kind} address of this node"
     if route.gateway:
         return f"this node reaches it only through a router ({route.gateway})"
     if bridges and route.device not in bridges:

@@ -167,7 +167,7 @@ def _ports(listed: list[list[Any]]) -> tuple[PublishedPort, ...]:
     return tuple(_port_from_list(*port) for port in listed)
 
 
-def _port_from_list(  # noqa: PLR0913  (the fields of a published port)
+def _port_from_list(  # noqa: PLR0913, PLR0917  (the fields of a published port)
     protocol: Any, listen: Any, start: Any, end: Any, to: Any, target: Any, sources: Any
 ) -> PublishedPort:
     # They become nft text: what was written here by root is checked again all the same.

@@ -40,10 +40,10 @@ def running_guests(driver: str) -> list[Definition]:
 
 
 def find_guest(name: str) -> list[Definition]:
-    """A guest by name, of the first driver that knows it: its live definition, if it runs, and
-    the one that counts from its next start, if it has one. Empty: no driver knows it.
+    """The definitions of a guest, of the first driver that knows its name; empty: none does.
 
-    Raises ``HypervisorError`` where no driver answers.
+    First the live one, if the guest runs, then the one that counts from its next start, if it
+    has one. Raises ``HypervisorError`` where no driver answers.
     """
     libvirt = _libvirt()
     problem: HypervisorError | None = None

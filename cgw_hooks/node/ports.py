@@ -41,7 +41,7 @@ def refuse_conflict(state: State, guest: Guest, found: Listeners) -> Relatives:
             continue
         if key not in records:
             records[key] = state.peek(key)
-        _refuse_holder(guest, claim, key, held, records[key])
+        _refuse_holder(guest, claim, held, records[key])
     taken = found.first_taken(guest)
     if taken:
         raise taken_by_node(guest, taken)
@@ -80,9 +80,7 @@ def taken_by_guest(guest: Guest, claim: Claim, holder: Guest) -> PortConflict:
     )
 
 
-def _refuse_holder(
-    guest: Guest, claim: Claim, key: GuestKey, held: Claim, record: Record | None
-) -> None:
+def _refuse_holder(guest: Guest, claim: Claim, held: Claim, record: Record | None) -> None:
     if record is None:
         return  # no record confirms the claim: a crash left it
     if record.reserves and held in record.guest.claims and are_rivals(guest, record.guest):

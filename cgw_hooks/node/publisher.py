@@ -244,8 +244,9 @@ class Publisher:
         return old
 
     def _not_elsewhere(self, record: Record, protocols: Collection[str]) -> list[PublishedPort]:
-        """A stopped guest's ports, without those that a remote guest publishes alike: the guest
-        may have moved there, and its connections with it.
+        """A stopped guest's ports, without those that a remote guest publishes alike.
+
+        The guest may have moved to that node, and its connections with it.
         """
         alike = {port for remote in self._records(record.overrides) for port in remote.translated}
         return [

@@ -1,5 +1,6 @@
-"""The index of the records, kept as empty files: to look one thing up costs the same
-however many guests there are.
+"""The index of the records, kept as empty files.
+
+To look one thing up costs the same however many guests there are.
 
     ports/tcp/34/2202-2202,0.0.0.0,qemu-UUID   who reserves a port
     bridges/virbr0/qemu-UUID                    who needs the firewall's exception for a bridge

@@ -1,5 +1,6 @@
-"""Everything under the runtime directory, behind one door: records, index, lock, and what
-``cgw node up`` changed. Nothing else of cgw knows what the files are called.
+"""Everything under the runtime directory: records, index, lock, and what `cgw node up` changed.
+
+Nothing else of cgw knows what the files are called.
 
 Everything here dies with the host, as the rules do.
 """
