@@ -135,7 +135,7 @@ def _guest(node: Node, name: str) -> Guest:
         octet=20 + guest_number(name),
         addresses=f"{guest_at(name, 4)},{guest_at(name, 6)}",
     )
-    guest.wire.serves(guest_at(name, 6), served)
+    guest.wire.serve(guest_at(name, 6), served)
     return guest
 
 
