@@ -21,6 +21,8 @@ class GuestNetwork(NamedTuple):
     #: The same on every node, the guests' default route.
     gateway_address: Address
     internode_devices: tuple[str, ...] = ()
+    #: Every node has a direct link to every other: frames are never passed on between links.
+    full_mesh: bool = False
 
 
 class Uplink(NamedTuple):

@@ -58,6 +58,29 @@ def delete_address(wanted: DeviceAddress) -> bool:
     return _change("del", wanted, had_already=errno.EADDRNOTAVAIL)
 
 
+def is_isolated(bridge: str, device: str) -> bool | None:
+    """Whether a device's port of this bridge is isolated; None if it is no port of it."""
+    with IPRoute() as netlink:
+        bridge_index = next(iter(netlink.link_lookup(ifname=bridge)), None)
+        for index in netlink.link_lookup(ifname=device):
+            for link in netlink.get_links(index):
+                if bridge_index is None or link.get_attr("IFLA_MASTER") != bridge_index:
+                    return None
+                port = link.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_SLAVE_DATA")
+                return bool(port.get_attr("IFLA_BRPORT_ISOLATED"))
+    return None
+
+
+def set_isolated(device: str, on: bool) -> None:
+    """Set or clear the flag "isolated" of a bridge port. Raises ``LinkError``."""
+    with IPRoute() as netlink:
+        try:
+            index = netlink.link_lookup(ifname=device)[0]
+            netlink.brport("set", index=index, isolated=int(on))
+        except (IndexError, NetlinkError) as error:
+            raise LinkError(f"{device}: bridge port flag isolated: {error}") from error
+
+
 def _change(command: str, wanted: DeviceAddress, *, had_already: int) -> bool:
     with IPRoute() as netlink:
         index = next(iter(netlink.link_lookup(ifname=wanted.device)), None)

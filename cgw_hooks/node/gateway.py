@@ -48,6 +48,7 @@ def up(publisher: Publisher) -> Iterator[str]:
         for wanted in gateway_settings.addresses(config):
             if changes.add_address(wanted):
                 yield f"added  {wanted.address}/{wanted.prefix_length} to {wanted.device}"
+        yield from _isolate(changes, config)
     yield from _missing_devices(config)
     if report.problems:
         raise _Incomplete(report.problems)
@@ -63,10 +64,20 @@ class _Incomplete(CgwError):
         return self.message
 
 
+def _isolate(changes: _Changes, config: NodeConfig) -> Iterator[str]:
+    for bridge, device in gateway_settings.isolated_ports(config):
+        if changes.isolate(bridge, device):
+            yield f"set    {device} isolated (full-mesh)"
+
+
 def _missing_devices(config: NodeConfig) -> Iterator[str]:
     internode = [d for network in config.guest_networks for d in network.internode_devices]
-    for device in links.missing_devices(internode):
+    ports = gateway_settings.isolated_ports(config)
+    for device in links.missing_devices({*internode} - {device for _, device in ports}):
         yield f"note   {device}: no such device yet; the filter holds for it when it comes"
+    for bridge, device in ports:
+        if links.is_isolated(bridge, device) is None:
+            yield f"note   {device}: no port of {bridge} yet; when it is, run again: cgw node up"
     for device in links.missing_devices(config.uplink.devices):
         yield f"note   {device}: no such device yet; when it is there, run again: cgw node up"
 
@@ -126,7 +137,8 @@ class _Changes:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._content: dict[str, Any] = {"addresses": [], "sysctls": {}} | state.gateway_changes()
+        self._content: dict[str, Any] = {"addresses": [], "sysctls": {}, "isolated": []}
+        self._content |= state.gateway_changes()
 
     def set_sysctl(self, setting: gateway_settings.Sysctl) -> bool:
         """Give a setting its value; False if it has it, is not to be changed, or not there."""
@@ -149,8 +161,22 @@ class _Changes:
             self._save()
         return links.add_address(wanted)
 
+    def isolate(self, bridge: str, device: str) -> bool:
+        """Isolate an inter-node port; False if it is isolated already, or no port yet."""
+        if links.is_isolated(bridge, device) is not False:
+            return False
+        if [bridge, device] not in self._content["isolated"]:
+            self._content["isolated"].append([bridge, device])
+            self._save()
+        links.set_isolated(device, True)
+        return True
+
     def give_back(self) -> Iterator[str]:
         """Undo, last change first; what somebody else has changed since stays."""
+        for bridge, device in reversed(self._content["isolated"]):
+            if links.is_isolated(bridge, device):
+                links.set_isolated(device, False)
+                yield f"set    {device} isolated off"
         for device, text, length, is_shared in reversed(self._content["addresses"]):
             wanted = gateway_settings.DeviceAddress(device, ip_address(text), length, is_shared)
             if links.delete_address(wanted):

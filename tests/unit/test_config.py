@@ -59,6 +59,7 @@ def test_the_example_uncommented_is_valid_and_means_what_the_design_says() -> No
                 node_address=ip_address("10.5.5.251"),
                 gateway_address=ip_address("10.5.5.254"),
                 internode_devices=("eth1.100", "eth2.100"),
+                full_mesh=True,
             ),
         ),
         policy=Policy(refuse_invalid=True, listen_ports=((1, 65535),)),
@@ -71,6 +72,25 @@ def test_the_example_uncommented_is_valid_and_means_what_the_design_says() -> No
         ),
     )
     assert expected == parse_config(uncommented)
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"full_mesh": "true"}, "guest-network[1].full-mesh: needs internode-devices; name the"),
+        (
+            {"full_mesh": '"true"', "internode_devices": '"eth1.100"'},
+            'guest-network[1].full-mesh: "true": give true or false, without quotes',
+        ),
+    ],
+)
+def test_a_wrong_full_mesh_is_refused(changed: dict[str, str], problem: str) -> None:
+    assert problem in refusal(network(**changed))
+
+
+def test_a_network_is_no_full_mesh_unless_its_config_says_so() -> None:
+    text = network(internode_devices='"eth1.100"')
+    assert not parse_config(text).guest_networks[0].full_mesh
 
 
 def peer(name: str, addresses: tuple[str, ...], publish: tuple[str, ...]) -> Annotation:

@@ -46,7 +46,9 @@ def parse_config(text: str) -> NodeConfig:
     )
 
 
-_GUEST_NETWORK_KEYS = {"bridge", "subnet", "node-address", "gateway-address", "internode-devices"}
+_GUEST_NETWORK_KEYS = {
+    "bridge", "subnet", "node-address", "gateway-address", "internode-devices", "full-mesh",
+}  # fmt: skip
 _POLICY_KEYS = {"on-invalid", "listen-ports", "listen-addresses", "sources"}
 _REMOTE_GUEST_KEYS = {"name", "uuid", "address", "publish"}
 
@@ -112,6 +114,13 @@ class _Table:
             raise self.error(key, word, f"give one of: {', '.join(sorted(known))}")
         return word
 
+    def flag(self, key: str) -> bool:
+        """``true`` or ``false``; left out: false."""
+        value = self.content.get(key, False)
+        if not isinstance(value, bool):
+            raise self.error(key, value, "give true or false, without quotes")
+        return value
+
     def _parsed(self, key: str, value: object, parse: Callable[[str], _T]) -> _T:
         if not isinstance(value, str):
             raise self.error(key, value, "give a string, in quotes")
@@ -135,7 +144,13 @@ def _guest_network(table: _Table) -> GuestNetwork:
         node_address=table.text("node-address", None, fields.parse_guest_address),
         gateway_address=table.text("gateway-address", None, fields.parse_guest_address),
         internode_devices=table.texts("internode-devices", fields.parse_interface_name),
+        full_mesh=table.flag("full-mesh"),
     )
+    if network.full_mesh and not network.internode_devices:
+        raise InvalidConfig(
+            f"{table.path('full-mesh')}: needs internode-devices; "
+            "name the devices that lead to the other nodes"
+        )
     for key, address in (
         ("node-address", network.node_address),
         ("gateway-address", network.gateway_address),

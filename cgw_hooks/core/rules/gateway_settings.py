@@ -39,6 +39,18 @@ def addresses(config: NodeConfig) -> Iterator[DeviceAddress]:
         yield DeviceAddress(network.bridge, network.gateway_address, length, is_shared=True)
 
 
+def isolated_ports(config: NodeConfig) -> list[tuple[str, str]]:
+    """The (bridge, inter-node device) pairs whose port flag "isolated" must be on.
+
+    A bridge never passes a frame from one isolated port to another
+    (br_skb_isolated in net/bridge/br_private.h, since Linux 4.18): split horizon, so
+    that a full mesh of nodes has no loop, and needs no spanning tree.
+    """
+    meshes = [network for network in config.guest_networks if network.full_mesh]
+    pairs = [(network.bridge, d) for network in meshes for d in network.internode_devices]
+    return list(dict.fromkeys(pairs))
+
+
 def sysctls(config: NodeConfig) -> Iterator[Sysctl]:
     """What the devices of a gateway need of the kernel.
 
