@@ -18,7 +18,8 @@ A packet meets the rules in this order:
   translates. That the address is local is the kernel's say at that moment: an
   element whose listening address is on another node lies dormant.
 - *postrouting*: FULL-NAT to the node's address, so that the answer comes back
-  here; hairpin; the guests' own outbound connections.
+  here; ``hairpin``, for the flows that ``publish`` has translated and for no
+  others; the guests' own outbound connections.
 
 Everything here is a parsed address, a number or a fixed word: no name of a guest.
 """
@@ -49,6 +50,13 @@ _ADDRESS_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 # who comes first must not depend on who was loaded first.
 _DSTNAT_PRIORITY = -105
 _SRCNAT_PRIORITY = 95
+
+# Bits of the conntrack label (0 to 127) that tell our own flows from others' at postrouting.
+# "ct status dnat" does not: it holds for everybody's port forwards. A bit can be set, never
+# cleared (the kernel's nft_ct.c), and a rule can ask whether a map holds a key only from
+# Linux 6.5 on. So there are two: one for what `publish` gets, one for what it leaves as it is.
+_SEEN_LABEL = 118
+_LEFT_LABEL = 119
 
 
 #: How a map is looked up: the end of its name, and what precedes protocol and port in its key.
@@ -117,6 +125,7 @@ def static_rules(config: NodeConfig) -> list[str]:
 
 _CHAINS = {
     "publish": "",
+    "hairpin": "",
     "prerouting": f"{{ type nat hook prerouting priority {_DSTNAT_PRIORITY}; }}",
     "output": f"{{ type nat hook output priority {_DSTNAT_PRIORITY}; }}",
     "postrouting": f"{{ type nat hook postrouting priority {_SRCNAT_PRIORITY}; }}",
@@ -153,6 +162,8 @@ def _rules(config: NodeConfig) -> Iterator[str]:
 
 def _publish_rules() -> Iterator[str]:
     protocols = "{ " + ", ".join(map(str, _PROTOCOL_NUMBER.values())) + " }"
+    # These two stand around every rule that translates: "dnat" ends the chain.
+    yield f"publish ct label set {_SEEN_LABEL}"
     for family, ip in _IP.items():
         for kind, prefix in _KINDS.items():
             key = " . ".join([*(f"{ip} {field}" for field in prefix), "meta l4proto", "th dport"])
@@ -160,17 +171,24 @@ def _publish_rules() -> Iterator[str]:
                 yield (
                     f"publish meta l4proto {protocols} dnat {ip} to {key} map @{stem}{family}{kind}"
                 )
+    yield f"publish ct label set {_LEFT_LABEL}"
 
 
 def _hairpin_rules() -> Iterator[str]:
     # A guest (or a LAN host) that reaches its own link by way of this node: without
-    # SNAT the answer would go to it directly, and be refused. nft cannot compare two
-    # registers, so a set of pairs {x, x} tells whether iif and oif are the same.
-    yield "postrouting ct status dnat add @hairpin { iif . iif }"
-    yield "postrouting ct status dnat iif . oif @hairpin masquerade"
+    # SNAT the answer would go to it directly, and be refused.
+    # Only where `publish` translated the flow. One that it left as it is may have been
+    # translated by a later chain; one that it never got, by an earlier chain, or on its
+    # way to an address that is not the node's.
+    yield f"postrouting ct label {_SEEN_LABEL} jump hairpin"
+    yield f"hairpin ct label {_LEFT_LABEL} return"
+    # nft cannot compare two registers, so a set of pairs {x, x} tells whether iif and
+    # oif are the same.
+    yield "hairpin add @hairpin { iif . iif }"
+    yield "hairpin iif . oif @hairpin masquerade"
     # With br_netfilter the kernel bridges such a packet, and names no input device; nor
     # does it for the node's own connections.
-    yield "postrouting ct status dnat iif 0 fib saddr type != local masquerade"
+    yield "hairpin iif 0 fib saddr type != local masquerade"
 
 
 def _outbound_rule(network: GuestNetwork, uplink: Uplink) -> str:
