@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.builders import CGW, ROOT, is_one_line
+from tests.unit.builders import CGW, PYTHON, ROOT, is_one_line
 
 pytestmark = pytest.mark.unit
 
@@ -31,6 +31,7 @@ THEIRS = {
     "etc/xen/scripts/vif-bridge": "#!/bin/bash\n",
 }
 FAILED = 6
+RECORDER = "import sys; open({called!r}, 'w').write(' '.join(sys.argv[1:]))\n"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def test_hooks_of_every_driver_the_unit_and_an_example_are_put_in_place(host: Ho
     lines = host.done("install")
     assert OURS == sorted(host.files())
     assert OURS == sorted(line.split(f"{host.root}/")[1] for line in lines[: len(OURS)])
+    assert f"tested {host.root / HOOKS[2]}" in lines
     assert "systemctl reload libvirtd" in lines[-2]
     assert lines[-1].endswith("cgw sync")
 
@@ -106,15 +108,15 @@ def test_the_files_call_the_cgw_that_installed_them(host: Host) -> None:
     files = host.files()
     for name in [*HOOKS, *XEN]:
         text, _ = files[name]
-        assert text.count(f"cgw='{CGW}'  ") == 1
+        assert text.count(f"python='{PYTHON}' cgw='{CGW}'\n") == 1
         assert "cgw=cgw" not in text
         subprocess.run(["sh", "-n", host.root / name], check=True)
     node, sync = (files[unit][0] for unit in UNITS)
     assert f"ExecStart={CGW} sync\n" in sync
     assert f"ExecStart={CGW} node up\nExecStop={CGW} node down\n" in node
-    # But for the one path, they are what is in the package.
+    # But for the one line, they are what is in the package.
     source = (ROOT / "hooks/qemu.d/50-cgw").read_text(encoding="utf-8")
-    assert source.replace("cgw=cgw  ", f"cgw='{CGW}'  ") == files[HOOKS[0]][0]
+    assert source.replace("= cgw=cgw", f"='{PYTHON}' cgw='{CGW}'") == files[HOOKS[0]][0]
     assert (ROOT / "etc/cgw.toml").read_text(encoding="utf-8") == files[EXAMPLE][0]
 
 
@@ -125,12 +127,32 @@ def test_the_hook_calls_it_there(host: Host, tmp_path: Path, folder: str) -> Non
     shutil.copy(CGW, other)
     host.done("install", program=other)
     called = tmp_path / "called"
-    other.write_text(f'#!/bin/sh\necho "$@" > "{called}"\n', encoding="utf-8")
+    other.write_text(RECORDER.format(called=str(called)), encoding="utf-8")
     subprocess.run(
         [host.root / HOOKS[2], "web1", "started", "begin", "-"],
         input='<publish xmlns="urn:cgw-hooks:1"/>', text=True, check=True,
     )  # fmt: skip
-    assert "hook qemu web1 started begin -\n" == called.read_text(encoding="utf-8")
+    assert "hook qemu web1 started begin -" == called.read_text(encoding="utf-8")
+
+
+def test_the_hook_runs_an_interpreter_and_never_the_launcher_itself(
+    host: Host, tmp_path: Path
+) -> None:
+    """Debian's AppArmor profile of libvirtd denies a hook to run a file of /usr/local/bin.
+
+    What may not be run is here a file without the permission to; the hook gets the same error.
+    """
+    other = tmp_path / "cgw"
+    shutil.copy(CGW, other)
+    host.done("install", program=other)
+    called = tmp_path / "called"
+    other.write_text(RECORDER.format(called=str(called)), encoding="utf-8")
+    other.chmod(0o644)
+    subprocess.run(
+        [host.root / HOOKS[2], "web1", "started", "begin", "-"],
+        input='<publish xmlns="urn:cgw-hooks:1"/>', text=True, check=True,
+    )  # fmt: skip
+    assert called.exists()
 
 
 @pytest.mark.parametrize("folder", ["it's", 'a"b', "a b", "$HOME", "100%", "a\\b", "a\nb"])
