@@ -28,7 +28,7 @@ _VIF_SCRIPT = "vif-cgw"
 #: For vifs that name it, and for all others, beside the script that they name.
 _VIF_PLACES = (f"etc/xen/scripts/{_VIF_SCRIPT}", "etc/xen/scripts/vif-post.d/cgw.hook")
 _UNIT_FOLDER = "etc/systemd/system"
-_UNITS = ("cgw.service", "cgw-node.service")
+_UNITS = ("cgw.service", "cgw-resync.service", "cgw-node.service")
 _EXAMPLE = "etc/cgw/cgw.toml.example"
 HOST = Path("/")
 

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.unit
 
 HOOKS = [f"etc/libvirt/hooks/{driver}.d/50-cgw" for driver in ("lxc", "libxl", "qemu")]
 XEN = ["etc/xen/scripts/vif-cgw", "etc/xen/scripts/vif-post.d/cgw.hook"]
-UNITS = ["etc/systemd/system/cgw-node.service", "etc/systemd/system/cgw.service"]
+UNITS = [f"etc/systemd/system/{name}.service" for name in ("cgw-node", "cgw-resync", "cgw")]
 EXAMPLE = "etc/cgw/cgw.toml.example"
 OURS = sorted([*HOOKS, *UNITS, EXAMPLE])
 
@@ -111,9 +111,10 @@ def test_the_files_call_the_cgw_that_installed_them(host: Host) -> None:
         assert text.count(f"python='{PYTHON}' cgw='{CGW}'\n") == 1
         assert "cgw=cgw" not in text
         subprocess.run(["sh", "-n", host.root / name], check=True)
-    node, sync = (files[unit][0] for unit in UNITS)
-    assert f"ExecStart={CGW} sync\n" in sync
-    assert f"ExecStart={CGW} node up\nExecStop={CGW} node down\n" in node
+    node, _, sync = (files[unit][0] for unit in UNITS)
+    assert f"ExecStart={CGW} sync\nExecReload={CGW} sync\n" in sync
+    assert f"ExecStart={CGW} node up\nExecReload={CGW} node up\n" in node
+    assert f"ExecStop={CGW} node down\n" in node
     # But for the one line, they are what is in the package.
     source = (ROOT / "hooks/qemu.d/50-cgw").read_text(encoding="utf-8")
     assert source.replace("= cgw=cgw", f"='{PYTHON}' cgw='{CGW}'") == files[HOOKS[0]][0]
@@ -245,6 +246,53 @@ def test_the_installed_hook_lets_a_plain_guest_start_where_cgw_is_gone(host: Hos
         check=False,
     )
     assert (0, b"", b"") == (ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.fixture
+def destination(tmp_path: Path) -> Path:
+    """A DESTDIR that holds what `make install` puts there, and what that cgw installs."""
+    make("install", tmp_path)
+    ended = Host(tmp_path).cgw("install", "--xen")
+    assert 0 == ended.returncode
+    for place in [*HOOKS, *XEN, *UNITS]:  # as the cgw of that place would have written it
+        text = (tmp_path / place).read_text(encoding="utf-8")
+        (tmp_path / place).write_text(text.replace(str(CGW), "/usr/local/bin/cgw"), "utf-8")
+    return tmp_path
+
+
+def make(target: str, destination: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", "-C", ROOT, target, f"DESTDIR={destination}"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("left", [HOOKS[1], XEN[0], UNITS[2]])
+def test_make_uninstall_refuses_while_something_calls_cgw(destination: Path, left: str) -> None:
+    for place in {*HOOKS, *XEN, *UNITS} - {left}:
+        (destination / place).unlink()
+    ended = make("uninstall", destination)
+    assert 0 != ended.returncode
+    assert left in ended.stderr
+    assert "run first: cgw uninstall" in ended.stderr
+    assert (destination / "usr/local/bin/cgw").exists()
+    assert (destination / "usr/local/lib/cgw/cgw_hooks").is_dir()
+
+
+def test_make_uninstall_takes_cgw_away_once_nothing_calls_it(destination: Path) -> None:
+    Host(destination).done("uninstall")
+    assert 0 == make("uninstall", destination).returncode
+    assert not (destination / "usr/local/bin/cgw").exists()
+    assert not (destination / "usr/local/lib/cgw").exists()
+
+
+def test_make_uninstall_does_not_mind_hooks_of_another_install(destination: Path) -> None:
+    """A host may have the package as well."""
+    for place in [*HOOKS, *XEN, *UNITS]:
+        text = (destination / place).read_text(encoding="utf-8")
+        (destination / place).write_text(text.replace("/usr/local/bin", "/usr/bin"), "utf-8")
+    assert 0 == make("uninstall", destination).returncode
+    assert not (destination / "usr/local/bin/cgw").exists()
 
 
 def test_the_readme_has_all_packages_installed_that_cgw_runs_on() -> None:
