@@ -70,7 +70,7 @@ def _test_hook(root: Path) -> Iterator[str]:
     else:
         found = hook_trial.obstacle_to_plain_guests(hook)
     if found:
-        raise InstallError(f"the hooks are in place, but no guest is published yet: {found}")
+        raise InstallError("the hooks are in place, but no guest is published yet", found)
     yield f"tested {hook}"
     has_apparmor = (root / "etc/apparmor.d").is_dir()
     if has_apparmor and not confinement.may_be_run_by_hooks(str(_own_python())):
@@ -128,8 +128,9 @@ def _own_python() -> Path:
     path = Path(sys.executable).absolute()
     if not _is_plain(path):
         raise InstallError(
-            f"{quoted(path)}: install cgw with an interpreter whose path has no spaces, quotes, "
-            "$, % and backslashes"
+            quoted(path),
+            "the interpreter's path has spaces, quotes, $, % or backslashes",
+            "install cgw with another one",
         )
     return path
 

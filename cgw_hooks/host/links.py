@@ -78,7 +78,7 @@ def set_isolated(device: str, on: bool) -> None:
             index = netlink.link_lookup(ifname=device)[0]
             netlink.brport("set", index=index, isolated=int(on))
         except (IndexError, NetlinkError) as error:
-            raise LinkError(f"{device}: bridge port flag isolated: {error}") from error
+            raise LinkError(device, f"bridge port flag isolated: {error}") from error
 
 
 def _change(command: str, wanted: DeviceAddress, *, had_already: int) -> bool:

@@ -72,7 +72,7 @@ def test_a_server_on_the_uplink_sees_the_client(
     # With br_netfilter the kernel never bridges a packet back to the port that it came from.
     node.pass_bridged_packets_to_rules(False)
     node.nft(forward.rules(family, CLIENT[family]))
-    client.serves(CLIENT[family], f"{SERVED}/tcp")
+    client.serve(CLIENT[family], f"{SERVED}/tcp")
     answers_by_way_of_the_node(client, "uplink0", THIRD[family], NODE[family])
     third.namespace.ip(f"route add {ROUTED[family]} via {NODE[family]}")
     _publish_web1(node, family)
@@ -114,8 +114,8 @@ def test_a_published_port_still_answers_its_own_link(
     served = "22/tcp 3001/tcp 3011/tcp 3021/tcp"
     web1 = node.guest("web1", *ports, serves=served, family=family)
     asker = node.guest("asker", serves="22/tcp", octet=12, family=family)
-    web1.port_reflects()  # or br_netfilter hands the guest no packet of its own back
-    web1.starts()
+    web1.reflect_on_port()  # or br_netfilter hands the guest no packet of its own back
+    web1.start()
     seen = {f"web1 saw {address[family]}" for address in (NODE_AMONG_GUESTS, GATEWAY)}
     for port in (PUBLISHED, 2203, 2204, 2205, 3001, 3011, 3021):
         assert asker.asks(NODE[family], port) in seen
@@ -125,5 +125,5 @@ def test_a_published_port_still_answers_its_own_link(
 
 def _publish_web1(node: Node, family: int) -> None:
     web1 = node.guest("web1", f"{PUBLISHED}:22", serves="22/tcp", octet=11, family=family)
-    web1.starts()
+    web1.start()
     assert node.states() == {"web1": "published"}

@@ -148,8 +148,9 @@ def _guest_network(table: _Table) -> GuestNetwork:
     )
     if network.full_mesh and not network.internode_devices:
         raise InvalidConfig(
-            f"{table.path('full-mesh')}: needs internode-devices; "
-            "name the devices that lead to the other nodes"
+            table.path("full-mesh"),
+            "internode-devices is missing",
+            "name the devices that lead to the other nodes",
         )
     for key, address in (
         ("node-address", network.node_address),
