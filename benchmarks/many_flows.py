@@ -66,7 +66,7 @@ def main() -> int:
         tempfile.TemporaryDirectory(prefix="cgw-bench-") as folder,
         uplink_node(client, Path(folder)) as node,
     ):
-        node.guest("others", "53:53/udp").starts()
+        node.guest("others", "53:53/udp").start()
         guest = node.guest("web1", *(f"{port}:22/udp" for port in range(8000, 8005)))
         node.namespace.sysctl({"net/netfilter/nf_conntrack_udp_timeout": "3600"})
 

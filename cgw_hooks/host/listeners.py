@@ -15,14 +15,14 @@ import errno
 import struct
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from cgw_hooks.core.named_tuple import NamedTuple
+from cgw_hooks.core.ownership import Listener
 from cgw_hooks.host import netlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from cgw_hooks.core.published_port import Address, Claim
+    from cgw_hooks.core.published_port import Address
 
 _FAMILY = {4: _socket.AF_INET, 6: _socket.AF_INET6}
 _SOCK_DIAG_BY_FAMILY = 20
@@ -51,17 +51,6 @@ _NO_SOCK_DIAG = {
 _ANY4, _ANY6 = IPv4Address(0), IPv6Address(0)
 
 
-class Listener(NamedTuple):
-    """A port that a process of the node listens on; the unspecified address is any local one.
-
-    A socket that serves both IP families is two of these.
-    """
-
-    protocol: str
-    address: Address
-    port: int
-
-
 def listening(protocols: Iterable[str]) -> list[Listener]:
     """Return the ports of these protocols ("tcp", "udp", "sctp") that processes listen on.
 
@@ -81,19 +70,6 @@ def listening(protocols: Iterable[str]) -> list[Listener]:
                     raise
                 found += _read_proc(protocol, version)
     return list(dict.fromkeys(found))  # SO_REUSEPORT: many sockets may share one port
-
-
-def taken_by_node(claims: Iterable[Claim]) -> Claim | None:
-    """Return the first of these that a process of the node listens on."""
-    wanted = list(claims)
-    listeners: dict[tuple[str, int], list[Address]] = {}
-    for protocol, address, port in listening({claim.protocol for claim in wanted}):
-        listeners.setdefault((protocol, port), []).append(address)
-    for claim in wanted:
-        for address in listeners.get((claim.protocol, claim.port), ()):
-            if claim.overlaps(claim._replace(address=address)):
-                return claim
-    return None
 
 
 def is_local(address: Address) -> bool:

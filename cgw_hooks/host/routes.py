@@ -12,7 +12,7 @@ import errno
 import struct
 from ipaddress import ip_address
 
-from cgw_hooks.core.named_tuple import NamedTuple
+from cgw_hooks.core.policy import Route
 from cgw_hooks.host import netlink
 
 TYPE_CHECKING = False
@@ -36,20 +36,6 @@ _KIND_OF_ERROR = {
     errno.EINVAL: "blackhole",
     errno.EACCES: "prohibit",
 }
-
-
-class Route(NamedTuple):
-    """The way to an address.
-
-    ``kind`` is that of iproute2: "unicast" (another host on a link, or behind a gateway),
-    "local" (this node itself), "broadcast", "multicast", "anycast" (of IPv6: the routers of a
-    link, this node too), or "unreachable", "blackhole", "prohibit", which lead nowhere and
-    have no device (""). ``gateway`` is None where the address is on the link itself.
-    """
-
-    kind: str
-    device: str = ""
-    gateway: Address | None = None
 
 
 def route_to(address: Address) -> Route | None:

@@ -76,7 +76,7 @@ def _delete(
         conntrack.delete_flows(selection, matches)
     except OSError as error:
         raise RulesetError(
-            f"stale {selection.protocol} flows cannot be deleted: {error}"
+            "conntrack", f"stale {selection.protocol} flows cannot be deleted: {error}"
         ) from error
 
 

@@ -5,7 +5,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from cgw_hooks.host.routes import Route, route_to
+from cgw_hooks.core.policy import Route
+from cgw_hooks.host.routes import route_to
 from tests.lab.namespace import Namespace, namespace
 from tests.netns.parameters import families
 

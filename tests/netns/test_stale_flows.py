@@ -121,10 +121,10 @@ def test_an_sctp_client_likewise(client: Asker, node: Node, family: int) -> None
         return spoken(reply)
 
     assert asks() == REFUSED
-    web1.starts()
+    web1.start()
     assert asks() == f"web1 saw {CLIENT[family]}"
     assert watch.seen() > 0
-    web1.stops()
+    web1.stop()
     assert asks() == REFUSED
     assert watch.seen() == 0
 
@@ -134,9 +134,9 @@ def test_a_udp_client_follows_the_port_to_the_next_guest(client: Asker, node: No
     web2 = node.guest("web2", "2202:22/udp", serves="22/udp")
     with client.udp_sender(NODE[4], 2202) as sender:
         for guest in (web1, web2):
-            guest.starts()
+            guest.start()
             assert spoken(sender.exchange()) == f"{guest.name} saw {CLIENT[4]}"
-            guest.stops()
+            guest.stop()
 
 
 def test_a_udp_client_of_a_range_and_of_one_address_likewise(client: Asker, node: Node) -> None:
@@ -144,9 +144,9 @@ def test_a_udp_client_of_a_range_and_of_one_address_likewise(client: Asker, node
     web1 = node.guest("web1", "192.168.122.11:2200-2299:22/udp", serves="121/udp")
     with client.udp_sender(NODE[4], 2299) as sender:
         assert is_unanswered(sender)
-        web1.starts()
+        web1.start()
         assert spoken(sender.exchange()) == f"web1 saw {CLIENT[4]}"
-        web1.stops()
+        web1.stop()
         assert is_unanswered(sender)
 
 
@@ -155,7 +155,7 @@ def test_a_flow_through_the_node_to_the_same_port_elsewhere_survives(
     node: Node, third: Asker, family: int
 ) -> None:
     """Told by its source port: only the flow itself remembers the rule that has gone meanwhile."""
-    third.serves(THIRD[family], "2202/udp")
+    third.serve(THIRD[family], "2202/udp")
     ip = {4: "ip", 6: "ip6"}[family]
     node.nft(
         f"table {ip} passing {{\n"
@@ -170,9 +170,9 @@ def test_a_flow_through_the_node_to_the_same_port_elsewhere_survives(
     with web2.wire.udp_sender(THIRD[family], 2202) as sender:
         assert sender.exchange().peer_port == 5555
         node.nft(f"flush chain {ip} passing out\n")
-        web1.starts()
+        web1.start()
         assert sender.exchange().peer_port == 5555
-        web1.stops()
+        web1.stop()
         assert sender.exchange().peer_port == 5555
 
 
@@ -180,11 +180,11 @@ def test_a_flow_through_the_node_to_the_same_port_elsewhere_survives(
 def test_another_guests_flow_survives(client: Asker, node: Node, family: int) -> None:
     web1 = node.guest("web1", "2202:22/udp", serves="22/udp", family=family)
     web2 = node.guest("web2", "2203:22/udp", serves="22/udp", family=family)
-    web2.starts()
+    web2.start()
     with client.udp_sender(NODE[family], 2203) as sender:
         peer_port = sender.exchange().peer_port
-        web1.starts()
-        web1.stops()
+        web1.start()
+        web1.stop()
         reply = sender.exchange()
         assert (reply.guest, reply.peer_port) == ("web2", peer_port)
 
@@ -202,9 +202,9 @@ def test_a_tcp_client_that_asked_in_vain_is_not_sent_to_a_guest_that_is_gone(
     node = make_node(config)
     web1 = node.guest("web1", "2202:22", serves="22/tcp", family=family)
     is_booting(web1)
-    web1.starts()
+    web1.start()
     assert asks() == TIMED_OUT
-    web1.stops("-")
+    web1.stop("-")
     assert asks() == REFUSED
 
 
@@ -215,10 +215,10 @@ def test_tcp_connections_of_a_guest_that_is_gone_end_at_once(
 ) -> None:
     node = make_node(config)
     web1 = node.guest("web1", "2202:7", serves="7/tcp-echo")
-    web1.starts()
+    web1.start()
     with client.tcp_session(NODE[4], 2202) as session:
         assert session.exchange("hello") == "hello"
-        web1.stops(reason)
+        web1.stop(reason)
         with pytest.raises(ConnectionError):
             session.exchange("anybody?")
 
@@ -231,10 +231,10 @@ def test_tcp_connections_of_a_guest_that_may_run_on_elsewhere_survive(
     """Here it runs on where it was; new connections find the port closed."""
     node = make_node(FULL_NAT)
     web1 = node.guest("web1", "2202:7", serves="7/tcp-echo", family=family)
-    web1.starts()
+    web1.start()
     with client.tcp_session(NODE[family], 2202) as session:
         assert session.exchange("hello") == "hello"
-        web1.stops(reason)
+        web1.stop(reason)
         assert session.exchange("still there?") == "still there?"
         assert client.asks(NODE[family], 2202) == REFUSED
 
@@ -253,14 +253,14 @@ def track_long(node: Node) -> None:
 def test_of_many_flows_those_to_the_guest_alone_end(client: Asker, node: Node) -> None:
     web1 = node.guest("web1", "2200-2203:22/udp", "2210:53/udp")
     web2 = node.guest("web2", "2204:22/udp", "2211:53/udp")
-    web1.starts()
-    web2.starts()
+    web1.start()
+    web2.start()
     track_long(node)
     each = 2200
     send_datagrams(client.namespace, NODE[4], [*range(2199, 2206), 2209, 2210, 2211] * each)
     sent = dict.fromkeys([*range(2199, 2206), 2209, 2210, 2211], each)
     assert sent == tracked(node)
-    web1.stops()
+    web1.stop()
     stay = {2199: each, 2204: each, 2205: each, 2209: each, 2211: each}
     assert stay == tracked(node)
 
@@ -278,12 +278,12 @@ def test_of_many_flows_those_that_miss_a_new_port_alone_end(
     client: Asker, node: Node, publish: str, gone: set[int]
 ) -> None:
     """The flows to the other guest's ports and to no guest's port go on."""
-    node.guest("web2", "2199:22/udp").starts()  # from here on the node tracks flows
+    node.guest("web2", "2199:22/udp").start()  # from here on the node tracks flows
     track_long(node)
     ports, each = range(2150, 2300), 140
     send_datagrams(client.namespace, NODE[4], [*ports] * each)
     assert dict.fromkeys(ports, each) == tracked(node)
-    node.guest("web1", publish).starts()
+    node.guest("web1", publish).start()
     assert {port: each for port in ports if port not in gone} == tracked(node)
 
 
@@ -302,7 +302,7 @@ def test_whatever_the_kernel_filters_the_same_flows_are_deleted(
     answered_by: "Address | None",
 ) -> None:
     """The kernel here is asked with an attribute or a flag that it does not know."""
-    node.guest("web1", "2200-2210:22/udp").starts()
+    node.guest("web1", "2200-2210:22/udp").start()
     track_long(node)
     send_datagrams(client.namespace, NODE[4], range(2200, 2220))
     client.ask("tcp", NODE[4], 2200, timeout=0.1)
@@ -324,9 +324,9 @@ def test_flows_of_a_zone_of_their_own_end_too(client: Asker, node: Node) -> None
         "}\n"
     )
     web1 = node.guest("web1", "2200:22/udp")
-    web1.starts()
+    web1.start()
     track_long(node)
     send_datagrams(client.namespace, NODE[4], [2199, 2200, 2200, 2201])
     assert {2199: 1, 2200: 2, 2201: 1} == tracked(node)
-    web1.stops()
+    web1.stop()
     assert {2199: 1, 2201: 1} == tracked(node)
