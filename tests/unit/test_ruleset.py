@@ -94,7 +94,12 @@ def test_a_change_deletes_before_it_adds_and_touches_nothing_else() -> None:
 
 def test_restore_flushes_every_map_of_published_ports_and_no_table() -> None:
     text = table.restore(CLUSTER, [])
-    expected = {f"published{family}{kind}" for family in "46" for kind in ("", "_at", "_from")}
+    expected = {
+        f"{stem}{family}{kind}"
+        for stem in ("published", "ranges")
+        for family in "46"
+        for kind in ("", "_at", "_from")
+    }
     assert expected | {"revision"} == set(
         re.findall(r"^flush map inet cgw (\w+)$", text, re.MULTILINE)
     )
