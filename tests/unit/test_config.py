@@ -77,7 +77,10 @@ def test_the_example_uncommented_is_valid_and_means_what_the_design_says() -> No
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [
-        ({"full_mesh": "true"}, "guest-network[1].full-mesh: internode-devices is missing; name the"),
+        (
+            {"full_mesh": "true"},
+            "guest-network[1].full-mesh: internode-devices is missing; name the",
+        ),
         (
             {"full_mesh": '"true"', "internode_devices": '"eth1.100"'},
             'guest-network[1].full-mesh: "true" cannot be used; give true or false, without quotes',
@@ -201,7 +204,7 @@ def test_a_bridge_may_have_a_second_subnet_of_ipv6() -> None:
         (network(bridge=None), "guest-network[1].bridge: ", "it is missing; give it"),
         (network(subnet=None), "guest-network[1].subnet: ", "it is missing; give it"),
         (network(node_address=None), "guest-network[1].node-address: ", "it is missing; give it"),
-        (network(gateway_address=None), "guest-network[1].gateway-address: ", "it is missing; give it"),
+        (network(gateway_address=None), "guest-network[1].gateway-address: ", "it is missing;"),
         (network(subnet='"10.5.5.1/24"'), "guest-network[1].subnet: ", '"10.5.5.1/24"'),
         (network(subnet='"10.5.5.0/24 10.6.0.0/24"'), "guest-network[1].subnet: ", "one network"),
         (network(subnet='"fe80::%x;flush/64"'), "guest-network[1].subnet: ", '"fe80::%x;flush/64"'),

@@ -83,7 +83,10 @@ def test_another_version_of_the_namespace_is_refused(wrap: object) -> None:
     xml = publish(TCP_80, address=GUEST).replace("urn:cgw-hooks:1", "urn:cgw-hooks:2").encode()
     assert callable(wrap)
     line = refusal(wrap(xml))
-    assert '<metadata>: "{urn:cgw-hooks:2}publish" is not known; write <publish xmlns="urn:cgw-hooks:1">' in line
+    assert (
+        'guest "web1": <metadata>: "{urn:cgw-hooks:2}publish" is not known; '
+        'write <publish xmlns="urn:cgw-hooks:1">' == line
+    )
 
 
 def test_another_element_of_the_namespace_is_refused() -> None:
