@@ -137,15 +137,15 @@ def random_ports(seed: int) -> list[PublishedPort]:
     return [p for p in ports if p.target_address and p.target_address.version == p.family]
 
 
-def random_claims(seed: int, count: int) -> list[Claim]:
+def random_claims(seed: int, count: int, highest: int = 65535) -> list[Claim]:
     """Claims of few protocols and addresses, single ports to nearly all of them: many overlap."""
     pick = random.Random(seed)  # noqa: S311  (the same claims in every run)
     addresses = [ip_address(a) for a in ("0.0.0.0", "192.0.2.1", "192.0.2.2", "::", "2001:db8::1")]
     claims = []
     for _ in range(count):
-        start = pick.randint(1, 65535)
+        start = pick.randint(1, highest)
         length = pick.choice((1, 1, 2, 63, 64, 65, 66, 1000, 60000))
-        end = min(start + length - 1, 65535)
+        end = min(start + length - 1, highest)
         claims.append(Claim(pick.choice(("tcp", "udp")), pick.choice(addresses), start, end))
     return claims
 
