@@ -136,7 +136,12 @@ def _parser() -> argparse.ArgumentParser:
         "left out: this node's config",
     )
     commands.add("render", _render, "Print the ruleset as nft -f takes it. Applies nothing.")
-    commands.add_with_json("sync", _sync, "Make this node match the guests that run, once.")
+    sync = commands.add_with_json("sync", _sync, "Make this node match the guests that run, once.")
+    sync.add_argument(
+        "--settle",
+        action="store_true",
+        help="after a firewall was reloaded: once more, when others have put their rules back",
+    )
     node = commands.add("node", _node, "Make this host a gateway of its guests, or no more.")
     node.add_argument(
         "direction",
@@ -216,8 +221,12 @@ def _render(_arguments: argparse.Namespace) -> int:
 
 def _sync(arguments: argparse.Namespace) -> int:
     from cgw_hooks.commands.sync import sync
+    from cgw_hooks.host.ruleset_generation import wait_until_quiet
 
     report = sync(_publisher())
+    if arguments.settle:
+        wait_until_quiet(seconds=2.0, at_most=30.0)
+        report = sync(_publisher())
     if arguments.json:
         _print_json(
             {

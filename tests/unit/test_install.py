@@ -112,7 +112,8 @@ def test_the_files_call_the_cgw_that_installed_them(host: Host) -> None:
         assert "cgw=cgw" not in text
         subprocess.run(["sh", "-n", host.root / name], check=True)
     node, _, sync = (files[unit][0] for unit in UNITS)
-    assert f"ExecStart={CGW} sync\nExecReload={CGW} sync\n" in sync
+    assert f"ExecStart={CGW} sync\n" in sync
+    assert f"ExecReload={CGW} sync --settle\n" in sync
     assert f"ExecStart={CGW} node up\nExecReload={CGW} node up\n" in node
     assert f"ExecStop={CGW} node down\n" in node
     # But for the one line, they are what is in the package.
