@@ -74,8 +74,8 @@ def main() -> int:
 def _cases(dom0: Dom0) -> Iterator[tuple[str, Callable[[], float]]]:
     """Name and action of each case; an action gives its seconds."""
     host = XenHost(dom0)
-    host.defines("web1", 201, "ip=10.5.5.201,script=vif-bridge")
-    host.creates("web1")
+    host.define("web1", 201, "ip=10.5.5.201,script=vif-bridge")
+    host.create("web1")
     dom0.shell(f"set -e{_PREPARE}")
     number = dom0.shell("xl domid web1").strip()
 

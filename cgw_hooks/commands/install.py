@@ -70,7 +70,7 @@ def _test_hook(root: Path) -> Iterator[str]:
     else:
         found = hook_trial.obstacle_to_plain_guests(hook)
     if found:
-        raise InstallError(f"the hooks are in place, but no guest is published yet: {found}")
+        raise InstallError("the hooks are in place, but no guest is published yet", found)
     yield f"tested {hook}"
     has_apparmor = (root / "etc/apparmor.d").is_dir()
     if has_apparmor and not confinement.may_be_run_by_hooks(str(_own_python())):
@@ -113,8 +113,9 @@ def _own_path() -> Path:
     path = Path(shutil.which(sys.argv[0]) or sys.argv[0]).absolute()
     if not _is_plain(path) or not path.name.startswith("cgw"):
         raise InstallError(
-            f"{quoted(path)}: call install by the path of cgw itself, one without spaces, quotes, "
-            "$, % and backslashes"
+            quoted(path),
+            "it is not a path of cgw itself, or has spaces, quotes, $, % or backslashes",
+            "call install by another path of cgw",
         )
     return path
 
@@ -127,8 +128,9 @@ def _own_python() -> Path:
     path = Path(sys.executable).absolute()
     if not _is_plain(path):
         raise InstallError(
-            f"{quoted(path)}: install cgw with an interpreter whose path has no spaces, quotes, "
-            "$, % and backslashes"
+            quoted(path),
+            "the interpreter's path has spaces, quotes, $, % or backslashes",
+            "install cgw with another one",
         )
     return path
 
@@ -144,13 +146,15 @@ def _sources() -> Path:
     for folder in (package / "share", package.parent):
         if (folder / "hooks/qemu.d" / _HOOK).is_file():
             return folder
-    raise InstallError(f"{package}: its hook scripts are missing; install cgw-hooks anew")
+    raise InstallError(str(package), "its hook scripts are missing", "install cgw-hooks anew")
 
 
 def _write(path: Path, text: str, mode: int) -> str:
     try:
         if os.path.lexists(path) and not _is_ours(path):
-            raise InstallError(f"{path}: is there already and is not ours; move it away first")
+            raise InstallError(
+                str(path), "it is there already and is not ours", "move it away first"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name(f".{path.name}.new")
         if os.path.lexists(new):
@@ -161,7 +165,7 @@ def _write(path: Path, text: str, mode: int) -> str:
             file.write(text)
         new.replace(path)
     except OSError as error:
-        raise InstallError(f"{path}: cannot be written: {error.strerror}") from error
+        raise InstallError(str(path), f"it cannot be written: {error.strerror}") from error
     return f"wrote {path}"
 
 
@@ -174,7 +178,7 @@ def _remove(path: Path) -> Iterator[str]:
     try:
         path.unlink()
     except OSError as error:
-        raise InstallError(f"{path}: cannot be removed: {error.strerror}") from error
+        raise InstallError(str(path), f"it cannot be removed: {error.strerror}") from error
     for folder in (path.parent, path.parent.parent):
         if folder.name.endswith((".d", "cgw")) and not any(folder.iterdir()):
             folder.rmdir()

@@ -8,13 +8,13 @@ from __future__ import annotations
 import errno
 import socket
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from cgw_hooks.errors import LinkError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -58,13 +58,36 @@ def delete_address(wanted: DeviceAddress) -> bool:
     return _change("del", wanted, had_already=errno.EADDRNOTAVAIL)
 
 
+def is_isolated(bridge: str, device: str) -> bool | None:
+    """Whether a device's port of this bridge is isolated; None if it is no port of it."""
+    with IPRoute() as netlink:
+        bridge_index = next(iter(netlink.link_lookup(ifname=bridge)), None)
+        for index in netlink.link_lookup(ifname=device):
+            for link in netlink.get_links(index):
+                if bridge_index is None or link.get_attr("IFLA_MASTER") != bridge_index:
+                    return None
+                port = link.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_SLAVE_DATA")
+                return bool(port.get_attr("IFLA_BRPORT_ISOLATED"))
+    return None
+
+
+def set_isolated(device: str, on: bool) -> None:
+    """Set or clear the flag "isolated" of a bridge port. Raises ``LinkError``."""
+    with IPRoute() as netlink:
+        try:
+            index = netlink.link_lookup(ifname=device)[0]
+            netlink.brport("set", index=index, isolated=int(on))
+        except (IndexError, NetlinkError) as error:
+            raise LinkError(device, f"bridge port flag isolated: {error}") from error
+
+
 def _change(command: str, wanted: DeviceAddress, *, had_already: int) -> bool:
     with IPRoute() as netlink:
         index = next(iter(netlink.link_lookup(ifname=wanted.device)), None)
         if index is None:
             if command == "del":
                 return False
-            raise LinkError(f"{wanted.device}: no such device; make it first, then: cgw node up")
+            raise LinkError(wanted.device, "no such device", "make it first, then run: cgw node up")
         shared6 = wanted.is_shared and wanted.address.version == 6  # noqa: PLR2004
         try:
             netlink.addr(
@@ -79,6 +102,6 @@ def _change(command: str, wanted: DeviceAddress, *, had_already: int) -> bool:
             if error.code == had_already:
                 return False
             raise LinkError(
-                f"{wanted.device}: address {wanted.address}: {errno.errorcode.get(error.code)}"
+                wanted.device, f"address {wanted.address}: {errno.errorcode.get(error.code)}"
             ) from error
     return True

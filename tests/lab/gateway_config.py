@@ -14,10 +14,16 @@ from tests.lab.network import (
 )
 
 
-def gateway_config(node: NodeAddresses, *, internode: Sequence[str] = INTERNODE_DEVICES) -> str:
+def gateway_config(
+    node: NodeAddresses,
+    *,
+    internode: Sequence[str] = INTERNODE_DEVICES,
+    full_mesh: bool = False,
+) -> str:
     """Full NAT, for both IP families; with no inter-node devices, of a node that is alone."""
     devices = ", ".join(f'"{device}"' for device in internode)
     filtered = f"internode-devices = [{devices}]\n" if internode else ""
+    filtered += "full-mesh = true\n" if full_mesh else ""
     return f"""\
 [uplink]
 devices = ["{UPLINK_BRIDGE}"]

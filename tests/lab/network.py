@@ -139,6 +139,15 @@ def wire_ring(nodes: Sequence[Namespace]) -> None:
         following.ip(f"link set {back} master {GUEST_BRIDGE}")
 
 
+def end_spanning_tree(node: Namespace) -> None:
+    """End the spanning tree of the ring's last node; all of its ports forward at once.
+
+    Every node must be up with full-mesh before: a ring of bridges that pass everything on is a
+    storm.
+    """
+    node.ip(f"link set {GUEST_BRIDGE} type bridge stp_state 0")
+
+
 def remember_guests(node: Namespace, domain_xml: str) -> None:
     """Enter the lab's guests of this definition as permanent neighbours on the guest bridge.
 

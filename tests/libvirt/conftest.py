@@ -38,7 +38,7 @@ def host(hypervisor: Hypervisor) -> Iterator[Hypervisor]:
     """The same, for one test: after it no trace of its guests may be left."""
     before = hypervisor.traces()
     yield hypervisor
-    hypervisor.removes_guests()
+    hypervisor.remove_guests()
     assert before == hypervisor.traces()
     assert hypervisor.hook_output() == ""
 
@@ -49,14 +49,14 @@ def web(hypervisor: Hypervisor) -> Iterator[Guest]:
     before = hypervisor.traces()
     guest = hypervisor.guest("web1", *PUBLISHED)
     try:
-        guest.starts()
+        guest.start()
         assert_open(hypervisor)
         assert STARTED == guest.operations()
         yield guest
-        guest.is_destroyed()
+        guest.destroy()
         assert STOPPED == guest.operations()[-2:]
         assert_closed(hypervisor)
         assert before == hypervisor.traces()
         assert hypervisor.hook_output() == ""
     finally:
-        hypervisor.removes_guests()
+        hypervisor.remove_guests()

@@ -83,10 +83,10 @@ class Hypervisor:
             given["publish"] = "".join(map(port_forward, publish))
         xml = domain_xml(name, octet=octet, **{**given, **definition})
         guest = Guest(self, name, octet, definition.get("driver", "qemu"), xml)
-        guest.defined()
+        guest.define()
         return guest
 
-    def removes_guests(self) -> None:
+    def remove_guests(self) -> None:
         """Take away whatever a test has defined and started."""
         for driver in _DRIVERS:
             for name in self._names(driver):
@@ -176,7 +176,7 @@ class Guest:
         self.xml = xml
         self._calls_before = len(host.hook_calls())
 
-    def defined(self) -> None:
+    def define(self) -> None:
         """Define it; a second time, over what is there."""
         self.host.node.define(self.xml)
 
@@ -188,7 +188,7 @@ class Guest:
             command, self.name, *arguments, driver=self.driver, input=xml, check=check
         ).stderr  # fmt: skip
 
-    def starts(self) -> None:
+    def start(self) -> None:
         """`virsh start`."""
         self.virsh("start")
 
@@ -200,27 +200,27 @@ class Guest:
         assert len(lines) == 1, said
         return lines[0].partition("cgw: ")[2]
 
-    def is_destroyed(self) -> None:
+    def destroy(self) -> None:
         """`virsh destroy`."""
         self.virsh("destroy")
 
-    def is_removed(self) -> None:
+    def remove(self) -> None:
         """Destroy it where it runs, and undefine it."""
         self.virsh("destroy", check=False)
         self.host.undefine(self.name, self.driver)
 
-    def is_created(self) -> None:
-        """As a transient guest: it ends with its run."""
+    def create_transient(self) -> None:
+        """Start it as a transient guest, whose definition goes when it ends."""
         self.virsh("undefine")
         self.host.node.virsh("create", "/dev/stdin", driver=self.driver, input=self.xml)
         remember_guests(self.host.node.network, self.xml)
 
-    def is_told(self, order: str) -> None:
+    def tell(self, order: str) -> None:
         """Tell its init, over its control port: "poweroff", "reboot" or "panic"."""
         with self.host.on_the_node.tcp_session(guest_address(self.octet), 9) as control:
             control.send(order)
 
-    def is_killed(self) -> None:
+    def kill(self) -> None:
         """Kill its QEMU."""
         pid = self.host.node.path(f"/run/libvirt/qemu/{self.name}.pid").read_text()
         self.host.node.run(["kill", "-KILL", pid])

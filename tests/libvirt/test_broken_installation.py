@@ -33,9 +33,9 @@ def test_however_broken_cgw_is_guests_start(host: Hypervisor, fault: str) -> Non
     logged = len(host.syslog())
     host.shell(BREAKS[fault])
     try:
-        plain.starts()
+        plain.start()
         assert "plain1" not in host.syslog()[logged:]
-        annotated.starts()
+        annotated.start()
         assert [plain.state(), annotated.state()] == ["running", "running"]
         assert host.is_closed(PORT)
         assert "started: " in host.syslog()[logged:]
@@ -43,5 +43,5 @@ def test_however_broken_cgw_is_guests_start(host: Hypervisor, fault: str) -> Non
         host.shell(MENDS[fault])
     host.cgw("sync")
     assert host.asks_until_answered(PORT).startswith("box1 ")
-    annotated.is_destroyed()
+    annotated.destroy()
     assert before == host.traces()

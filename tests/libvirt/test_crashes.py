@@ -13,9 +13,9 @@ pytestmark = pytest.mark.libvirt
 def test_sync_takes_away_what_a_guest_left_that_stopped_without_cgw(host: Hypervisor) -> None:
     web = host.guest("web1", *PUBLISHED)
     before = host.traces()
-    web.starts()
+    web.start()
     host.shell("mv /usr/local/bin/cgw /usr/local/bin/cgw.away")
-    web.is_destroyed()
+    web.destroy()
     host.shell("mv /usr/local/bin/cgw.away /usr/local/bin/cgw")
     assert before != host.traces()
     assert host.cgw("sync").stdout == "withdrawn  web1\n"
@@ -27,17 +27,17 @@ def test_a_host_that_crashed_publishes_again_what_it_starts_again(host: Hypervis
     web = host.guest("web1", *PUBLISHED)
     web.virsh("autostart")
     before = host.traces()
-    web.starts()
+    web.start()
     assert_open(host)
     published = host.traces()
     host.node.kill_libvirtd()
-    web.is_killed()
+    web.kill()
     host.shell("nft flush ruleset; rm -rf /run/cgw /run/libvirt")
     host.node.start_libvirtd()
     assert web.is_called("started")
     assert_open(host)
     assert published == host.traces()
-    web.is_destroyed()
+    web.destroy()
     assert before == host.traces()
 
 
@@ -51,7 +51,7 @@ def kill_hook(node: Node) -> None:
 def test_sync_finishes_what_killed_hooks_left(host: Hypervisor) -> None:
     web = host.guest("web1", *PUBLISHED)
     before = host.traces()
-    web.starts()
+    web.start()
     with host.node.popen(["flock", "/run/cgw/lock", "cat"]) as lock:
         with host.node.popen(["virsh", "destroy", "web1"]) as destroy:
             kill_hook(host.node)

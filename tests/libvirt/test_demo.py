@@ -40,11 +40,11 @@ class Demo:
         """Whether a process of it has this in its command line."""
         return any(part in command for command in processes_marked(self._mark))
 
-    def leaves(self) -> list[str]:
+    def leftovers(self) -> list[str]:
         """Its processes, namespaces, cgroups and mounts."""
         return processes_marked(self._mark) + leftovers_of(self.process.pid)
 
-    def ends(self) -> int:
+    def wait(self) -> int:
         """Wait for its end; its exit code."""
         self.said = self.process.communicate(timeout=PATIENCE)[0]
         return self.process.returncode
@@ -60,7 +60,7 @@ def demo(suite: str) -> Iterator[Demo]:
     finally:
         run.process.kill()
         run.process.wait()
-    assert run.leaves() == []
+    assert run.leftovers() == []
     assert before == machine()
 
 
@@ -80,7 +80,7 @@ def machine() -> list[str]:
 @pytest.mark.parametrize("suite", SUITES)
 def test_a_demo_that_ran_to_its_end_leaves_nothing(suite: str) -> None:
     with demo(suite) as run:
-        assert run.ends() == 0, run.said
+        assert run.wait() == 0, run.said
 
 
 MOMENTS: dict[str, Callable[[Demo], bool]] = {
@@ -96,10 +96,10 @@ def test_a_demo_that_was_interrupted_leaves_nothing(suite: str, moment: str) -> 
         assert eventually(lambda: MOMENTS[moment](run), within=PATIENCE)
         assert leftovers_of(run.process.pid)
         os.killpg(run.process.pid, signal.SIGINT)
-        assert run.ends() == INTERRUPTED, run.said
+        assert run.wait() == INTERRUPTED, run.said
 
 
 def test_a_demo_that_cannot_be_shown_says_why() -> None:
     with demo("nosuchsuite") as run:
-        assert run.ends() == 1
+        assert run.wait() == 1
         assert run.said.splitlines()[0].startswith("demo: mmdebstrap for nosuchsuite failed: ")

@@ -47,7 +47,7 @@ def installed(plain_host: Hypervisor) -> Iterator[Hypervisor]:
     before = plain_host.traces()
     plain_host.node.write(CALLS, "")
     yield plain_host
-    plain_host.removes_guests()
+    plain_host.remove_guests()
     assert before == plain_host.traces()
 
 
@@ -74,10 +74,10 @@ def calls(host: Hypervisor, operation: str) -> list[str]:
 
 
 def test_libvirt_runs_ours_in_its_place_among_others(web: Guest) -> None:
-    web.starts()
+    web.start()
     assert_open(web.host)
     assert calls(web.host, "started") == ["qemu closed", "10-first closed", "90-last open"]
-    web.is_destroyed()
+    web.destroy()
     assert calls(web.host, "stopped") == ["qemu open", "10-first open", "90-last closed"]
     assert_closed(web.host)
 
@@ -85,7 +85,7 @@ def test_libvirt_runs_ours_in_its_place_among_others(web: Guest) -> None:
 def test_uninstall_takes_away_just_ours_and_install_puts_it_back(web: Guest) -> None:
     host = web.host
     before = files(host), folders(host)
-    web.starts()
+    web.start()
     assert_open(host)
     host.cgw("uninstall")
     left = files(host)
@@ -97,9 +97,9 @@ def test_uninstall_takes_away_just_ours_and_install_puts_it_back(web: Guest) -> 
     assert left.items() <= before[0].items()
     assert "table inet cgw" not in host.ruleset()
     assert_closed(host)
-    web.is_destroyed()
+    web.destroy()
     assert calls(host, "release") == ["qemu closed", "10-first closed", "90-last closed"]
-    web.starts()
+    web.start()
     assert_closed(host)
     for _ in range(2):  # it may be repeated
         host.cgw("install")
@@ -131,9 +131,9 @@ def test_the_hook_serves_as_the_only_one_of_its_driver(web: Guest) -> None:
     others = node.path(f"{HOOKS}/qemu").read_text()
     web.host.shell(f"mv {HOOKS}/qemu.d {HOOKS}/away; cp {HOOKS}/away/50-cgw {HOOKS}/qemu")
     try:
-        web.starts()
+        web.start()
         assert_open(web.host)
-        web.is_destroyed()
+        web.destroy()
         assert_closed(web.host)
     finally:
         web.host.shell(f"mv {HOOKS}/away {HOOKS}/qemu.d")
@@ -172,7 +172,7 @@ def readme_guest(readme_host: Hypervisor) -> Iterator[Guest]:
     address = f"{five_lines().partition('address=')[2].split(chr(34))[1]}/24"
     before = readme_host.traces()
     yield readme_host.guest("web1", interface="default", addresses=address, gateways=GATEWAY)
-    readme_host.removes_guests()
+    readme_host.remove_guests()
     assert before == readme_host.traces()
 
 
@@ -190,19 +190,19 @@ def test_the_five_lines_of_the_readme_publish_a_port(readme_guest: Guest) -> Non
     for _ in range(2):  # the annotation outlives the run
         host.shell(five_lines())
         assert_readme_port_open(host)
-        readme_guest.is_destroyed()
+        readme_guest.destroy()
         assert is_readme_port_closed(host)
 
 
 def test_the_five_lines_as_they_are_for_a_guest_that_runs(readme_guest: Guest) -> None:
     host = readme_guest.host
-    readme_guest.starts()
+    readme_guest.start()
     assert is_readme_port_closed(host)
     *writing, last = five_lines().replace("--config", "--config --live").splitlines()
     assert last.endswith("and: cgw sync")
     host.shell("\n".join([*writing, "cgw sync"]))
     assert_readme_port_open(host)
-    readme_guest.is_destroyed()
+    readme_guest.destroy()
     assert is_readme_port_closed(host)
-    readme_guest.starts()
+    readme_guest.start()
     assert_readme_port_open(host)

@@ -37,7 +37,7 @@ class NatHost(Hypervisor):
 
     backend = ""
 
-    def on_network(self, name: str, octet: int, port: int) -> Guest:
+    def define_on_network(self, name: str, octet: int, port: int) -> Guest:
         """Define a guest of the network that says no address of its own."""
         publish = f"{port}:80"
         return self.guest(name, publish, octet=octet, interface=NETWORK, publish_address=None)
@@ -61,7 +61,7 @@ class NatHost(Hypervisor):
         """Whether libvirt knows a lease of the guest with this number."""
         return guest_mac(octet) in self.node.virsh("net-dhcp-leases", NETWORK).stdout
 
-    def plugs_in(self, guest: Guest) -> None:
+    def plug_in(self, guest: Guest) -> None:
         """Join a guest again to its network's bridge, which was away."""
         device = self.node.virsh("domiflist", guest.name).stdout.split()[0]
         self.node.network.ip(f"link set {device} master {BRIDGE}")
@@ -84,9 +84,9 @@ def guest(nat_host: NatHost, request: pytest.FixtureRequest) -> Iterator[Guest]:
     """A guest of the network, after which nothing of it may be left; by default the reserved."""
     before = nat_host.traces()
     octet = getattr(request, "param", 11)
-    made = nat_host.on_network("web1", octet, PORT)
+    made = nat_host.define_on_network("web1", octet, PORT)
     yield made
-    nat_host.removes_guests()
+    nat_host.remove_guests()
     assert before == nat_host.traces()
     assert nat_host.exceptions() == []
     assert nat_host.hook_output() == ""
@@ -95,12 +95,12 @@ def guest(nat_host: NatHost, request: pytest.FixtureRequest) -> Iterator[Guest]:
 def test_a_guest_with_a_host_entry_is_published_when_it_starts(
     nat_host: NatHost, guest: Guest
 ) -> None:
-    guest.starts()
+    guest.start()
     assert nat_host.asks_until_answered(PORT) == SEEN
     assert nat_host.status()["web1"]["target_address"] == RESERVED[11]
     assert nat_host.exceptions()
     assert nat_host.rejects(RESERVED[11])
-    guest.is_destroyed()
+    guest.destroy()
     assert nat_host.is_closed(PORT)
     assert nat_host.exceptions() == []
 
@@ -109,7 +109,7 @@ def test_a_guest_with_a_host_entry_is_published_when_it_starts(
 def test_a_guest_without_host_entry_is_published_once_it_has_a_lease(
     nat_host: NatHost, guest: Guest
 ) -> None:
-    guest.starts()
+    guest.start()
     row = nat_host.status()["web1"]
     assert (row["state"], row["target_address"]) == ("no address yet", None)
     assert row["problem"] == "no lease of the guest is known; run: cgw sync"
@@ -119,7 +119,7 @@ def test_a_guest_without_host_entry_is_published_once_it_has_a_lease(
     nat_host.cgw("sync")
     assert nat_host.status()["web1"]["state"] == "published"
     assert nat_host.asks_until_answered(PORT) == SEEN
-    guest.is_destroyed()
+    guest.destroy()
     assert nat_host.is_closed(PORT)
 
 
@@ -138,7 +138,7 @@ def restarts(nat_host: NatHost, guest: Guest) -> None:
 
 def restarts_the_network(nat_host: NatHost, guest: Guest) -> None:
     nat_host.shell(f"virsh net-destroy {NETWORK}; virsh net-start {NETWORK}")
-    nat_host.plugs_in(guest)
+    nat_host.plug_in(guest)
 
 
 @pytest.mark.parametrize("rebuild", [reloads, restarts, restarts_the_network])
@@ -146,7 +146,7 @@ def test_when_libvirt_rebuilds_its_firewall_the_port_stays_open(
     nat_host: NatHost, guest: Guest, rebuild: Callable[[NatHost, Guest], None]
 ) -> None:
     """No hook tells of a reload or of a network's restart, and nobody runs cgw sync."""
-    guest.starts()
+    guest.start()
     assert nat_host.asks_until_answered(PORT) == SEEN
     admitted, theirs = nat_host.exceptions(), nat_host.libvirts_rules()
     rebuild(nat_host, guest)
@@ -157,10 +157,10 @@ def test_when_libvirt_rebuilds_its_firewall_the_port_stays_open(
 
 
 def test_the_exception_stays_until_the_last_guest_has_gone(nat_host: NatHost, guest: Guest) -> None:
-    other = nat_host.on_network("web2", 12, PORT + 1)
-    other.starts()
-    guest.starts()
+    other = nat_host.define_on_network("web2", 12, PORT + 1)
+    other.start()
+    guest.start()
     assert nat_host.asks_until_answered(PORT + 1) == f"web2 saw {CLIENT_ADDRESS}"
-    other.is_destroyed()
+    other.destroy()
     assert nat_host.exceptions()
     assert nat_host.asks_until_answered(PORT) == SEEN

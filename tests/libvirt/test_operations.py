@@ -26,7 +26,7 @@ def autostarts(guest: Guest) -> None:
     node.wait_for_state(guest.name, "running")
 
 
-@pytest.mark.parametrize("start", [Guest.starts, Guest.is_created, autostarts])
+@pytest.mark.parametrize("start", [Guest.start, Guest.create_transient, autostarts])
 def test_ports_open_however_the_guest_starts(
     host: Hypervisor, start: Callable[[Guest], None]
 ) -> None:
@@ -36,7 +36,7 @@ def test_ports_open_however_the_guest_starts(
     start(web)
     assert_open(host)
     assert STARTED == web.operations()
-    web.is_destroyed()
+    web.destroy()
     assert STOPPED == web.operations()
     assert_closed(host)
     assert before == host.traces()
@@ -44,10 +44,10 @@ def test_ports_open_however_the_guest_starts(
 
 ENDS: dict[str, Callable[[Guest], object]] = {
     "shut down": lambda guest: guest.virsh("shutdown"),
-    "powered off inside": lambda guest: guest.is_told("poweroff"),
-    "panicked": lambda guest: guest.is_told("panic"),
-    "killed": Guest.is_killed,
-    "destroyed": Guest.is_destroyed,
+    "powered off inside": lambda guest: guest.tell("poweroff"),
+    "panicked": lambda guest: guest.tell("panic"),
+    "killed": Guest.kill,
+    "destroyed": Guest.destroy,
 }
 
 
@@ -57,7 +57,7 @@ def test_ports_close_however_the_guest_ends(
 ) -> None:
     web = host.guest("web1", *PUBLISHED)
     before = host.traces()
-    web.starts()
+    web.start()
     assert_open(host)
     assert STARTED == web.operations()
     end(web)
@@ -70,7 +70,7 @@ def test_ports_close_however_the_guest_ends(
 def test_a_saved_guest_has_no_ports_until_it_is_restored(host: Hypervisor) -> None:
     web = host.guest("web1", *PUBLISHED)
     before = host.traces()
-    web.starts()
+    web.start()
     assert_open(host)
     with host.client.tcp_session(NODE[4], ECHO_PORT) as session:
         assert session.exchange("before") == "before"
@@ -82,19 +82,19 @@ def test_a_saved_guest_has_no_ports_until_it_is_restored(host: Hypervisor) -> No
         assert ["restore", *STARTED] == web.operations()
         assert_open(host)
         assert session.exchange("after") == "after"
-    web.is_destroyed()
+    web.destroy()
     assert before == host.traces()
 
 
 def test_a_guest_with_a_managed_save_image_goes_on_with_its_ports(host: Hypervisor) -> None:
     web = host.guest("web1", *PUBLISHED)
     before = host.traces()
-    web.starts()
+    web.start()
     assert_open(host)
     web.virsh("managedsave")
     assert_closed(host)
     assert before == host.traces()
-    web.starts()
+    web.start()
     assert_open(host)
     assert [*STARTED, *STOPPED, "restore", *STARTED] == web.operations()
 
@@ -103,7 +103,7 @@ def test_ports_are_open_after_a_running_guest_is_reverted_to_a_snapshot(host: Hy
     host.node.run(["qemu-img", "create", "-q", "-f", "qcow2", DISK, "8M"])
     web = host.guest("web1", *PUBLISHED, disk=DISK)
     before = host.traces()
-    web.starts()
+    web.start()
     assert_open(host)
     web.virsh("snapshot-create-as", "s1")
     assert STARTED == web.operations()
@@ -111,7 +111,7 @@ def test_ports_are_open_after_a_running_guest_is_reverted_to_a_snapshot(host: Hy
     web.virsh("snapshot-revert", "s1")
     assert [*STOPPED, *STARTED] == web.operations()
     assert_open(host)
-    web.is_destroyed()
+    web.destroy()
     assert before == host.traces()
 
 
@@ -119,7 +119,7 @@ def test_ports_are_open_after_a_running_guest_is_reverted_to_a_snapshot(host: Hy
 def test_ports_stay_open_while_libvirtd_is_down_and_after(host: Hypervisor, end: str) -> None:
     web = host.guest("web1", *PUBLISHED)
     before = host.traces()
-    web.starts()
+    web.start()
     assert_open(host)
     published = host.traces()
     getattr(host.node, end)()
@@ -129,7 +129,7 @@ def test_ports_stay_open_while_libvirtd_is_down_and_after(host: Hypervisor, end:
     assert [*STARTED, "reconnect"] == web.operations()
     assert_open(host)
     assert published == host.traces()
-    web.is_destroyed()
+    web.destroy()
     assert before == host.traces()
 
 
@@ -138,10 +138,10 @@ def test_ports_of_a_guest_that_died_while_libvirtd_was_down_close_when_it_is_bac
 ) -> None:
     web = host.guest("web1", *PUBLISHED)
     before = host.traces()
-    web.starts()
+    web.start()
     assert_open(host)
     host.node.kill_libvirtd()
-    web.is_killed()
+    web.kill()
     host.node.start_libvirtd()
     assert web.is_called("release")
     assert STARTED + STOPPED == web.operations()
@@ -152,10 +152,10 @@ def test_ports_of_a_guest_that_died_while_libvirtd_was_down_close_when_it_is_bac
 def test_ports_of_a_container_open_and_close_with_it(host: Hypervisor) -> None:
     box = host.guest("box1", *PUBLISHED, driver="lxc")
     before = host.traces()
-    box.starts()
+    box.start()
     assert_open(host, "box1")
     assert STARTED == box.operations()
-    box.is_destroyed()
+    box.destroy()
     assert set(STOPPED) == set(box.operations())  # maybe twice: see test_lab
     assert_closed(host)
     assert before == host.traces()
@@ -165,9 +165,9 @@ def test_the_ip_of_an_interface_is_a_containers_address(host: Hypervisor) -> Non
     """That address libvirt gives it; of a QEMU guest it takes none, wherever the interface is."""
     own = {"octet": 240, "publish_address": None, "interface_ip": guest_address(240)}
     box = host.guest("box1", "8080:80", driver="lxc", **own)
-    box.starts()
+    box.start()
     assert host.asks_until_answered(8080) == f"box1 saw {NODE_AMONG_GUESTS[4]}"
-    box.is_destroyed()
+    box.destroy()
     assert host.is_closed(8080)
     with pytest.raises(HostError, match="not supported by QEMU"):
         host.guest("web1", "8080:80", **own)
@@ -175,11 +175,11 @@ def test_the_ip_of_an_interface_is_a_containers_address(host: Hypervisor) -> Non
 
 def test_only_connections_that_are_known_to_be_over_are_deleted(host: Hypervisor) -> None:
     web = host.guest("web1", *PUBLISHED)
-    web.starts()
+    web.start()
     assert_open(host)
     with host.client.tcp_session(NODE[4], ECHO_PORT) as session:
         assert session.exchange("before") == "before"
-        web.is_destroyed()
+        web.destroy()
         says_why = web.calls()[-1][-1] == "destroyed"
         assert says_why == (host.libvirt_version >= (10, 5))
         # The host itself resets what is translated no more; what is, goes to nobody.

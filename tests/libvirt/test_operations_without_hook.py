@@ -34,7 +34,7 @@ def reboots(guest: Guest) -> None:
 
 
 def test_reboot(web: Guest) -> None:
-    web.is_told("reboot")
+    web.tell("reboot")
     reboots(web)
 
 

@@ -41,18 +41,18 @@ def test_any_other_guest_brings_the_rules_back(web: Guest, moment: str) -> None:
     box = web.host.guest("box1", f"{OTHER_PORT}:80", driver="lxc")
     if moment == "before it starts":
         web.host.shell(FLUSH)
-        box.starts()
+        box.start()
         assert_open(web.host)
         assert web.host.asks_until_answered(OTHER_PORT).startswith("box1 ")
-        box.is_destroyed()
+        box.destroy()
     else:
-        box.starts()
+        box.start()
         web.host.shell(FLUSH)
-        box.is_destroyed()
+        box.destroy()
     assert_open(web.host)
     assert web.host.is_closed(OTHER_PORT)
     assert published == web.host.traces()
-    box.is_removed()
+    box.remove()
 
 
 def test_sync_takes_nothing_away_while_libvirt_does_not_answer(web: Guest) -> None:

@@ -24,7 +24,7 @@ def test_a_port_of_another_guest_is_refused_by_name(web: Guest) -> None:
     assert_open(web.host)
     assert web.host.is_closed(9090)
     assert before == web.host.traces()
-    late.is_removed()
+    late.remove()
 
 
 @pytest.mark.parametrize(("spec", "said"), INVALID.values(), ids=INVALID)
@@ -36,7 +36,7 @@ def test_an_invalid_annotation_is_refused_by_element_and_value(
     assert wrong.refusal().startswith(f'guest "web2": {said}')
     assert_open(web.host)
     assert before == web.host.traces()
-    wrong.is_removed()
+    wrong.remove()
 
 
 def test_a_port_on_which_the_host_itself_listens_is_refused(web: Guest) -> None:
@@ -47,7 +47,7 @@ def test_a_port_on_which_the_host_itself_listens_is_refused(web: Guest) -> None:
         assert late.refusal().startswith('guest "web2": port *:22/tcp is in use by a process')
         assert web.host.asks(22).startswith("sshd saw ")
     assert before == web.host.traces()
-    late.is_removed()
+    late.remove()
 
 
 def test_by_policy_a_guest_that_would_be_refused_starts_unpublished(web: Guest) -> None:
@@ -55,7 +55,7 @@ def test_by_policy_a_guest_that_would_be_refused_starts_unpublished(web: Guest) 
     before = host.traces()
     host.node.write("/etc/cgw/cgw.toml", FULL_NAT + WARN)
     late = host.guest("web2", "8080:80")
-    late.starts()
+    late.start()
     host.node.write("/etc/cgw/cgw.toml", FULL_NAT)
     assert late.state() == "running"
     row = host.status()["web2"]
@@ -63,5 +63,5 @@ def test_by_policy_a_guest_that_would_be_refused_starts_unpublished(web: Guest) 
     assert 'port *:8080/tcp is published by guest "web1"' in row["problem"]
     assert 'port *:8080/tcp is published by guest "web1"' in host.syslog()
     assert_open(host)
-    late.is_removed()
+    late.remove()
     assert before == host.traces()

@@ -11,10 +11,10 @@ PORT = 8181
 
 def test_a_port_is_free_again_once_its_guest_is_gone(host: Hypervisor) -> None:
     first, second = (host.guest(name, f"{PORT}:80", driver="lxc") for name in ("box1", "box2"))
-    first.starts()
+    first.start()
     assert 'is published by guest "box1"' in second.refusal()
-    first.is_destroyed()
-    second.starts()
+    first.destroy()
+    second.start()
     assert host.asks_until_answered(PORT).startswith("box2 ")
 
 

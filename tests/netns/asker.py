@@ -36,7 +36,7 @@ class Asker(Client):
         reply = self.ask(protocol, address, port, timeout=_PATIENCE_FOR_NOTHING)
         return not reply.answered
 
-    def serves(self, address: str, what: str, name: str | None = None) -> None:
+    def serve(self, address: str, what: str, name: str | None = None) -> None:
         """Answer at ports of an own address ("22/tcp 53/udp") until the test ends."""
         for port, protocol in services(what):
             server = serve(self.namespace, address, protocol, port, name or self.name)

@@ -88,11 +88,19 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path, *, homes: dict[str, int] = HOMES, nodes: int = 3) -> Iterator[Cluster]:
-    """A cluster that is wired and configured; its nodes are gateways once `cgw node up` ran."""
+def cluster(
+    folder: Path, *, homes: dict[str, int] = HOMES, nodes: int = 3, full_mesh: bool = False
+) -> Iterator[Cluster]:
+    """A cluster that is wired and configured; its nodes are gateways once `cgw node up` ran.
+
+    A full mesh runs the spanning tree as well, until `network.end_spanning_tree` ends it.
+    """
     with ExitStack() as until_end:
         client = until_end.enter_context(uplink_client())
-        made = {index: _node(client, index, folder, until_end) for index in range(1, nodes + 1)}
+        made = {
+            index: _node(client, index, folder, until_end, full_mesh=full_mesh)
+            for index in range(1, nodes + 1)
+        }
         guests = {name: _guest(made[home], name) for name, home in homes.items()}
         network.wire_ring([node.namespace for node in made.values()])
         uplinks = {i: Capture(node.namespace, "eth0") for i, node in made.items()}
@@ -116,13 +124,15 @@ def all_up(made: Cluster) -> None:
             assert node.hook(guest.name, "started", "-", guest.xml).exit_code == 0
 
 
-def _node(client: Asker, index: int, folder: Path, until_end: ExitStack) -> Node:
+def _node(
+    client: Asker, index: int, folder: Path, until_end: ExitStack, *, full_mesh: bool
+) -> Node:
     inner = until_end.enter_context(namespace(f"node{index}"))
     network.wire_bridges(inner, client.namespace, NodeAddresses(index))
     own = folder / f"node{index}"
     own.mkdir()
     node = Node(inner, own, until_end, name=f"node{index}")
-    node.configure(gateway_config(NodeAddresses(index)))
+    node.configure(gateway_config(NodeAddresses(index), full_mesh=full_mesh))
     return node
 
 
@@ -135,7 +145,7 @@ def _guest(node: Node, name: str) -> Guest:
         octet=20 + guest_number(name),
         addresses=f"{guest_at(name, 4)},{guest_at(name, 6)}",
     )
-    guest.wire.serves(guest_at(name, 6), served)
+    guest.wire.serve(guest_at(name, 6), served)
     return guest
 
 

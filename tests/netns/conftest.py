@@ -61,7 +61,7 @@ def uplink_node(
         node = Node(inside, folder, until_end, program)
         node.configure(config)
         yield node
-        node.stops_all_guests()
+        node.stop_all_guests()
         assert_clean(node)
 
 

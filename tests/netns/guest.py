@@ -51,8 +51,8 @@ class Guest:
         """Ask from inside the guest."""
         return self.wire.asks(address, port, protocol)
 
-    def port_reflects(self) -> None:
-        """Let the bridge send a packet back to the port that it came from."""
+    def reflect_on_port(self) -> None:
+        """Let the bridge send a packet back to the guest's own port, where it came from."""
         self.node.namespace.ip(f"link set guest{self.octet} type bridge_slave hairpin on")
 
     def hook(
@@ -62,12 +62,12 @@ class Guest:
         self.hooked.append(operation)
         return self.node.hook(self.name, operation, reason, self.xml if xml is None else xml)
 
-    def starts(self, *, xml: str | None = None) -> None:
+    def start(self, *, xml: str | None = None) -> None:
         """All calls of a start; none may be refused."""
         for operation in ("prepare", "start", "started"):
             assert self.hook(operation, xml=xml) == DONE
 
-    def stops(self, reason: str = "-", *, xml: str | None = None) -> None:
+    def stop(self, reason: str = "-", *, xml: str | None = None) -> None:
         """All calls of a stop."""
         assert self.hook("stopped", xml=xml) == DONE
         assert self.hook("release", reason, xml=xml) == DONE

@@ -51,7 +51,7 @@ class Node(Asker):
             self.config_file.write_text(config)
             self.config_file.chmod(0o600)
 
-    def has_address(self, address: str) -> None:
+    def add_address(self, address: str) -> None:
         """Give the node one more address on its uplink."""
         length = "64 nodad" if ":" in address else "24"
         self.namespace.ip(f"address add {address}/{length} dev {network.UPLINK_BRIDGE}")
@@ -83,7 +83,7 @@ class Node(Asker):
         )
         asker = self._wire(name, octet) if serves else None
         if asker:
-            asker.serves(own[family], serves)
+            asker.serve(own[family], serves)
         guest = Guest(self, name, octet, xml, asker)
         self.guests.append(guest)
         return guest
@@ -120,7 +120,7 @@ class Node(Asker):
     ) -> "subprocess.Popen[bytes]":
         """Begin a call; it waits for the XML on its stdin."""
         if self._foreign is None:
-            self.takes_foreign_tables_as_they_are()
+            self.accept_foreign_tables()
         driver = () if self.program == SCRIPT else ("hook", "qemu")
         call = [*(program or [str(self.program)]), *driver, name, operation, "begin", reason]
         return subprocess.Popen(
@@ -194,14 +194,14 @@ class Node(Asker):
         folder = self.runtime / "guests"
         return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
 
-    def stops_all_guests(self) -> None:
+    def stop_all_guests(self) -> None:
         """Stop and release every guest that has been in a hook call."""
         for guest in self.guests:
             if guest.hooked:
-                guest.stops()
+                guest.stop()
 
-    def takes_foreign_tables_as_they_are(self) -> None:
-        """From now on they are right so: somebody else has changed them."""
+    def accept_foreign_tables(self) -> None:
+        """Take the other tables as they are now for right: somebody else has changed them."""
         self._foreign = self.foreign_tables()
 
     def assert_foreign_tables_untouched(self) -> None:

@@ -66,7 +66,7 @@ def made(
                 text = ARTICLE.replace(uplink(1, 4), uplink(index, 4))
                 node.nft("delete table inet cgw\ndelete table bridge cgw\n")
                 node.nft(text.replace(inside(1, 4), inside(index, 4)))
-        wired.client.serves(CLIENT_ADDRESS, "80/tcp 80/udp")
+        wired.client.serve(CLIENT_ADDRESS, "80/tcp 80/udp")
         wired.client.namespace.ip(f"route add {GUEST_SUBNET} via {uplink(1, 4)}")
         yield Made(wired, request.param == "ours")
 

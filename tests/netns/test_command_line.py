@@ -74,7 +74,7 @@ def host() -> Iterator[Host]:
         node = until_end.enter_context(uplink_node(client, folder, FULL_NAT))
         node.config_file.chmod(0o644)
         web1 = node.guest("web1", "2202:22", "192.168.122.99:53:53/udp")
-        web1.starts()
+        web1.start()
         yield Host(node, web1)
 
 
@@ -329,7 +329,7 @@ def test_a_closed_stdout_is_one_line(host: Host, arguments: list[str]) -> None:
     ended = host.cgw(*given, program=("sh", "-c", 'exec "$@" >&-', "sh"))
     assert ended == Ended(1, "", CLOSED)
     if arguments == ["node", "down"]:
-        host.web1.starts()  # what it did it has done
+        host.web1.start()  # what it did it has done
 
 
 def test_with_stdout_closed_what_prints_nothing_ends_as_ever(host: Host) -> None:

@@ -59,18 +59,18 @@ def test_the_second_guest_is_refused_and_told_who_has_the_port(
     ],
 )
 def test_ports_that_share_no_packet_are_two_guests(node: Node, first: str, second: str) -> None:
-    node.guest("web1", first, family=6 if "fd00" in first else 4).starts()
-    node.guest("web2", second).starts()
+    node.guest("web1", first, family=6 if "fd00" in first else 4).start()
+    node.guest("web2", second).start()
 
 
 def test_a_refused_guest_harms_the_owner_in_no_way(client: Asker, node: Node) -> None:
     """Libvirt calls stopped and release after a refusal."""
     web1 = node.guest("web1", "2202:22", serves="22/tcp")
     web2 = node.guest("web2", "2202:22", "2203:22", serves="22/tcp")
-    web1.starts()
+    web1.start()
     before = node.files(), node.ruleset()
     assert web2.hook("prepare").exit_code == CONFLICT
-    web2.stops()
+    web2.stop()
     assert (node.files(), node.ruleset()) == before
     assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
     assert client.asks(NODE[4], 2203) == REFUSED
@@ -79,11 +79,11 @@ def test_a_refused_guest_harms_the_owner_in_no_way(client: Asker, node: Node) ->
 def test_a_released_port_is_anybodys(client: Asker, node: Node) -> None:
     web1 = node.guest("web1", "2202:22", serves="22/tcp")
     web2 = node.guest("web2", "2202:22", serves="22/tcp")
-    web1.starts()
+    web1.start()
     assert web1.hook("stopped") == DONE
     assert web2.hook("prepare").exit_code == CONFLICT  # until its guest is released
     assert web1.hook("release") == DONE
-    web2.starts()
+    web2.start()
     assert client.asks(NODE[4], 2202) == f"web2 saw {CLIENT[4]}"
 
 
@@ -101,7 +101,7 @@ def test_of_two_that_prepare_at_the_same_instant_one_wins(node: Node) -> None:
         winner = guests[codes.index(0)]
         wins.add(winner.name)
         assert list(node.records()) == [winner.key]
-        winner.stops()
+        winner.stop()
         for process in processes:
             assert process.stdout
             assert process.stdout.read() == b""
@@ -118,7 +118,7 @@ def test_a_port_on_which_the_node_itself_listens_is_refused(
     client: Asker, node: Node, protocol: str, address: str, spec: str
 ) -> None:
     """A published 22 must not lock the admin out. A server on :: serves IPv4 as well."""
-    node.serves(address, f"2202/{protocol}")
+    node.serve(address, f"2202/{protocol}")
     refused = node.guest("web1", spec.format(protocol)).hook("prepare")
     assert refused.exit_code == CONFLICT
     assert re.fullmatch(
@@ -130,7 +130,7 @@ def test_a_port_on_which_the_node_itself_listens_is_refused(
 @pytest.mark.parametrize("address", ["::", "fd00:122::11", "::1"])
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
 def test_ipv6_likewise(node: Node, protocol: str, address: str) -> None:
-    node.serves(address, f"2202/{protocol}")
+    node.serve(address, f"2202/{protocol}")
     web1 = node.guest("web1", f"2202:22/{protocol}", family=6)
     assert web1.hook("prepare").exit_code == CONFLICT
 
@@ -140,24 +140,24 @@ def test_ipv6_likewise(node: Node, protocol: str, address: str) -> None:
 def test_who_listens_at_another_address_only_is_in_nobodys_way(
     client: Asker, node: Node, protocol: str, address: str
 ) -> None:
-    node.serves(address, f"2202/{protocol}")
+    node.serve(address, f"2202/{protocol}")
     web1 = node.guest("web1", f"192.168.122.11:2202:22/{protocol}", serves=f"22/{protocol}")
-    web1.starts()
+    web1.start()
     assert client.asks(NODE[4], 2202, protocol) == f"web1 saw {CLIENT[4]}"
     assert node.asks(address, 2202, protocol).startswith("node saw")
 
 
 def test_another_protocol_is_in_nobodys_way(node: Node) -> None:
-    node.serves("0.0.0.0", "2202/udp")
-    node.guest("web1", "2202:22/tcp", "2202:22/sctp").starts()
+    node.serve("0.0.0.0", "2202/udp")
+    node.guest("web1", "2202:22/tcp", "2202:22/sctp").start()
 
 
 def test_a_process_that_comes_later_does_not_stop_a_running_guest(
     client: Asker, node: Node
 ) -> None:
     web1 = node.guest("web1", "2202:22", serves="22/tcp")
-    web1.starts()
-    node.serves("0.0.0.0", "2202/tcp")
+    web1.start()
+    node.serve("0.0.0.0", "2202/tcp")
     assert web1.hook("reconnect") == DONE
     assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
 
@@ -172,21 +172,21 @@ def _connected_from(node: Node, source_port: int, address: str, port: int) -> so
 
 def test_outgoing_connections_do_not_count(client: Asker, node: Node, third: Asker) -> None:
     """Their near end may have any port number; it stays theirs."""
-    third.serves(THIRD[4], "7/tcp-echo")
+    third.serve(THIRD[4], "7/tcp-echo")
     web1 = node.guest("web1", "2202:22", serves="22/tcp")
     with _connected_from(node, 2202, THIRD[4], 7) as outgoing:
-        web1.starts()
+        web1.start()
         assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
         outgoing.sendall(b"still there")
         assert outgoing.recv(100) == b"still there"
 
 
 def test_nor_do_connections_in_time_wait(client: Asker, node: Node, third: Asker) -> None:
-    third.serves(THIRD[4], "7/tcp-echo")
+    third.serve(THIRD[4], "7/tcp-echo")
     web1 = node.guest("web1", "2202:22", serves="22/tcp")
     _connected_from(node, 2202, THIRD[4], 7).close()
     _wait_for_state(node, "time-wait")
-    web1.starts()
+    web1.start()
     assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
 
 
@@ -208,15 +208,15 @@ def test_policy_warn_lets_the_guest_start_and_the_status_says_why(
     node = make_node(WARN)
     web2 = node.guest("web2", "2202:22", serves="22/tcp")
     if owner == "guest":
-        node.guest("owner", "2202:22", serves="22/tcp").starts()
+        node.guest("owner", "2202:22", serves="22/tcp").start()
     else:
-        node.serves(NODE[4], "2202/tcp", name="owner")
-    web2.starts()
+        node.serve(NODE[4], "2202/tcp", name="owner")
+    web2.start()
     row = node.status()["web2"]
     assert row["state"] == "not published"
     assert "2202" in row["problem"]
     assert client.asks(NODE[4], 2202) == f"owner saw {CLIENT_ADDRESS}"
-    web2.stops()
+    web2.stop()
     assert "web2" not in node.status()
 
 
@@ -226,9 +226,9 @@ def test_policy_warn_publishes_when_the_port_has_become_free(
     node = make_node(WARN)
     web1 = node.guest("web1", "2202:22", serves="22/tcp")
     web2 = node.guest("web2", "2202:22", serves="22/tcp")
-    web1.starts()
-    web2.starts()
-    web1.stops()
+    web1.start()
+    web2.start()
+    web1.stop()
     assert web2.hook("reconnect") == DONE
     assert client.asks(NODE[4], 2202) == f"web2 saw {CLIENT_ADDRESS}"
     assert node.states() == {"web2": "published"}

@@ -75,10 +75,10 @@ def backend(request: pytest.FixtureRequest, node: Node) -> Iterator[Backend]:
     """A firewall as libvirt makes it. At the end it is, rule by rule, as it was."""
     made = BACKENDS[request.param]
     made(node)
-    node.takes_foreign_tables_as_they_are()
+    node.accept_foreign_tables()
     assert exceptions(node) == 0
     yield made
-    node.stops_all_guests()
+    node.stop_all_guests()
     node.assert_foreign_tables_untouched()
     assert exceptions(node) == 0
 
@@ -118,7 +118,7 @@ def test_a_published_port_passes_and_nothing_else(
     assert web1.hook("started") == DONE
     assert client.asks(NODE[family], 2202) == f"web1 saw {CLIENT[family]}"
     assert not client.asks(inside, 22).startswith("web1")
-    web1.stops()
+    web1.stop()
     assert client.asks(NODE[family], 2202) == REFUSED
     assert exceptions(node) == 0
 
@@ -127,7 +127,7 @@ def test_a_published_port_passes_and_nothing_else(
 def test_without_the_exception_the_port_does_not_pass(client: Asker, node: Node) -> None:
     """That it is the exception that lets it: without, libvirt's reject answers."""
     web1 = node.guest("web1", "2202:22", serves="22/tcp")  # on a plain bridge: no exception
-    web1.starts()
+    web1.start()
     assert exceptions(node) == 0
     assert client.asks(NODE[4], 2202) == REFUSED
     assert "2202" in node.our_table()
@@ -138,16 +138,16 @@ def test_the_exception_goes_with_the_last_guest_of_the_bridge(
     client: Asker, node: Node, network_guest: GuestMaker
 ) -> None:
     web1, web2 = network_guest("web1", "2202:22"), network_guest("web2", "2203:22")
-    web1.starts()
+    web1.start()
     once = exceptions(node)
     assert once
-    web2.starts()
+    web2.start()
     assert web2.hook("reconnect") == DONE
     assert exceptions(node) == once
-    web1.stops()
+    web1.stop()
     assert exceptions(node) == once
     assert client.asks(NODE[4], 2203) == f"web2 saw {CLIENT[4]}"
-    web2.stops()
+    web2.stop()
     assert exceptions(node) == 0
 
 
@@ -157,11 +157,11 @@ def test_a_rebuilt_firewall_gets_its_exception_again(
 ) -> None:
     """After nft flush ruleset, libvirt makes its rules anew, in front of nobody's."""
     web1 = network_guest("web1", "2202:22")
-    web1.starts()
+    web1.start()
     once = exceptions(node)
     node.nft("flush ruleset\n")
     backend(node)
-    node.takes_foreign_tables_as_they_are()
+    node.accept_foreign_tables()
     assert client.asks(NODE[4], 2202) == REFUSED
     if healer == "sync":
         node.cgw("sync", check=False)  # libvirt does not answer here: the records count
@@ -176,10 +176,10 @@ def test_a_rebuilt_firewall_gets_its_exception_again(
 def test_a_guest_goes_out_and_is_answered_as_before(
     client: Asker, node: Node, network_guest: GuestMaker
 ) -> None:
-    client.serves(CLIENT[4], "7/tcp")
+    client.serve(CLIENT[4], "7/tcp")
     client.namespace.ip(f"route add {GUEST_SUBNET} via {NODE[4]}")
     web1 = network_guest("web1", "2202:22")
-    web1.starts()
+    web1.start()
     assert web1.asks(CLIENT[4], 7) == "client saw 10.5.5.11"
     assert UPLINK_BRIDGE not in node.our_table()
 
@@ -190,7 +190,7 @@ def test_where_libvirt_has_no_firewall_none_is_made(
     """Networks with forward mode "open" have no such rules, nor has a host without networks."""
     assert node.foreign_tables() == ""
     web1 = network_guest("web1", "2202:22")
-    web1.starts()
+    web1.start()
     assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
-    web1.stops()
+    web1.stop()
     assert node.ruleset().count("table") == node.ruleset().count(f"table {OUR_TABLE}")

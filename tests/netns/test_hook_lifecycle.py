@@ -31,8 +31,8 @@ def test_from_prepare_to_release(
     web1 = node.guest("web1", "2202:22", serves="22/tcp")
     assert client.asks(NODE4, 2202) == REFUSED
     for operation, answer, state in (
-        ("prepare", REFUSED, "claimed"),
-        ("start", REFUSED, "claimed"),
+        ("prepare", REFUSED, "reserved"),
+        ("start", REFUSED, "reserved"),
         ("started", "web1", "published"),
         ("stopped", REFUSED, "stopped"),
     ):
@@ -46,18 +46,18 @@ def test_from_prepare_to_release(
 
 def test_a_saved_guest_comes_back(client: Asker, web1: Guest) -> None:
     """With virsh save, restore: stopped, release; restore, prepare, start, started."""
-    web1.starts()
-    web1.stops("saved")
+    web1.start()
+    web1.stop("saved")
     assert client.asks(NODE4, 2202) == REFUSED
     assert web1.hook("restore") == DONE
-    web1.starts()
+    web1.start()
     assert client.asks(NODE4, 2202) == ANSWER
 
 
 @pytest.mark.parametrize("lost", ["nothing", "records", "ruleset"])
 def test_reconnect_republishes(client: Asker, node: Node, web1: Guest, lost: str) -> None:
     """Libvirtd was restarted; the guest ran on."""
-    web1.starts()
+    web1.start()
     if lost == "records":
         for path in (node.runtime / "guests").iterdir():
             path.unlink()
@@ -74,7 +74,7 @@ def test_other_operations_do_nothing(
     client: Asker, node: Node, web1: Guest, operation: str, running: bool
 ) -> None:
     if running:
-        web1.starts()
+        web1.start()
     before = node.files(), node.ruleset()
     assert web1.hook(operation) == DONE
     assert (node.files(), node.ruleset()) == before
@@ -85,22 +85,22 @@ def test_stop_takes_away_what_was_added_whatever_the_definition_says_by_then(
     client: Asker, node: Node, web1: Guest
 ) -> None:
     """Virsh metadata --live edits show in the later calls."""
-    web1.starts()
+    web1.start()
     edited = annotated(web1, "2203:22", "2204-2210:22/udp")
-    web1.stops(xml=edited)
+    web1.stop(xml=edited)
     assert client.asks(NODE4, 2202) == REFUSED
     assert node.files() == {}
 
 
 def test_reconnect_swaps_to_an_edited_annotation(client: Asker, node: Node, web1: Guest) -> None:
-    web1.starts()
+    web1.start()
     edited = annotated(web1, "2203:22", "8080:80")
     assert web1.hook("reconnect", xml=edited) == DONE
     assert client.asks(NODE4, 2202) == REFUSED
     assert client.asks(NODE4, 2203) == ANSWER
     assert client.asks(NODE4, 8080) == ANSWER
     other = node.guest("web2", "2202:22", serves="22/tcp")  # the old port is anybody's
-    other.starts()
+    other.start()
     assert client.asks(NODE4, 2202) == f"web2 saw {CLIENT[4]}"
 
 
@@ -111,11 +111,11 @@ def test_an_annotation_removed_while_it_runs(
 ) -> None:
     node = make_node(NONE, program)
     web1 = node.guest("web1", "2202:22", serves="22/tcp")
-    web1.starts()
+    web1.start()
     bare = annotated(web1)
     assert web1.hook(operation, xml=bare) == DONE
     assert client.asks(NODE4, 2202) == REFUSED
-    web1.stops(xml=bare)
+    web1.stop(xml=bare)
 
 
 @pytest.mark.parametrize("operation", ["stopped", "release"])
@@ -124,7 +124,7 @@ def test_a_late_call_for_nothing_changes_nothing(
 ) -> None:
     """A guest that was never published here; another has its ports."""
     other = node.guest("web2", "2202:22", serves="22/tcp")
-    other.starts()
+    other.start()
     before = node.files(), node.ruleset()
     assert web1.hook(operation) == DONE
     assert (node.files(), node.ruleset()) == before
@@ -146,8 +146,8 @@ def test_every_call_may_be_repeated(client: Asker, web1: Guest) -> None:
 def test_to_stop_one_guest_harms_no_other(client: Asker, node: Node, web1: Guest) -> None:
     others = [node.guest(f"web{n}", f"{2201 + n}:22", serves="22/tcp") for n in (2, 3)]
     for guest in (web1, *others):
-        guest.starts()
-    web1.stops()
+        guest.start()
+    web1.stop()
     assert client.asks(NODE4, 2202) == REFUSED
     assert client.asks(NODE4, 2203) == f"web2 saw {CLIENT[4]}"
     assert client.asks(NODE4, 2204) == f"web3 saw {CLIENT[4]}"
@@ -155,7 +155,7 @@ def test_to_stop_one_guest_harms_no_other(client: Asker, node: Node, web1: Guest
 
 def test_a_renamed_or_cloned_guest_is_known_by_its_uuid(node: Node, web1: Guest) -> None:
     """A migrated guest may come under another name (--dname)."""
-    web1.starts()
+    web1.start()
     assert node.hook("renamed", "stopped", "-", web1.xml) == DONE
     assert node.hook("renamed", "release", "-", web1.xml) == DONE
     assert node.files() == {}
@@ -171,7 +171,7 @@ def test_a_failing_record_fails_no_call_after_prepare(
     node: Node, web1: Guest, operation: str
 ) -> None:
     """The runtime folder is somebody else's: what is in it could be anybody's records."""
-    web1.starts()
+    web1.start()
     node.runtime.chmod(0o777)
     (node.runtime / "guests").chmod(0o777)
     assert web1.hook(operation).exit_code == 0
@@ -181,7 +181,7 @@ def test_a_failing_record_fails_no_call_after_prepare(
 
 @pytest.mark.parametrize("operation", AFTER_THE_START)
 def test_a_bad_config_fails_no_call_after_prepare(node: Node, web1: Guest, operation: str) -> None:
-    web1.starts()
+    web1.start()
     node.configure("[node\n")
     assert web1.hook(operation).exit_code == 0
     node.configure("")

@@ -43,8 +43,8 @@ class Scene:
         assert self.client.asks(NODE[4], 2202) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
         return finished
 
-    def refuses(self, xml: str | bytes, shown: str, name: str = "web9") -> None:
-        """Refused in one line, in which the guest comes first."""
+    def assert_refused(self, xml: str | bytes, shown: str, name: str = "web9") -> None:
+        """The call is refused in one line, in which the guest comes first."""
         finished = self.hook(xml, name)
         assert finished.exit_code == INVALID
         assert re.match(r'cgw: guest ".+?": <', finished.complaint), finished.complaint
@@ -59,7 +59,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
         client = until_end.enter_context(uplink_client())
         folder = tmp_path_factory.mktemp("node")
         node = until_end.enter_context(uplink_node(client, folder, FULL_NAT, SCRIPT))
-        node.guest("web1", "2202:22", serves="22/tcp").starts()
+        node.guest("web1", "2202:22", serves="22/tcp").start()
         yield Scene(client, node, node.guest("web9", "2209:22"))
 
 
@@ -67,7 +67,7 @@ def test_what_is_made_hostile_below_is_good(scene: Scene) -> None:
     assert RANGE in scene.hostile.xml
     assert scene.hostile.hook("prepare") == DONE
     assert scene.hostile.key in scene.node.records()
-    scene.hostile.stops()
+    scene.hostile.stop()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_a_bad_annotation_is_refused_in_one_line(
     scene: Scene, good: str, bad: str, shown: str
 ) -> None:
     assert good in scene.hostile.xml
-    scene.refuses(scene.hostile.xml.replace(good, bad, 1), shown)
+    scene.assert_refused(scene.hostile.xml.replace(good, bad, 1), shown)
 
 
 def entity_bomb(xml: str) -> str:
@@ -146,7 +146,7 @@ def described(xml: str, mebibytes: int) -> str:
 def test_a_bad_document_is_refused_in_one_line(
     scene: Scene, make: Callable[[str], str | bytes], shown: str
 ) -> None:
-    scene.refuses(make(scene.hostile.xml), shown)
+    scene.assert_refused(make(scene.hostile.xml), shown)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,9 @@ def test_a_bad_document_is_refused_in_one_line(
 def test_a_hostile_name_is_shown_on_one_line_and_publishes_as_any_other(
     scene: Scene, name: str, shown: str
 ) -> None:
-    scene.refuses(scene.hostile.xml.replace("2209", "0", 1), f"guest {shown}: <range start>", name)
+    scene.assert_refused(
+        scene.hostile.xml.replace("2209", "0", 1), f"guest {shown}: <range start>", name
+    )
     for operation in ("prepare", "started"):
         assert scene.node.hook(name, operation, "-", scene.hostile.xml) == DONE
     assert scene.node.states()[name] == "published"
@@ -203,12 +205,12 @@ def test_a_guest_without_annotation_starts(
 
 def test_a_bad_annotation_at_a_later_call_is_told_of_and_stops_nobody(scene: Scene) -> None:
     """It was edited while the guest ran: what was published stays as it was."""
-    scene.hostile.starts()
+    scene.hostile.start()
     before = scene.node.our_table()
     assert OUR_TABLE in before
     bad = scene.hostile.xml.replace('start="2209"', 'start="0"')
     assert scene.hostile.hook("reconnect", xml=bad) == DONE
     assert scene.node.our_table() == before
     assert '<range start> "0"' in scene.node.status()["web9"]["problem"]
-    scene.hostile.stops(xml=bad)
+    scene.hostile.stop(xml=bad)
     assert set(scene.node.states()) == {"web1"}

@@ -20,7 +20,7 @@ def test_a_range_is_published_with_its_offset(client: Asker, node: Node, family:
     web1 = node.guest(
         "web1", "8000-8009:80", serves="79/tcp 80/tcp 85/tcp 89/tcp 90/tcp", family=family
     )
-    web1.starts()
+    web1.start()
     for port in (8000, 8005, 8009):
         assert client.asks(NODE[family], port) == f"web1 saw {CLIENT[family]}"
     for outside in (7999, 8010):
@@ -32,9 +32,9 @@ def test_each_port_of_a_range_goes_to_the_guest_port_of_its_own(
     client: Asker, node: Node, protocol: str
 ) -> None:
     web1 = node.guest("web1", f"8000-8002:80/{protocol}", serves=f"80/{protocol}")
-    web1.wire.serves(guest_address(11), f"81/{protocol}", name="second")
-    web1.wire.serves(guest_address(11), f"82/{protocol}", name="third")
-    web1.starts()
+    web1.wire.serve(guest_address(11), f"81/{protocol}", name="second")
+    web1.wire.serve(guest_address(11), f"82/{protocol}", name="third")
+    web1.start()
     answers = [client.asks(NODE[4], port, protocol).split()[0] for port in (8000, 8001, 8002)]
     assert answers == ["web1", "second", "third"]
 
@@ -45,9 +45,9 @@ def test_a_listening_address_answers_there_and_nowhere_else(
     client: Asker, make_node: NodeMaker, config: str, family: int
 ) -> None:
     node = make_node(config)
-    node.has_address(OTHER[family])
+    node.add_address(OTHER[family])
     web1 = node.guest("web1", f"[{NODE[family]}]:2202:22", serves="22/tcp", family=family)
-    web1.starts()
+    web1.start()
     assert client.asks(NODE[family], 2202).startswith("web1 saw")
     assert node.asks(NODE[family], 2202).startswith("web1 saw")
     assert client.asks(OTHER[family], 2202) == REFUSED
@@ -58,9 +58,9 @@ def test_a_listening_address_answers_there_and_nowhere_else(
 def test_one_port_at_two_addresses_may_be_two_guests(
     client: Asker, node: Node, family: int
 ) -> None:
-    node.has_address(OTHER[family])
+    node.add_address(OTHER[family])
     for name, address in (("web1", NODE[family]), ("web2", OTHER[family])):
-        node.guest(name, f"[{address}]:2202:22", serves="22/tcp", family=family).starts()
+        node.guest(name, f"[{address}]:2202:22", serves="22/tcp", family=family).start()
     assert client.asks(NODE[family], 2202) == f"web1 saw {CLIENT[family]}"
     assert client.asks(OTHER[family], 2202) == f"web2 saw {CLIENT[family]}"
 
@@ -73,7 +73,7 @@ def test_any_local_address_includes_those_among_the_guests(
     node = make_node(config)
     web1 = node.guest("web1", "2202:22", serves="22/tcp", family=family)
     web2 = node.guest("web2", serves="80/tcp")
-    web1.starts()
+    web1.start()
     for address in (GATEWAY[family], NODE_AMONG_GUESTS[family]):
         assert web2.asks(address, 2202).startswith("web1 saw")
 
@@ -83,17 +83,17 @@ def test_a_listening_address_elsewhere_lies_dormant_until_it_comes_here(
     client: Asker, node: Node, third: Asker, family: int
 ) -> None:
     """Packets on their way through the node, to whoever has the address, are not intercepted."""
-    third.serves(THIRD[family], "2202/tcp")
+    third.serve(THIRD[family], "2202/tcp")
     web1 = node.guest("web1", f"[{THIRD[family]}]:2202:22", serves="22/tcp", family=family)
     web2 = node.guest("web2", serves="80/tcp")
-    web1.starts()
+    web1.start()
     assert node.cgw("status").returncode == 0
     assert node.states() == {"web1": "dormant"}
     assert client.asks(NODE[family], 2202) == REFUSED
     assert web2.asks(THIRD[family], 2202).startswith("third saw")
 
     third.namespace.ip(f"address flush dev eth0 to {THIRD[family]}")
-    node.has_address(THIRD[family])
+    node.add_address(THIRD[family])
     client.namespace.ip("neigh flush all")
     assert client.asks(THIRD[family], 2202) == f"web1 saw {CLIENT[family]}"
     assert node.states() == {"web1": "published"}
@@ -118,7 +118,7 @@ def test_source_limits_who_comes_in(
     """It is the client's own address that counts, also where FULL-NAT hides it from the guest."""
     family = 6 if "fd00" in spec else 4
     node = make_node(config)
-    node.guest("web1", spec, serves="22/tcp", family=family).starts()
+    node.guest("web1", spec, serves="22/tcp", family=family).start()
     seen = NODE_AMONG_GUESTS[family] if config else CLIENT[family]
     assert client.asks(NODE[family], 2202) == f"web1 saw {seen}"
     assert third.asks(NODE[family], 2202) == REFUSED
@@ -131,8 +131,8 @@ def test_connections_through_the_node_to_the_same_port_elsewhere_are_untouched(
     third: Asker, make_node: NodeMaker, config: str, protocol: str, family: int
 ) -> None:
     node = make_node(config)
-    third.serves(THIRD[family], f"2202/{protocol}")
-    node.guest("web1", f"2202:22/{protocol}", serves=f"22/{protocol}", family=family).starts()
+    third.serve(THIRD[family], f"2202/{protocol}")
+    node.guest("web1", f"2202:22/{protocol}", serves=f"22/{protocol}", family=family).start()
     web2 = node.guest("web2", serves="80/tcp")
     assert web2.asks(THIRD[family], 2202, protocol).startswith("third saw")
     assert node.asks(THIRD[family], 2202, protocol).startswith("third saw")
@@ -142,19 +142,19 @@ def test_connections_through_the_node_to_the_same_port_elsewhere_are_untouched(
 def test_loopback_stays_the_nodes_own(node: Node, address: str) -> None:
     """The kernel would take no answer to it from another device."""
     both = f"{guest_address(11)},{guest_address6(11)}"
-    node.guest("web1", "2202:22", serves="22/tcp", addresses=both).starts()
+    node.guest("web1", "2202:22", serves="22/tcp", addresses=both).start()
     assert node.asks(address, 2202) == REFUSED
-    node.serves(address, "2202/tcp")
+    node.serve(address, "2202/tcp")
     assert node.asks(address, 2202) == f"node saw {address}"
 
 
 def test_a_guest_of_both_families_is_published_in_both(client: Asker, node: Node) -> None:
     both = f"{guest_address(11)},{guest_address6(11)}"
     web1 = node.guest("web1", "2202:22", serves="22/tcp", addresses=both)
-    web1.wire.serves(guest_address6(11), "22/tcp")
-    web1.starts()
+    web1.wire.serve(guest_address6(11), "22/tcp")
+    web1.start()
     assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
     assert client.asks(NODE[6], 2202) == f"web1 saw {CLIENT[6]}"
-    web1.stops()
+    web1.stop()
     assert client.asks(NODE[4], 2202) == REFUSED
     assert client.asks(NODE[6], 2202) == REFUSED

@@ -36,8 +36,8 @@ LOSSES = {
 }
 #: Who puts it right.
 HEALERS: dict[str, Callable[[Node], object]] = {
-    "another guest's start": lambda node: node.guest("web3", "2204:22").starts(),
-    "another guest's stop": lambda node: node.guests[-1].stops(),
+    "another guest's start": lambda node: node.guest("web3", "2204:22").start(),
+    "another guest's stop": lambda node: node.guests[-1].stop(),
     "sync": lambda node: node.cgw("sync", check=False),
 }
 
@@ -48,7 +48,7 @@ def guests(node: Node) -> list[Guest]:
     made = [node.guest(f"web{n}", f"{2201 + n}:22", serves="22/tcp") for n in (1, 2)]
     made.append(node.guest("web9", "2209:22"))
     for guest in made:
-        guest.starts()
+        guest.start()
     return made
 
 
@@ -73,7 +73,7 @@ def test_lost_elements_come_back_with_their_guests_stop_or_a_sync(
 ) -> None:
     node.nft(LOSSES["elements gone"])
     assert node.status()["web1"]["problem"]
-    guests[0].stops()
+    guests[0].stop()
     assert client.asks(NODE[4], 2203).startswith("web2")
     assert_as_recorded(node)
 
@@ -119,7 +119,7 @@ def test_an_unreadable_record_harms_no_other_guest_and_is_told_of(
 ) -> None:
     path = node.runtime / f"guests/{guests[0].key}.json"
     path.write_text(content)
-    guests[2].stops()
+    guests[2].stop()
     node.nft(f"delete table {OUR_TABLE}\n")
     assert guests[1].hook("reconnect") == DONE
     assert client.asks(NODE[4], 2203).startswith("web2")
@@ -130,7 +130,7 @@ def test_an_unreadable_record_harms_no_other_guest_and_is_told_of(
     for operation in ("reconnect", "stopped", "release"):
         assert guests[0].hook(operation).exit_code == 0
     path.unlink()
-    guests[0].starts()
+    guests[0].start()
     assert answers(client) == ["web1", "web2"]
 
 
@@ -138,7 +138,7 @@ def test_a_stale_claim_is_nobodys(node: Node, client: Asker) -> None:
     folder = node.runtime / "claims/tcp-2202"
     folder.mkdir(parents=True, mode=0o700)
     (folder / "0.0.0.0").symlink_to("qemu-c9000000-dead-4000-8000-000000000000")
-    node.guest("web1", "2202:22", serves="22/tcp").starts()
+    node.guest("web1", "2202:22", serves="22/tcp").start()
     assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
 
 
@@ -151,7 +151,7 @@ def test_of_two_that_took_one_port_while_the_claims_were_lost_a_sync_keeps_the_f
     web2 = node.guest("web2", wanted, "2222:22", serves="22/tcp")
     web3 = node.guest("web3", "2203:22", serves="22/tcp") if "-" not in wanted else web1
     for guest in {web3.name: web3, "web1": web1}.values():
-        guest.starts()
+        guest.start()
     shutil.rmtree(node.runtime / "claims")
     for operation in ("prepare", "started"):
         assert web2.hook(operation).exit_code == 0
@@ -164,7 +164,7 @@ def test_of_two_that_took_one_port_while_the_claims_were_lost_a_sync_keeps_the_f
     row = node.status()["web2"]
     assert (row["state"], 'published by guest "web1"' in row["problem"]) == ("not published", True)
     assert_as_recorded(node)
-    web1.stops()
+    web1.stop()
     assert web2.hook("reconnect") == DONE
     assert client.asks(NODE[4], 2202) == f"web2 saw {CLIENT[4]}"
     assert client.asks(NODE[4], 2222) == f"web2 saw {CLIENT[4]}"
@@ -195,7 +195,7 @@ def test_a_runtime_folder_that_is_gone_is_no_failure(
     client: Asker, node: Node, operation: str
 ) -> None:
     web1 = node.guest("web1", "2202:22", serves="22/tcp")
-    web1.starts()
+    web1.start()
     node.runtime.rename(node.folder / "gone")
     assert web1.hook(operation) == DONE
     if operation in {"started", "reconnect"}:
@@ -244,7 +244,7 @@ def test_the_ruleset_after_a_flush_and_a_config_change_is_the_new_one(
 ) -> None:
     node = make_node(FULL_NAT)
     web1 = node.guest("web1", "2202:22", serves="22/tcp")
-    web1.starts()
+    web1.start()
     node.nft("flush ruleset\n")
     node.configure("")
     assert web1.hook("reconnect") == DONE

@@ -38,7 +38,7 @@ def guests(node: Node) -> Iterator[list[Guest]]:
         for n in range(GUESTS)
     ]
     yield made
-    at_once(made, lambda guest: guest.stops() if guest.hooked else None)
+    at_once(made, lambda guest: guest.stop() if guest.hooked else None)
 
 
 def answers(client: Asker) -> list[str]:
@@ -57,7 +57,7 @@ def test_a_hundred_that_start_at_once_are_all_published_and_leave_nothing(
     assert set(node.records()) == {guest.key for guest in guests}
     assert_as_recorded(node)
     assert answers(client) == ["web0", "web50", "web99"]
-    at_once(guests, Guest.stops)
+    at_once(guests, Guest.stop)
     assert node.files() == {}
     assert_as_recorded(node)
     assert answers(client) == [REFUSED] * 3
@@ -71,9 +71,9 @@ def test_half_of_them_stop_while_the_other_half_starts(
 
     def act(guest: Guest) -> None:
         if guest in stopping:
-            guest.stops()
+            guest.stop()
         else:
-            guest.starts()
+            guest.start()
 
     at_once([guest for pair in zip(stopping, starting, strict=True) for guest in pair], act)
     assert node.states() == {guest.name: "published" for guest in starting}
@@ -122,8 +122,8 @@ def knocking(client: Asker, port: int) -> Iterator[Counter[str]]:
 def test_a_sync_refuses_no_client(client: Asker, make_node: NodeMaker, configs: list[str]) -> None:
     """What is there stays while all of it is put back, also where the static rules change."""
     node = make_node(NONE)
-    node.guest("web1", "2202:22", serves="22/tcp").starts()
-    node.guest("many", "3000-3099:1").starts()
+    node.guest("web1", "2202:22", serves="22/tcp").start()
+    node.guest("many", "3000-3099:1").start()
     with knocking(client, 2202) as outcomes:
         for number in range(SYNCS):
             node.configure(configs[number % len(configs)])
@@ -134,17 +134,17 @@ def test_a_sync_refuses_no_client(client: Asker, make_node: NodeMaker, configs: 
 
 
 def test_starts_and_stops_of_others_refuse_no_client(client: Asker, node: Node) -> None:
-    node.guest("web1", "2202:22", serves="22/tcp").starts()
+    node.guest("web1", "2202:22", serves="22/tcp").start()
     others = [node.guest(f"web{n}", f"{2200 + n}:22") for n in range(3, 9)]
     with knocking(client, 2202) as outcomes:
         for guest in others:
-            guest.starts()
-            guest.stops()
+            guest.start()
+            guest.stop()
     assert set(outcomes) == {"web1"}
 
 
 def test_an_established_connection_survives_syncs(client: Asker, node: Node) -> None:
-    node.guest("web1", "2202:7", serves="7/tcp-echo").starts()
+    node.guest("web1", "2202:7", serves="7/tcp-echo").start()
     with client.tcp_session(NODE[4], 2202) as session:
         for number in range(3):
             node.cgw("sync", check=False)

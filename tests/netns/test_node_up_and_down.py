@@ -220,6 +220,7 @@ def deadly(function):
     return call
 Nft.apply = deadly(Nft.apply)
 links.add_address = deadly(links.add_address)
+links.set_isolated = deadly(links.set_isolated)
 sysctl.write = deadly(sysctl.write)
 sys.exit(terminal.main(["node", "up"]))
 """

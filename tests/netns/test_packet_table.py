@@ -37,10 +37,10 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The cluster, with the client serving as the outside world too."""
     with cluster(tmp_path_factory.mktemp("cluster")) as made:
         for guest in made.guests.values():
-            guest.port_reflects()  # or br_netfilter hands no guest its own packet back
+            guest.reflect_on_port()  # or br_netfilter hands no guest its own packet back
         all_up(made)
         for family in (4, 6):
-            made.client.serves(CLIENT[family], " ".join(f"80/{p}" for p in PROTOCOLS))
+            made.client.serve(CLIENT[family], " ".join(f"80/{p}" for p in PROTOCOLS))
         yield made
 
 

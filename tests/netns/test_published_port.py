@@ -42,13 +42,13 @@ def table(
         both = f"{guest_address(11)},{guest_address6(11)}"
         ports = ("2202:22/tcp", "2202:22/udp", "2202:22/sctp")
         web1 = node.guest("web1", *ports, serves="22/tcp 22/udp 22/sctp", addresses=both)
-        web1.wire.serves(guest_address6(11), "22/tcp 22/udp 22/sctp")
+        web1.wire.serve(guest_address6(11), "22/tcp 22/udp 22/sctp")
         web2 = node.guest("web2", serves="80/tcp")
         # With br_netfilter the kernel hands a translated packet from port to port of the bridge;
         # back to the port it came from only in hairpin mode.
         if bridging == "br_netfilter":
-            web1.port_reflects()
-        web1.starts()
+            web1.reflect_on_port()
+        web1.start()
         askers = {"outside": client, "node": node, "other guest": web2.wire, "itself": web1.wire}
         yield Table(request.param == FULL_NAT, askers)
 

@@ -55,7 +55,7 @@ class Disturbed:
             self._undisturbed[operation] = _state(node)
         self._undisturbed["reconnect"] = self._undisturbed["started"]
 
-    def killed_in(self, operation: str, *, xml: str | None = None) -> Iterator[str]:
+    def kill_in(self, operation: str, *, xml: str | None = None) -> Iterator[str]:
         """Have a call killed at its first step, the next time at its second, ... to its end."""
         number = 0
         while True:
@@ -68,7 +68,7 @@ class Disturbed:
                 return
             yield step
 
-    def is_as_after(self, operation: str) -> None:
+    def assert_as_after(self, operation: str) -> None:
         """Files, ruleset and traffic are as where nothing was ever killed."""
         assert self._undisturbed[operation] == _state(self.node)
         if operation in {"started", "reconnect"}:
@@ -105,13 +105,13 @@ def test_the_guests_next_call_finishes_one_that_was_killed_at_any_step(
     disturbed: Disturbed, operation: str
 ) -> None:
     steps = []
-    for step in disturbed.killed_in(operation):
+    for step in disturbed.kill_in(operation):
         steps.append(step)
         for following in AFTER[operation]:
             assert disturbed.guest.hook(following) == DONE
-        disturbed.is_as_after(AFTER[operation][-1])
-        disturbed.guest.stops()
-        disturbed.is_as_after("release")
+        disturbed.assert_as_after(AFTER[operation][-1])
+        disturbed.guest.stop()
+        disturbed.assert_as_after("release")
     assert _come_in_order(ORDER[operation], steps), steps
 
 
@@ -120,21 +120,21 @@ def test_a_sync_puts_right_what_a_call_killed_at_any_step_left(
     disturbed: Disturbed, operation: str
 ) -> None:
     """Libvirt does not answer here: a sync then takes the records for the truth."""
-    for _ in disturbed.killed_in(operation):
+    for _ in disturbed.kill_in(operation):
         disturbed.node.cgw("sync", check=False)
         assert_as_recorded(disturbed.node)
-        disturbed.guest.stops()
-        disturbed.is_as_after("release")
+        disturbed.guest.stop()
+        disturbed.assert_as_after("release")
 
 
 def test_prepare_killed_at_any_step_leaves_nobody_a_claim(disturbed: Disturbed) -> None:
     """Libvirt then calls stopped and release; another guest may have the port at once."""
     other = disturbed.node.guest("web2", f"{TCP}:22", f"{UDP}:22/udp")
-    for _ in disturbed.killed_in("prepare"):
-        disturbed.guest.stops()
-        other.starts()
-        other.stops()
-        disturbed.is_as_after("release")
+    for _ in disturbed.kill_in("prepare"):
+        disturbed.guest.stop()
+        other.start()
+        other.stop()
+        disturbed.assert_as_after("release")
 
 
 def test_a_claim_that_a_killed_prepare_left_is_not_its_guests_with_another_annotation(
@@ -142,12 +142,12 @@ def test_a_claim_that_a_killed_prepare_left_is_not_its_guests_with_another_annot
 ) -> None:
     other = disturbed.node.guest("web2", f"{TCP}:22")
     edited = annotated(disturbed.guest, "8080:22")
-    for _ in disturbed.killed_in("prepare"):
-        disturbed.guest.stops()
-        disturbed.guest.starts(xml=edited)
-        other.starts()
-        other.stops()
-        disturbed.guest.stops(xml=edited)
+    for _ in disturbed.kill_in("prepare"):
+        disturbed.guest.stop()
+        disturbed.guest.start(xml=edited)
+        other.start()
+        other.stop()
+        disturbed.guest.stop(xml=edited)
 
 
 @pytest.mark.parametrize("following", ["reconnect", "stopped"])
@@ -158,15 +158,15 @@ def test_a_swap_of_ports_killed_at_any_step_leaves_none_published(
     """The annotation was edited while the guest ran, and libvirtd restarted."""
     xml = annotated(disturbed.guest, *edited)
     other = disturbed.node.guest("web2", *edited)
-    for _ in disturbed.killed_in("reconnect", xml=xml):
+    for _ in disturbed.kill_in("reconnect", xml=xml):
         assert disturbed.guest.hook(following, xml=xml) == DONE
         if following == "reconnect":
             assert_as_recorded(disturbed.node)
-        disturbed.guest.stops(xml=xml)
-        other.starts()  # a claim that is left is nobody's,
-        other.stops()
+        disturbed.guest.stop(xml=xml)
+        other.start()  # a claim that is left is nobody's,
+        other.stop()
         disturbed.node.cgw("sync", check=False)  # and is gone with the next sync
-        disturbed.is_as_after("release")
+        disturbed.assert_as_after("release")
 
 
 def test_a_sync_killed_at_any_step_is_finished_by_the_next(
@@ -178,7 +178,7 @@ def test_a_sync_killed_at_any_step_is_finished_by_the_next(
         node.nft(f"delete table {OUR_TABLE}\n")
         step = sync_killed_at(number, node)
         node.cgw("sync", check=False)
-        disturbed.is_as_after("started")
+        disturbed.assert_as_after("started")
         if not step:
             return
     pytest.fail("a sync without end")

@@ -110,10 +110,10 @@ def test_an_sctp_client_likewise(client: Asker, node: Node, family: int) -> None
         return spoken(reply)
 
     assert asks() == REFUSED
-    web1.starts()
+    web1.start()
     assert asks() == f"web1 saw {CLIENT[family]}"
     assert watch.seen() > 0
-    web1.stops()
+    web1.stop()
     assert asks() == REFUSED
     assert watch.seen() == 0
 
@@ -123,9 +123,9 @@ def test_a_udp_client_follows_the_port_to_the_next_guest(client: Asker, node: No
     web2 = node.guest("web2", "2202:22/udp", serves="22/udp")
     with client.udp_sender(NODE[4], 2202) as sender:
         for guest in (web1, web2):
-            guest.starts()
+            guest.start()
             assert spoken(sender.exchange()) == f"{guest.name} saw {CLIENT[4]}"
-            guest.stops()
+            guest.stop()
 
 
 def test_a_udp_client_of_a_range_and_of_one_address_likewise(client: Asker, node: Node) -> None:
@@ -133,9 +133,9 @@ def test_a_udp_client_of_a_range_and_of_one_address_likewise(client: Asker, node
     web1 = node.guest("web1", "192.168.122.11:2200-2299:22/udp", serves="121/udp")
     with client.udp_sender(NODE[4], 2299) as sender:
         assert is_unanswered(sender)
-        web1.starts()
+        web1.start()
         assert spoken(sender.exchange()) == f"web1 saw {CLIENT[4]}"
-        web1.stops()
+        web1.stop()
         assert is_unanswered(sender)
 
 
@@ -144,7 +144,7 @@ def test_a_flow_through_the_node_to_the_same_port_elsewhere_survives(
     node: Node, third: Asker, family: int
 ) -> None:
     """Told by its source port: only the flow itself remembers the rule that has gone meanwhile."""
-    third.serves(THIRD[family], "2202/udp")
+    third.serve(THIRD[family], "2202/udp")
     ip = {4: "ip", 6: "ip6"}[family]
     node.nft(
         f"table {ip} passing {{\n"
@@ -159,9 +159,9 @@ def test_a_flow_through_the_node_to_the_same_port_elsewhere_survives(
     with web2.wire.udp_sender(THIRD[family], 2202) as sender:
         assert sender.exchange().peer_port == 5555
         node.nft(f"flush chain {ip} passing out\n")
-        web1.starts()
+        web1.start()
         assert sender.exchange().peer_port == 5555
-        web1.stops()
+        web1.stop()
         assert sender.exchange().peer_port == 5555
 
 
@@ -169,11 +169,11 @@ def test_a_flow_through_the_node_to_the_same_port_elsewhere_survives(
 def test_another_guests_flow_survives(client: Asker, node: Node, family: int) -> None:
     web1 = node.guest("web1", "2202:22/udp", serves="22/udp", family=family)
     web2 = node.guest("web2", "2203:22/udp", serves="22/udp", family=family)
-    web2.starts()
+    web2.start()
     with client.udp_sender(NODE[family], 2203) as sender:
         peer_port = sender.exchange().peer_port
-        web1.starts()
-        web1.stops()
+        web1.start()
+        web1.stop()
         reply = sender.exchange()
         assert (reply.guest, reply.peer_port) == ("web2", peer_port)
 
@@ -191,9 +191,9 @@ def test_a_tcp_client_that_asked_in_vain_is_not_sent_to_a_guest_that_is_gone(
     node = make_node(config)
     web1 = node.guest("web1", "2202:22", serves="22/tcp", family=family)
     is_booting(web1)
-    web1.starts()
+    web1.start()
     assert asks() == TIMED_OUT
-    web1.stops("-")
+    web1.stop("-")
     assert asks() == REFUSED
 
 
@@ -204,10 +204,10 @@ def test_tcp_connections_of_a_guest_that_is_gone_end_at_once(
 ) -> None:
     node = make_node(config)
     web1 = node.guest("web1", "2202:7", serves="7/tcp-echo")
-    web1.starts()
+    web1.start()
     with client.tcp_session(NODE[4], 2202) as session:
         assert session.exchange("hello") == "hello"
-        web1.stops(reason)
+        web1.stop(reason)
         with pytest.raises(ConnectionError):
             session.exchange("anybody?")
 
@@ -220,9 +220,9 @@ def test_tcp_connections_of_a_guest_that_may_run_on_elsewhere_survive(
     """Here it runs on where it was; new connections find the port closed."""
     node = make_node(FULL_NAT)
     web1 = node.guest("web1", "2202:7", serves="7/tcp-echo", family=family)
-    web1.starts()
+    web1.start()
     with client.tcp_session(NODE[family], 2202) as session:
         assert session.exchange("hello") == "hello"
-        web1.stops(reason)
+        web1.stop(reason)
         assert session.exchange("still there?") == "still there?"
         assert client.asks(NODE[family], 2202) == REFUSED

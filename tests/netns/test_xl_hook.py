@@ -234,9 +234,9 @@ def test_a_migration_killed_at_any_step_is_finished_by_the_next_calls(
     for step in steps:
         web1.online()
         new = web1.migrated("2203:22 2202:22")
-        died_online = new.online_killed_at(step)
+        died_online = new.kill_online_at(step)
         going, staying = (new, web1) if fails else (web1, new)
-        died_offline = going.offline_killed_at(step)
+        died_offline = going.kill_offline_at(step)
         assert [staying.online(), going.offline()] == [DONE, DONE]
         node.cgw("sync", check=False)
         assert client.asks(NODE[4], 2202) == ANSWER, (died_online, died_offline)
@@ -381,7 +381,7 @@ def test_while_a_guest_runs_here_only_what_it_says_itself_counts(
         said = f"{port}:" in (words or "2202:22")
         assert client.asks(NODE[4], port) == (BEHIND_FULL_NAT if said else REFUSED)
     assert sorted(row["state"] for row in filed.status_rows()) == [
-        *["published"] * max(1, len(words.split())), "standby",
+        *["published"] * max(1, len(words.split())), "overridden",
     ]  # fmt: skip
     assert web1.offline() == DONE
     assert client.asks(NODE[4], 2202) == BEHIND_FULL_NAT

@@ -53,12 +53,12 @@ class Vif:
         """The call when it goes."""
         return self._call(self._offline)
 
-    def online_killed_at(self, step: int) -> str:
-        """The first, killed before its n-th step (see `tests.netns.faults`)."""
+    def kill_online_at(self, step: int) -> str:
+        """Kill the online call before its n-th step (see `tests.netns.faults`)."""
         return cgw_killed_at(step, self.node, *self._online, given=self.listing)
 
-    def offline_killed_at(self, step: int) -> str:
-        """The second, likewise."""
+    def kill_offline_at(self, step: int) -> str:
+        """Kill the offline call before its n-th step."""
         return cgw_killed_at(step, self.node, *self._offline)
 
     @property

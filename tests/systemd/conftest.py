@@ -47,5 +47,5 @@ def gateway() -> Iterator[Gateway]:
         host = SystemdHost("node1", network=inside, root=systemd_root("bookworm"))
         until_end.enter_context(host)
         made = Gateway(host, Asker("client", outside, until_end), until_end)
-        made.comes_into_service()
+        made.set_up()
         yield made

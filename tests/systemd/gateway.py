@@ -30,18 +30,18 @@ class Gateway:
         self._until_end = until_end
         self._web1 = until_end.enter_context(namespace("web1"))
 
-    def comes_into_service(self) -> None:
+    def set_up(self) -> None:
         """Install and enable cgw, and start the guests."""
         self.host.install()
         self.host.systemctl("enable", "--now", "cgw.service")
-        self._joins(self._web1, network.GUEST_BRIDGE, "10.5.5.11", network.GATEWAY_ADDRESS)
-        self._starts("web1", 11, "10.5.5.11", "8080:80", self._web1)
-        self._has_nat_network()
+        self._join(self._web1, network.GUEST_BRIDGE, "10.5.5.11", network.GATEWAY_ADDRESS)
+        self._start("web1", 11, "10.5.5.11", "8080:80", self._web1)
+        self._add_nat_network()
         nat1 = self._until_end.enter_context(namespace("nat1"))
-        self._joins(nat1, NAT_BRIDGE, "192.168.123.12", "192.168.123.1")
-        self._starts("nat1", 12, "192.168.123.12", "8081:80", nat1)
+        self._join(nat1, NAT_BRIDGE, "192.168.123.12", "192.168.123.1")
+        self._start("nat1", 12, "192.168.123.12", "8081:80", nat1)
 
-    def _has_nat_network(self) -> None:
+    def _add_nat_network(self) -> None:
         self.host.path(_BY_DEFAULT).unlink(missing_ok=True)
         for verb, name in (("net-define", "/dev/stdin"), ("net-start", "nat")):
             self.host.run(
@@ -49,7 +49,7 @@ class Gateway:
                 input=domain.nat_network_xml("nat"),
             )
 
-    def _joins(self, guest: Namespace, bridge: str, address: str, gateway: str) -> None:
+    def _join(self, guest: Namespace, bridge: str, address: str, gateway: str) -> None:
         tap = f"tap-{guest.name.rpartition('-')[2]}"
         self.host.network.ip(
             f"link add {tap} master {bridge} type veth peer name eth0 netns {guest.name}\n"
@@ -61,8 +61,8 @@ class Gateway:
             f"route add default via {gateway}\n"
         )
 
-    def _starts(self, name: str, octet: int, address: str, spec: str, inside: Namespace) -> None:
-        Asker(name, inside, self._until_end).serves(address, "80/tcp")
+    def _start(self, name: str, octet: int, address: str, spec: str, inside: Namespace) -> None:
+        Asker(name, inside, self._until_end).serve(address, "80/tcp")
         xml = domain.domain_xml(
             name,
             octet=octet,
@@ -75,20 +75,20 @@ class Gateway:
 
     # -- what the tests ask ------------------------------------------------------------------
 
-    def is_run_by(self, firewall: str) -> None:
+    def switch_to(self, firewall: str) -> None:
         """Stop the other firewall, start this one; wait until cgw has followed."""
         if [name for name in FIREWALLS if self.host.is_active(name)] != [firewall]:
             self.host.systemctl("stop", *FIREWALLS)
             self.host.systemctl("start", firewall)
         self.host.systemctl("start", "cgw.service")
-        self.settles()
+        self.settle()
 
-    def orders(self, *words: str) -> None:
+    def order(self, *words: str) -> None:
         """`systemctl WORDS`, and wait until whatever follows from it is done."""
         self.host.systemctl(*words)
-        self.settles()
+        self.settle()
 
-    def settles(self) -> None:
+    def settle(self) -> None:
         """Wait until systemd has no job left. Raises HostError."""
         if not eventually(lambda: "No jobs" in self._jobs(), within=_LONGEST_JOBS):
             raise HostError(f"systemd does not get done: {self._jobs()}")

@@ -14,9 +14,9 @@ pytestmark = pytest.mark.systemd
 @pytest.mark.parametrize("firewall", FIREWALLS)
 @pytest.mark.parametrize("order", ["reload", "restart"])
 def test_published_ports_answer_after(gateway: Gateway, order: str, firewall: str) -> None:
-    gateway.is_run_by(firewall)
+    gateway.switch_to(firewall)
     assert ANSWERS == gateway.answers()
-    gateway.orders(order, firewall)
+    gateway.order(order, firewall)
     assert ANSWERS == gateway.answers()
 
 
@@ -26,8 +26,8 @@ def test_published_ports_answer_after_the_other_firewall_was_started(
 ) -> None:
     """The two conflict: systemd stops the one, whose stop flushes, before it starts the other."""
     other = next(name for name in FIREWALLS if name != firewall)
-    gateway.is_run_by(other)
-    gateway.orders("start", firewall)
+    gateway.switch_to(other)
+    gateway.order("start", firewall)
     assert not gateway.host.is_active(other)
     assert ANSWERS == gateway.answers()
 
@@ -40,7 +40,7 @@ def test_published_ports_answer_after_all_was_started_at_once(
     gateway.host.systemctl("stop", *FIREWALLS, "cgw.service")
     gateway.host.systemctl("disable", *FIREWALLS)
     gateway.host.systemctl("add-wants", "multi-user.target", firewall)
-    gateway.orders("start", "multi-user.target")
+    gateway.order("start", "multi-user.target")
     gateway.host.run(["rm", f"/etc/systemd/system/multi-user.target.wants/{firewall}.service"])
     gateway.host.systemctl("daemon-reload")
     assert gateway.host.is_active(firewall)
@@ -50,17 +50,17 @@ def test_published_ports_answer_after_all_was_started_at_once(
 
 def test_a_guest_with_a_problem_does_not_keep_the_unit_from_following(gateway: Gateway) -> None:
     """Here the problem is that libvirt's Xen driver, whose guests are recorded, does not answer."""
-    gateway.is_run_by("nftables")
-    gateway.orders("restart", "cgw.service")
+    gateway.switch_to("nftables")
+    gateway.order("restart", "cgw.service")
     assert "1" == gateway.property("cgw.service", "ExecMainStatus")
     assert gateway.host.is_active("cgw.service")
-    gateway.orders("reload", "nftables")
+    gateway.order("reload", "nftables")
     assert ANSWERS == gateway.answers()
 
 
 def test_two_reloads_in_a_row_are_both_followed(gateway: Gateway) -> None:
-    gateway.is_run_by("nftables")
+    gateway.switch_to("nftables")
     for _ in range(3):
         gateway.host.systemctl("reload", "nftables")
-    gateway.settles()
+    gateway.settle()
     assert ANSWERS == gateway.answers()

@@ -38,5 +38,5 @@ def xen(booted: Dom0) -> Iterator[XenHost]:
     """The host; at the end of a test its guests are destroyed, and nothing may be left of them."""
     host = XenHost(booted)
     yield host
-    host.destroys_all()
+    host.destroy_all()
     host.assert_clean()

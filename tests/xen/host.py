@@ -25,28 +25,28 @@ class XenHost:
         self.dom0 = dom0
         self._files: list[str] = []
 
-    def defines(self, name: str, octet: int, *vifs: str, kind: str = "pv", more: str = "") -> None:
+    def define(self, name: str, octet: int, *vifs: str, kind: str = "pv", more: str = "") -> None:
         """Write /etc/xen/NAME.cfg. Each of `vifs` is its spec, less mac and bridge."""
         specs = [
             f"'mac=00:16:3e:05:{number:02x}:{octet:02x},bridge={network.GUEST_BRIDGE},{vif}'"
             for number, vif in enumerate(vifs)
         ]
         options = f"{_OPTIONS} lab.name={name} lab.address={network.guest_address(octet)}/24"
-        self.writes(
+        self.write(
             f"/etc/xen/{name}.cfg",
             f'name = "{name}"\ntype = "{kind}"\nmemory = 96\nvcpus = 1\n'
             f'kernel = "{GUEST_FOLDER}/vmlinux"\nramdisk = "{GUEST_FOLDER}/initramfs"\n'
             f'extra = "{options}"\nvif = [{", ".join(specs)}]\n{more}',
         )
 
-    def writes(self, path: str, content: str, *, mode: int = 0o644) -> None:
+    def write(self, path: str, content: str, *, mode: int = 0o644) -> None:
         """Write a file, until the test ends."""
         self._files.append(path)
         self.dom0.write(path, content, mode=mode)
 
-    def migrates(self, name: str, *, fails: bool = False) -> str:
+    def migrate(self, name: str, *, fails: bool = False) -> str:
         """Migrate a guest to this host itself; what xl said. The receiving xl is `RECEIVER`."""
-        self.writes(_HERE, f'#!/bin/sh\nshift\necho $$ >{RECEIVER}\nexec "$@"\n', mode=0o755)
+        self.write(_HERE, f'#!/bin/sh\nshift\necho $$ >{RECEIVER}\nexec "$@"\n', mode=0o755)
         return self.xl("migrate", "-s", _HERE, name, "localhost", fails=fails)
 
     def xl(self, *arguments: str, fails: bool = False) -> str:
@@ -55,7 +55,7 @@ class XenHost:
         assert fails == (done.returncode != 0), done.stderr
         return done.stderr
 
-    def creates(self, name: str) -> None:
+    def create(self, name: str) -> None:
         """Start a guest."""
         self.xl("create", f"/etc/xen/{name}.cfg")
 
@@ -94,7 +94,7 @@ class XenHost:
             if "comment" in line or " : 10.5.5." in line
         ]
 
-    def destroys_all(self) -> None:
+    def destroy_all(self) -> None:
         """Destroy every guest, and remove the test's files."""
         self.dom0.shell(
             "for d in $(xl list | awk 'NR>2 {print $2}'); do xl destroy $d; done; "

@@ -58,7 +58,7 @@ class LibvirtGuests:
 
     # -- guests ------------------------------------------------------------------------------
 
-    def defines(self, name: str, octet: int, *publish: str) -> None:
+    def define(self, name: str, octet: int, *publish: str) -> None:
         """Define a guest that publishes these (see `port_forward`)."""
         address = guest_address(octet)
         annotation = "".join(map(port_forward, publish)) if publish else None
@@ -84,9 +84,9 @@ class LibvirtGuests:
         files = self.xen.dom0.shell("ls /run/cgw/guests 2>/dev/null || :").split()
         return [file.removesuffix(".json") for file in files]
 
-    def removes_all(self) -> None:
+    def remove_all(self) -> None:
         """Destroy every guest, and take the definitions away."""
-        self.xen.destroys_all()
+        self.xen.destroy_all()
         for name in self.virsh("list", "--all", "--name").split():
             if name != "Domain-0":
                 self.xen.until(f"virsh -c xen:///system domstate {name} | grep -q 'shut off'")

@@ -30,7 +30,7 @@ def libvirt(booted: Dom0) -> Iterator[LibvirtGuests]:
     guests.start_libvirtd()
     try:
         yield guests
-        guests.removes_all()
+        guests.remove_all()
         guests.xen.assert_clean()
     finally:
         guests.stop_libvirtd()
@@ -41,8 +41,8 @@ def web1(libvirt: LibvirtGuests) -> LibvirtGuests:
     """The same; web1 runs and is published."""
     libvirt.operations("web1")  # of earlier tests
     if "web1" not in libvirt.virsh("list", "--name").split():
-        libvirt.xen.writes("/etc/xen/web1.cfg", OLD_FILE)
-        libvirt.defines("web1", OCTET, "2202:22", "123:123/udp")
+        libvirt.xen.write("/etc/xen/web1.cfg", OLD_FILE)
+        libvirt.define("web1", OCTET, "2202:22", "123:123/udp")
         libvirt.virsh("start", "web1")
         assert libvirt.operations("web1") == STARTED
         assert_published_once(libvirt)
@@ -101,7 +101,7 @@ def test_check_shows_the_annotation_alone(web1: LibvirtGuests) -> None:
 
 
 def test_a_port_of_another_guest_is_refused_with_one_line(web1: LibvirtGuests) -> None:
-    web1.defines("web2", 202, "9090:90", "2202:22")
+    web1.define("web2", 202, "9090:90", "2202:22")
     said = web1.virsh("start", "web2", fails=True)
     lines = [line.partition("cgw: ")[2] for line in said.splitlines() if "cgw: " in line]
     assert len(lines) == 1, said
@@ -113,7 +113,7 @@ def test_a_port_of_another_guest_is_refused_with_one_line(web1: LibvirtGuests) -
 
 
 def test_a_guest_that_declares_nothing_starts_whatever_is_broken(libvirt: LibvirtGuests) -> None:
-    libvirt.defines("plain", 203)
+    libvirt.define("plain", 203)
     dom0 = libvirt.xen.dom0
     dom0.shell("mv /usr/local/lib/cgw /usr/local/lib/away")
     try:

@@ -19,8 +19,8 @@ PUBLISH = 'cgw_publish = [ "2202:22/tcp",\n  "123/udp", ]\n'
 @pytest.fixture
 def web1(xen: XenHost) -> XenHost:
     """A host where guest web1 runs and is published."""
-    xen.defines("web1", 201, VIF)
-    xen.creates("web1")
+    xen.define("web1", 201, VIF)
+    xen.create("web1")
     assert xen.asks(2202) == WEB1
     assert xen.asks(123, "udp") == WEB1
     return xen
@@ -49,10 +49,10 @@ def test_ports_travel_with_save_and_restore(web1: XenHost) -> None:
 
 
 def test_a_migration_to_this_host_keeps_the_ports(xen: XenHost) -> None:
-    xen.defines("web1", 201, VIF, kind="pvh")
-    xen.creates("web1")
+    xen.define("web1", 201, VIF, kind="pvh")
+    xen.create("web1")
     assert xen.asks(2202) == WEB1
-    xen.migrates("web1")
+    xen.migrate("web1")
     assert xen.asks(2202) == WEB1
     assert xen.asks(123, "udp") == WEB1
     assert xen.published() == {"web1": ["123/udp", "2202/tcp"]}
@@ -61,12 +61,12 @@ def test_a_migration_to_this_host_keeps_the_ports(xen: XenHost) -> None:
 @pytest.mark.parametrize("script", ["vif-cgw", "vif-bridge"])
 @pytest.mark.parametrize("place", ["guests.d", "xl.cfg"])
 def test_a_guest_may_declare_its_ports_in_a_file(xen: XenHost, place: str, script: str) -> None:
-    xen.defines(
+    xen.define(
         "web1", 201, f"ip=10.5.5.201,script={script}", more=PUBLISH if place == "xl.cfg" else ""
     )
     if place == "guests.d":
-        xen.writes("/etc/cgw/guests.d/web1.xml", XML)
-    xen.creates("web1")
+        xen.write("/etc/cgw/guests.d/web1.xml", XML)
+    xen.create("web1")
     assert xen.asks(2202) == WEB1
 
 
@@ -80,8 +80,8 @@ def test_a_vif_comes_and_goes_while_the_guest_runs(web1: XenHost) -> None:
 
 
 def test_two_vifs_publish_each_its_own(xen: XenHost) -> None:
-    xen.defines("web1", 201, VIF, "ip=10.5.5.201,script=vif-cgw,gatewaydev=cgw 8080:80")
-    xen.creates("web1")
+    xen.define("web1", 201, VIF, "ip=10.5.5.201,script=vif-cgw,gatewaydev=cgw 8080:80")
+    xen.create("web1")
     assert (WEB1, WEB1) == (xen.asks(2202), xen.asks(8080))
 
 
@@ -90,7 +90,7 @@ def test_two_vifs_publish_each_its_own(xen: XenHost) -> None:
     [("2203:22/icmp", "give one of tcp, udp, sctp"), ("2202:22", 'published by guest \\"web1\\"')],
 )
 def test_a_guest_is_refused_with_one_line(web1: XenHost, words: str, reason: str) -> None:
-    web1.defines("web2", 202, f"ip=10.5.5.202,script=vif-cgw,gatewaydev=cgw {words}")
+    web1.define("web2", 202, f"ip=10.5.5.202,script=vif-cgw,gatewaydev=cgw {words}")
     said = web1.xl("create", "/etc/xen/web2.cfg", fails=True)
     assert reason.replace("\\", "") in said.replace("\\", "")
     assert web1.asks(2202) == WEB1
@@ -98,10 +98,10 @@ def test_a_guest_is_refused_with_one_line(web1: XenHost, words: str, reason: str
 
 
 def test_a_guest_that_declares_nothing_starts_whatever_is_broken(xen: XenHost) -> None:
-    xen.defines("web1", 201, "ip=10.5.5.201,script=vif-cgw")
+    xen.define("web1", 201, "ip=10.5.5.201,script=vif-cgw")
     xen.dom0.shell("mv /usr/local/lib/cgw /usr/local/lib/away")
     try:
-        xen.creates("web1")
+        xen.create("web1")
         reply = xen.dom0.itself("until_answered", "tcp", "10.5.5.201", 22, within=30.0)
         assert reply.guest == "web1"
     finally:
@@ -115,8 +115,8 @@ def test_sync_puts_back_what_a_flush_took(web1: XenHost) -> None:
 
 
 def test_check_reads_all_three_places_and_says_which_counts(xen: XenHost) -> None:
-    xen.defines("web1", 201, VIF, more=PUBLISH)
-    xen.writes("/etc/cgw/guests.d/web1.xml", XML)
+    xen.define("web1", 201, VIF, more=PUBLISH)
+    xen.write("/etc/cgw/guests.d/web1.xml", XML)
     lines = xen.dom0.run(["cgw", "check", "web1"]).stdout.splitlines()
     says = [line.partition("  (")[2] for line in lines]
     assert says[:2] == ["gatewaydev of vif0.0: counts)"] * 2

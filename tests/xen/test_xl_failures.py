@@ -39,20 +39,20 @@ def rows(xen: XenHost) -> list[dict[str, Any]]:
 
 def test_after_a_failed_migration_the_guest_goes_on_with_its_ports(xen: XenHost) -> None:
     """Its new vif is published already when it fails: ours is called before the later hook."""
-    xen.defines("web1", 201, VIF.replace("vif-cgw", "vif-bridge"), kind="pvh")
-    xen.creates("web1")
+    xen.define("web1", 201, VIF.replace("vif-cgw", "vif-bridge"), kind="pvh")
+    xen.create("web1")
     assert goes_on(xen)
     before = xen.dom0.shell(RECORDS)
 
-    xen.writes(LATER_HOOK, f"{RECORDS} >/run/seen\n[ $command != online ] || exit 1\n", mode=0o755)
-    assert "unable to add vif devices" in xen.migrates("web1", fails=True)
+    xen.write(LATER_HOOK, f"{RECORDS} >/run/seen\n[ $command != online ] || exit 1\n", mode=0o755)
+    assert "unable to add vif devices" in xen.migrate("web1", fails=True)
     assert xen.dom0.shell(f"cat /run/seen; {RECORDS}") == before * 2
     assert goes_on(xen)
 
     # A receiver that is killed leaves its half of the guest, for somebody to destroy.
     kill = f"[ $command != online ] || kill -9 $(cat {RECEIVER})\n"
-    xen.writes(LATER_HOOK, kill, mode=0o755)
-    xen.migrates("web1", fails=True)
+    xen.write(LATER_HOOK, kill, mode=0o755)
+    xen.migrate("web1", fails=True)
     xen.dom0.run(["cgw", "sync"])  # takes the record of neither away
     assert goes_on(xen)
     xen.xl("destroy", "web1--incoming")
@@ -66,10 +66,10 @@ def test_after_a_failed_migration_the_guest_goes_on_with_its_ports(xen: XenHost)
 
 def test_a_guest_of_which_one_vif_is_refused_leaves_nothing_and_harms_nobody(xen: XenHost) -> None:
     """Xl calls offline for all of its vifs, also the one that never was online."""
-    xen.defines("web1", 201, VIF)
-    xen.creates("web1")
+    xen.define("web1", 201, VIF)
+    xen.create("web1")
     own = "ip=10.5.5.202,script=vif-cgw,gatewaydev=cgw"
-    xen.defines("web2", 202, f"{own} 8080:80", f"{own} 2202:22")
+    xen.define("web2", 202, f"{own} 8080:80", f"{own} 2202:22")
     said = xen.xl("create", "/etc/xen/web2.cfg", fails=True)
     assert "port *:2202/tcp is published by guest" in said
     xen.until(f"[ $({RECORDS} | wc -l) = 1 ]")
@@ -82,7 +82,7 @@ def test_of_two_guests_created_at_once_for_one_port_one_wins_until_it_shuts_down
 ) -> None:
     for number in (1, 2):
         vif = f"ip=10.5.5.20{number},script=vif-cgw,gatewaydev=cgw 2202:22"
-        xen.defines(f"web{number}", 200 + number, vif)
+        xen.define(f"web{number}", 200 + number, vif)
     said = xen.dom0.shell(
         "for n in 1 2; do xl create /etc/xen/web$n.cfg 2>/run/said$n & done; wait; "
         "cat /run/said1 /run/said2"
@@ -96,9 +96,9 @@ def test_of_two_guests_created_at_once_for_one_port_one_wins_until_it_shuts_down
 
 
 def test_by_policy_a_guest_with_a_bad_annotation_runs_unpublished(xen: XenHost) -> None:
-    xen.writes(CONFIG, WARN)
-    xen.defines("web1", 201, "ip=10.5.5.201,script=vif-cgw,gatewaydev=cgw 2202:22/icmp")
-    xen.creates("web1")
+    xen.write(CONFIG, WARN)
+    xen.define("web1", 201, "ip=10.5.5.201,script=vif-cgw,gatewaydev=cgw 2202:22/icmp")
+    xen.create("web1")
     reply = xen.dom0.itself("until_answered", "tcp", "10.5.5.201", 22, within=30.0)
     assert reply.guest == "web1"
     (row,) = rows(xen)
@@ -113,12 +113,12 @@ def test_by_policy_a_guest_with_a_bad_annotation_runs_unpublished(xen: XenHost) 
 @pytest.fixture
 def node(xen: XenHost) -> Iterator[XenHost]:
     """A gateway, on which a file says that web1 publishes port 2202, wherever it lives."""
-    xen.writes(CONFIG, FULL_NAT)
+    xen.write(CONFIG, FULL_NAT)
     forward = '<cgw:portForward proto="tcp"><cgw:range start="2202" to="22"/></cgw:portForward>'
-    xen.writes("/etc/cgw/guests.d/web1.xml", publish_element(forward, "10.5.5.201"))
+    xen.write("/etc/cgw/guests.d/web1.xml", publish_element(forward, "10.5.5.201"))
     xen.dom0.run(["cgw", "node", "up"])
     yield xen
-    xen.destroys_all()
+    xen.destroy_all()
     xen.dom0.run(["cgw", "node", "down"])
 
 
@@ -127,11 +127,11 @@ def test_a_guest_of_any_node_is_published_as_it_says_itself_while_it_runs_here(
 ) -> None:
     away = node.elements()
     assert len(away) == 1
-    node.defines("web1", 201, "ip=10.5.5.201,script=vif-cgw,gatewaydev=cgw 2203:22")
-    node.creates("web1")
+    node.define("web1", 201, "ip=10.5.5.201,script=vif-cgw,gatewaydev=cgw 2203:22")
+    node.create("web1")
     assert node.asks(2203) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
     assert node.is_closed(2202)
-    assert {row["state"] for row in rows(node)} == {"published", "standby"}
+    assert {row["state"] for row in rows(node)} == {"published", "overridden"}
     node.dom0.shell("rm -rf /run/cgw/guests /run/cgw/claims /run/cgw/selves")
     node.dom0.run(["cgw", "node", "up"])  # asks no hypervisor: it may not be up yet
     assert node.asks(2202) == f"web1 saw {NODE_AMONG_GUESTS[4]}"

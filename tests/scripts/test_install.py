@@ -13,7 +13,7 @@ import pytest
 
 from tests.unit.builders import CGW, PYTHON, ROOT, is_one_line
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.scripts
 
 HOOKS = [f"etc/libvirt/hooks/{driver}.d/50-cgw" for driver in ("lxc", "libxl", "qemu")]
 XEN = ["etc/xen/scripts/vif-cgw", "etc/xen/scripts/vif-post.d/cgw.hook"]

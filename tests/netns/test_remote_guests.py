@@ -22,7 +22,7 @@ WEB1, WEB2 = 11, 12
 def peer(name: str, octet: int, *publish: str) -> str:
     """A guest of another node, as the config has it."""
     addresses = [network.guest_address(octet), network.guest_address6(octet)]
-    return f'[[peer-guest]]\nname = "{name}"\naddress = {addresses}\npublish = {[*publish]}\n'
+    return f'[[remote-guest]]\nname = "{name}"\naddress = {addresses}\npublish = {[*publish]}\n'
 
 
 def annotation(octet: int, port: int, address: bool = True) -> str:
@@ -48,24 +48,24 @@ class Cluster:
         path.write_text(text)
         return path
 
-    def knows(self, *peers: str) -> str:
+    def set_peers(self, *peers: str) -> str:
         """Write the config with these, and publish them; what `cgw` complains about."""
         self.node.configure(FULL_NAT + "".join(peers))
         return self.node.cgw("node", "up", check=False).stderr.strip()
 
-    def forgets_all(self) -> None:
-        """Neither config nor files name a guest any more."""
+    def forget_all(self) -> None:
+        """Take every guest out of the config and the files."""
         for file in self.files.iterdir():
             file.unlink()
-        assert self.knows() == ""
+        assert self.set_peers() == ""
 
 
 @pytest.fixture
 def cluster(make_node: NodeMaker) -> Iterator[Cluster]:
     made = Cluster(make_node(FULL_NAT))
     yield made
-    made.node.stops_all_guests()
-    made.forgets_all()
+    made.node.stop_all_guests()
+    made.forget_all()
     made.node.cgw("node", "down")
 
 
@@ -88,19 +88,19 @@ def test_a_guest_of_another_node_answers_through_this_one(
     client: Asker, cluster: Cluster, family: int
 ) -> None:
     cluster.node.guest("web1", serves="22/tcp 53/udp", family=family)
-    assert cluster.knows(peer("web1", WEB1, "2202:22", "5300-5309:53/udp")) == ""
+    assert cluster.set_peers(peer("web1", WEB1, "2202:22", "5300-5309:53/udp")) == ""
     seen = NODE_AMONG_GUESTS[family]
     assert client.asks(NODE[family], 2202) == f"web1 saw {seen}"
     assert client.asks(NODE[family], 5300, "udp") == f"web1 saw {seen}"
     assert cluster.node.states() == {"web1": "published"}
-    cluster.forgets_all()
+    cluster.forget_all()
     assert client.asks(NODE[family], 2202) == REFUSED
 
 
 def test_a_guest_that_comes_here_changes_nothing_that_a_client_could_notice(
     client: Asker, cluster: Cluster, web1: Guest
 ) -> None:
-    cluster.knows(peer("web1", WEB1, "2202:22", "2207:7", "5300:53/udp"))
+    cluster.set_peers(peer("web1", WEB1, "2202:22", "2207:7", "5300:53/udp"))
     node = cluster.node
     away, files = node.our_table(), node.files()
     with client.tcp_session(NODE[4], 2207) as session, client.udp_sender(NODE[4], 5300) as sender:
@@ -117,13 +117,13 @@ def test_a_guest_that_comes_here_changes_nothing_that_a_client_could_notice(
 def test_while_a_guest_lives_here_its_own_annotation_counts(
     client: Asker, cluster: Cluster, web1: Guest, shared: list[str]
 ) -> None:
-    cluster.knows(peer("web1", WEB1, *shared, "8080:80"))
+    cluster.set_peers(peer("web1", WEB1, *shared, "8080:80"))
     assert client.asks(NODE[4], 8080) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
-    web1.starts()
-    assert {"published", "standby"} == states(cluster.node)
+    web1.start()
+    assert {"published", "overridden"} == states(cluster.node)
     assert client.asks(NODE[4], 2202) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
     assert client.asks(NODE[4], 8080) == REFUSED
-    web1.stops()
+    web1.stop()
     assert {"published"} == states(cluster.node)
     assert client.asks(NODE[4], 8080) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
 
@@ -135,13 +135,13 @@ def test_a_guest_may_be_known_elsewhere_by_another_name(
     """Virsh migrate --dname: its address tells that it is the same."""
     entry = peer("web1-before", WEB1, "2202:22")
     if first == "the guest starts":
-        web1.starts()
-        assert cluster.knows(entry) == ""
+        web1.start()
+        assert cluster.set_peers(entry) == ""
     else:
-        cluster.knows(entry)
-        web1.starts()
-    assert cluster.node.states() == {"web1": "published", "web1-before": "standby"}
-    web1.stops()
+        cluster.set_peers(entry)
+        web1.start()
+    assert cluster.node.states() == {"web1": "published", "web1-before": "overridden"}
+    web1.stop()
     assert cluster.node.states() == {"web1-before": "published"}
     assert client.asks(NODE[4], 2202) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
 
@@ -150,19 +150,19 @@ def test_a_guest_that_wants_a_port_of_one_elsewhere_is_refused(
     client: Asker, cluster: Cluster, web1: Guest
 ) -> None:
     cluster.node.guest("web2", serves="22/tcp", octet=WEB2)
-    cluster.knows(peer("web2", WEB2, "2202:22"))
+    cluster.set_peers(peer("web2", WEB2, "2202:22"))
     refused = web1.hook("prepare")
     assert refused.exit_code == CONFLICT
     assert 'port *:2202/tcp is published by guest "web2" (of another node)' in refused.complaint
-    web1.stops()
+    web1.stop()
     assert client.asks(NODE[4], 2202) == f"web2 saw {NODE_AMONG_GUESTS[4]}"
 
 
 def test_a_guest_elsewhere_cannot_take_a_port_of_one_here(
     client: Asker, cluster: Cluster, web1: Guest
 ) -> None:
-    web1.starts()
-    complaint = cluster.knows(peer("web2", WEB2, "2202:22", "8080:80"))
+    web1.start()
+    complaint = cluster.set_peers(peer("web2", WEB2, "2202:22", "8080:80"))
     assert 'guest "web2": port *:2202/tcp is published by guest "web1"' in complaint
     assert cluster.node.states() == {"web1": "published", "web2": "not published"}
     assert client.asks(NODE[4], 2202) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
@@ -171,29 +171,29 @@ def test_a_guest_elsewhere_cannot_take_a_port_of_one_here(
 def test_a_flushed_ruleset_comes_back_with_the_peers(
     client: Asker, cluster: Cluster, web1: Guest
 ) -> None:
-    cluster.knows(peer("web1", WEB1, "2202:22"), peer("web2", WEB2, "2203:22"))
-    web1.starts()
+    cluster.set_peers(peer("web1", WEB1, "2202:22"), peer("web2", WEB2, "2203:22"))
+    web1.start()
     before = cluster.node.our_table()
     cluster.node.nft("flush table inet cgw\n" + "delete table inet cgw\n")
-    cluster.node.guest("web3", "2204:22").starts()
+    cluster.node.guest("web3", "2204:22").start()
     assert "2203" in cluster.node.our_table()
-    cluster.node.guests[-1].stops()
+    cluster.node.guests[-1].stop()
     assert cluster.node.our_table() == before
     assert client.asks(NODE[4], 2202) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
 
 
 def test_a_file_to_each_guest_does_as_well(client: Asker, cluster: Cluster, web1: Guest) -> None:
     cluster.file("web1", annotation(WEB1, 2202))
-    assert cluster.knows() == ""
+    assert cluster.set_peers() == ""
     assert client.asks(NODE[4], 2202) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
-    web1.starts()
-    assert {"published", "standby"} == states(cluster.node)
+    web1.start()
+    assert {"published", "overridden"} == states(cluster.node)
 
 
 def test_a_file_without_an_address_is_no_guest_elsewhere(cluster: Cluster) -> None:
     """It tells a local hook what its guest publishes."""
     cluster.file("web1", annotation(WEB1, 2202, address=False))
-    assert cluster.knows() == ""
+    assert cluster.set_peers() == ""
     assert cluster.node.files() == {}
 
 
@@ -209,15 +209,15 @@ def test_a_file_that_is_broken_takes_nothing_away(
     client: Asker, cluster: Cluster, web1: Guest, text: str, problem: str
 ) -> None:
     cluster.file("web1", annotation(WEB1, 2202))
-    cluster.knows()
+    cluster.set_peers()
     cluster.file("web1", text)
-    assert problem in cluster.knows()
+    assert problem in cluster.set_peers()
     assert client.asks(NODE[4], 2202) == f"{web1.name} saw {NODE_AMONG_GUESTS[4]}"
 
 
 def test_a_file_that_others_could_have_written_is_not_read(cluster: Cluster) -> None:
     cluster.file("web1", annotation(WEB1, 2202)).chmod(0o666)
-    assert "others than root can write to it" in cluster.knows()
+    assert "others than root can write to it" in cluster.set_peers()
     assert cluster.node.files() == {}
 
 
