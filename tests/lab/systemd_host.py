@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tests.lab import cgroup
 from tests.lab.cache import cache_folder
 from tests.lab.host import Host, HostError
 from tests.lab.namespace import PREFIX, Namespace, owner_is_gone
-from tests.lab.systemd_init import CONSOLE
+from tests.lab.systemd_init import CONSOLE, WITHOUT_CAPABILITIES
 
 _CHECKOUT = Path(__file__).parent.parent.parent
 _NAMESPACES = ("--mount", "--uts", "--ipc", "--pid")
@@ -29,6 +29,10 @@ class SystemdHost(Host):
 
     def __init__(self, name: str, *, network: Namespace, root: Path) -> None:
         super().__init__(name, network=network, root=root, guest_folder=Path("/none"), cgroup="")
+
+    def command(self, argv: Sequence[str]) -> list[str]:
+        """As of every host, but without what reaches past its namespaces: nsenter keeps that."""
+        return super().command([*WITHOUT_CAPABILITIES, *argv])
 
     def _boot(self, until_end: ExitStack) -> None:
         group = until_end.enter_context(_unified_group(self.name))

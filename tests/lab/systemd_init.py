@@ -25,8 +25,15 @@ _MASKED = (
 )  # fmt: skip
 _NOT_STARTED = ("firewalld.service", "nftables.service")
 """At boot: a test starts the one that it is about."""
-_DENIED = ("sys_time", "sys_module", "sys_rawio", "sys_boot", "syslog", "wake_alarm",
-           "audit_control", "audit_read", "mac_admin", "mac_override")  # fmt: skip
+DENIED = (
+    "sys_time", "sys_module", "sys_rawio", "sys_boot", "syslog", "wake_alarm", "audit_control",
+    "audit_read", "mac_admin", "mac_override",
+)  # fmt: skip
+"""Capabilities that no program of the host has: they reach past its namespaces."""
+WITHOUT_CAPABILITIES = (
+    "/usr/bin/setpriv", "--bounding-set", ",".join(f"-{name}" for name in DENIED), "--",
+)  # fmt: skip
+"""The start of a command line in the host that runs the rest without them."""
 _READ_ONLY_FOLDERS = ("sys", "irq", "bus")
 CONSOLE = Path("/run/console")
 """What systemd says, in the host."""
@@ -74,10 +81,9 @@ def _become_systemd() -> None:
     os.dup2(nothing, 0)
     os.dup2(console, 1)
     os.dup2(console, 2)
-    denied = ",".join(f"-{name}" for name in _DENIED)
-    argv = ["setpriv", "--bounding-set", denied, "/lib/systemd/systemd", "--log-target=console"]
+    argv = [*WITHOUT_CAPABILITIES, "/lib/systemd/systemd", "--log-target=console"]
     environment = {"container": "lab", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    os.execve("/usr/bin/setpriv", argv, environment)  # noqa: S606
+    os.execve(WITHOUT_CAPABILITIES[0], argv, environment)  # noqa: S606
 
 
 if __name__ == "__main__":

@@ -193,7 +193,7 @@ def test_a_file_of_somebody_elses_at_our_place_is_neither_overwritten_nor_remove
 ) -> None:
     host.has({place: "#!/bin/sh\n# somebody's\n"})
     line = host.refused("install", "--xen")
-    assert f"{host.root / place}: is there already and is not ours; move it away first" == line
+    assert f"{host.root / place}: it is there already and is not ours; move it away first" == line
     lines = host.done("uninstall")
     assert f"kept  {host.root / place} (not ours)" in lines
     assert {place: ("#!/bin/sh\n# somebody's\n", 0o644)} == host.files()

@@ -11,7 +11,7 @@ exception. The guests are namespaces: no hypervisor runs them, their hooks are c
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -36,16 +36,26 @@ def machine() -> None:
     sweep_namespaces()
 
 
-@pytest.fixture(scope="session")
-def gateway() -> Iterator[Gateway]:
-    """A host with cgw installed and its units enabled; both guests are published."""
+@contextmanager
+def booted_gateway(label: str = "") -> Iterator[Gateway]:
+    """A host with cgw installed and its units enabled; both guests are published.
+
+    `label` tells the namespaces of one from those of another that this process has.
+    """
     with ExitStack() as until_end:
-        outside = until_end.enter_context(namespace("client"))
-        inside = until_end.enter_context(namespace("node"))
+        outside = until_end.enter_context(namespace(f"{label}client"))
+        inside = until_end.enter_context(namespace(f"{label}node"))
         network.wire_client(outside)
         network.wire_node(inside, outside, network.NodeAddresses(1))
-        host = SystemdHost("node1", network=inside, root=systemd_root("bookworm"))
+        host = SystemdHost(f"{label}node1", network=inside, root=systemd_root("bookworm"))
         until_end.enter_context(host)
-        made = Gateway(host, Asker("client", outside, until_end), until_end)
+        made = Gateway(host, Asker("client", outside, until_end), until_end, label)
         made.set_up()
+        yield made
+
+
+@pytest.fixture(scope="session")
+def gateway() -> Iterator[Gateway]:
+    """The host that these tests share."""
+    with booted_gateway() as made:
         yield made

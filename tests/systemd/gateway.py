@@ -4,7 +4,7 @@ from contextlib import ExitStack
 
 from tests.lab import domain, network
 from tests.lab.host import HostError
-from tests.lab.namespace import Namespace, namespace
+from tests.lab.namespace import namespace
 from tests.lab.systemd_host import SystemdHost
 from tests.libvirt.waiting import eventually
 from tests.netns.asker import Asker
@@ -24,22 +24,29 @@ _BY_DEFAULT = "/etc/libvirt/qemu/networks/autostart/default.xml"
 class Gateway:
     """A host that systemd runs, with libvirtd, both firewalls, cgw and two guests."""
 
-    def __init__(self, host: SystemdHost, client: Asker, until_end: ExitStack) -> None:
+    def __init__(
+        self, host: SystemdHost, client: Asker, until_end: ExitStack, label: str = ""
+    ) -> None:
         self.host = host
         self.client = client
-        self._until_end = until_end
-        self._web1 = until_end.enter_context(namespace("web1"))
+        self.web1, self.nat1 = (
+            Asker(name, until_end.enter_context(namespace(label + name)), until_end)
+            for name in ("web1", "nat1")
+        )
 
     def set_up(self) -> None:
         """Install and enable cgw, and start the guests."""
         self.host.install()
         self.host.systemctl("enable", "--now", "cgw.service")
-        self._join(self._web1, network.GUEST_BRIDGE, "10.5.5.11", network.GATEWAY_ADDRESS)
-        self._start("web1", 11, "10.5.5.11", "8080:80", self._web1)
+        self._join(self.web1, network.GUEST_BRIDGE, "10.5.5.11", network.GATEWAY_ADDRESS)
         self._add_nat_network()
-        nat1 = self._until_end.enter_context(namespace("nat1"))
-        self._join(nat1, NAT_BRIDGE, "192.168.123.12", "192.168.123.1")
-        self._start("nat1", 12, "192.168.123.12", "8081:80", nat1)
+        self._join(self.nat1, NAT_BRIDGE, "192.168.123.12", "192.168.123.1")
+        self.start_guests()
+
+    def start_guests(self) -> None:
+        """Call the hooks of both as libvirt would."""
+        self._start("web1", 11, "10.5.5.11", "8080:80")
+        self._start("nat1", 12, "192.168.123.12", "8081:80")
 
     def _add_nat_network(self) -> None:
         self.host.path(_BY_DEFAULT).unlink(missing_ok=True)
@@ -49,20 +56,20 @@ class Gateway:
                 input=domain.nat_network_xml("nat"),
             )
 
-    def _join(self, guest: Namespace, bridge: str, address: str, gateway: str) -> None:
-        tap = f"tap-{guest.name.rpartition('-')[2]}"
+    def _join(self, guest: Asker, bridge: str, address: str, gateway: str) -> None:
+        tap, inside = f"tap-{guest.name}", guest.namespace
         self.host.network.ip(
-            f"link add {tap} master {bridge} type veth peer name eth0 netns {guest.name}\n"
+            f"link add {tap} master {bridge} type veth peer name eth0 netns {inside.name}\n"
             f"link set {tap} up\n"
         )
-        guest.ip(
+        inside.ip(
             "link set eth0 up\n"
             f"address add {address}/24 dev eth0\n"
             f"route add default via {gateway}\n"
         )
+        guest.serve(address, "80/tcp")
 
-    def _start(self, name: str, octet: int, address: str, spec: str, inside: Namespace) -> None:
-        Asker(name, inside, self._until_end).serve(address, "80/tcp")
+    def _start(self, name: str, octet: int, address: str, spec: str) -> None:
         xml = domain.domain_xml(
             name,
             octet=octet,
@@ -99,6 +106,10 @@ class Gateway:
     def answers(self) -> dict[int, str]:
         """Who answers at the published ports now."""
         return {port: self.client.asks(NODE[4], port) for port in ANSWERS}
+
+    def is_closed(self) -> bool:
+        """Whether nobody answers at any published port."""
+        return all(self.client.is_unanswered(NODE[4], port) for port in ANSWERS)
 
     def property(self, unit: str, name: str) -> str:
         """What systemd knows of a unit."""
