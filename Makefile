@@ -81,7 +81,17 @@ install:
 	chmod 755 $(LIB)/hooks/qemu.d/50-cgw $(LIB)/hooks/xl/vif-cgw
 	$(call launcher,$(BIN),/usr/bin/python3,$(PREFIX)/lib/cgw)
 
+# What calls this cgw on this host. Without it, each guest's start would log a failure.
+CALLERS = etc/libvirt/hooks/*.d/50-cgw etc/xen/scripts/vif-cgw etc/xen/scripts/vif-post.d/cgw.hook \
+    etc/systemd/system/cgw*.service
+
 uninstall:
+	@callers=$$(cd $(DESTDIR)/ && grep -lsF '$(PREFIX)/bin/cgw' $(CALLERS)); \
+	if [ -n "$$callers" ]; then \
+	    echo "hooks and units still call $(PREFIX)/bin/cgw:" $$callers >&2; \
+	    echo "run first: cgw uninstall" >&2; \
+	    exit 1; \
+	fi
 	rm -rf $(LIB) $(BIN)
 
 clean:

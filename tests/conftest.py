@@ -7,7 +7,7 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.libvirt.conftest import SUITES
 
 #: The tiers in the order of their start: the one that takes longest by itself comes first.
-TIERS = ("xen", "cluster", "libvirt", "netns", "unit")
+TIERS = ("xen", "cluster", "libvirt", "netns", "scripts", "unit")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

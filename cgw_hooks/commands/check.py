@@ -4,41 +4,57 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
+from cgw_hooks.core.guest import REMOTE, GuestKey
 from cgw_hooks.core.parse import domain_scan
 from cgw_hooks.core.parse.config_toml import parse_config
-from cgw_hooks.errors import CgwError, InvalidAnnotation, InvalidConfig, PortConflict, quoted
-from cgw_hooks.host import libvirt_api
-from cgw_hooks.sources.libvirt import read_guest
+from cgw_hooks.core.parse.vif import Vif, configured_vifs, latest, running_vifs
+from cgw_hooks.errors import (
+    CgwError,
+    HypervisorError,
+    InvalidAnnotation,
+    InvalidConfig,
+    NotFound,
+    quoted,
+)
+from cgw_hooks.host import libvirt_api, xenstore
+from cgw_hooks.node import ports
+from cgw_hooks.sources import libvirt, xl
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cgw_hooks.core.guest import Guest
+    from cgw_hooks.host.libvirt_api import Definition
     from cgw_hooks.node.publisher import Publisher
 
+#: A definition that comes from a file is read as one of this driver.
+_DRIVER = "qemu"
 
-def check_guest(publisher: Publisher, subject: str) -> Guest:
-    """The guest with what it would publish here, its conflicts with others included.
+
+def check(publisher: Publisher, subject: str) -> Iterator[str]:
+    """A line to each port that a subject would publish here.
 
     ``subject``: a file with domain XML or the annotation alone, "-" for standard
-    input, or a guest's name. Raises ``CgwError``.
+    input, or a guest's name. Raises ``CgwError``, also where a port is another guest's.
     """
-    driver, name, xml = _definition(subject)
-    guest = read_guest(publisher.config, driver, name, xml)
-    if guest is None:
-        raise InvalidAnnotation(f"guest {quoted(name)}: <metadata>: it publishes nothing")
-    conflict = publisher.owners.conflict(guest)
-    if conflict:
-        raise PortConflict(conflict)
-    return guest
+    if subject == "-":
+        yield from _check_xml(publisher, "standard input", sys.stdin.buffer.read())
+    elif os.path.exists(subject):
+        yield from _check_xml(publisher, subject, _read_file(subject))
+    else:
+        yield from _check_guest(publisher, subject)
 
 
 def check_config_file(path: str) -> None:
     """Whether a config file other than the node's own could be used. Raises ``InvalidConfig``."""
     try:
         parse_config(_read_file(path).decode("utf-8"))
-    except (InvalidConfig, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"{path}: {error}") from None
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{path}: {error.subject}", error.message, error.cure) from None
+    except UnicodeDecodeError as error:
+        raise InvalidConfig(path, str(error), "write it as UTF-8") from None
 
 
 def is_config(subject: str) -> bool:
@@ -46,21 +62,99 @@ def is_config(subject: str) -> bool:
     return subject.endswith(".toml")
 
 
-def _definition(subject: str) -> libvirt_api.Definition:
-    if subject == "-":
-        return _from_xml("standard input", sys.stdin.buffer.read())
-    if os.path.exists(subject):
-        return _from_xml(subject, _read_file(subject))
-    return libvirt_api.find_guest(subject)
+def _check_xml(publisher: Publisher, source: str, xml: bytes) -> Iterator[str]:
+    name = domain_scan.name(xml) or os.path.basename(source).removesuffix(".xml")
+    guest = _read_xml(publisher, name, xml)
+    if guest is None:
+        raise InvalidAnnotation(f"guest {quoted(name)}", "<metadata>: it publishes nothing")
+    yield from _lines(publisher, guest)
 
 
-def _from_xml(source: str, xml: bytes) -> libvirt_api.Definition:
-    return libvirt_api.Definition("qemu", domain_scan.name(xml) or source, xml)
+def _read_xml(publisher: Publisher, name: str, xml: bytes) -> Guest | None:
+    if domain_scan.uuid(xml):
+        return libvirt.read_guest(publisher.config, _DRIVER, name, xml)
+    from cgw_hooks.core.parse.domain_xml import parse_domain
+
+    annotation = parse_domain(GuestKey(_DRIVER, name), name, xml)  # the annotation alone
+    return annotation and libvirt.guest_of(publisher.config, annotation)
+
+
+def _check_guest(publisher: Publisher, name: str) -> Iterator[str]:
+    definitions: list[Definition] = []
+    silent: HypervisorError | None = None
+    try:
+        definitions = libvirt_api.find_guest(name)
+    except HypervisorError as error:
+        silent = error
+    vifs = _vifs_of(name)
+    annotated = [d for d in definitions if domain_scan.is_annotated(d.xml)]
+    if annotated:
+        yield from _check_definitions(publisher, annotated)
+        return
+    if vifs:
+        lines = [line for vif in vifs for line in _vif_lines(publisher, vif)]
+        if lines:
+            yield from lines
+            return
+    if definitions or vifs:
+        raise InvalidAnnotation(f"guest {quoted(name)}", "it publishes nothing")
+    remote = publisher.state.peek(GuestKey(REMOTE, name))
+    if remote:
+        yield from (f"{port}  (of another node)" for port in remote.guest.ports)
+        return
+    if silent:
+        raise silent
+    raise NotFound(quoted(name), "there is no such guest or file", "see: virsh list --all")
+
+
+def _check_definitions(publisher: Publisher, definitions: list[Definition]) -> Iterator[str]:
+    """The live definition, and the one that counts from the next start, where they differ."""
+    shown: list[str] = []
+    for definition in definitions:
+        guest = libvirt.read_guest(publisher.config, *definition[:3])
+        lines = list(_lines(publisher, guest)) if guest else ["nothing"]
+        if lines != shown:
+            note = "  (from the next start on)" if shown else ""
+            yield from (line + note for line in lines)
+        shown = lines
+
+
+def _vifs_of(name: str) -> list[Vif]:
+    """The vifs that the guest has now; of one that does not run, those of its xl.cfg."""
+    try:
+        vifs = latest(running_vifs(xenstore.read_tree()))
+    except HypervisorError:
+        return []
+    running = [vif for vif in vifs if vif.guest == name]
+    if running:
+        return running
+    for _path, settings in xl.configs_of(name):
+        specs = settings.get("vif", [])
+        return list(configured_vifs(name, specs if isinstance(specs, list) else [specs]))
+    return []
+
+
+def _vif_lines(publisher: Publisher, vif: Vif) -> Iterator[str]:
+    for number, declared in enumerate(xl.declarations(vif)):
+        guest = xl.guest_of(publisher.config, vif, declared)
+        if number == 0:
+            list(_lines(publisher, guest))
+        says = "counts" if number == 0 else "does not count"
+        for port in guest.ports:
+            yield f"{port}  ({declared.source}: {says})"
+
+
+def _lines(publisher: Publisher, guest: Guest) -> Iterator[str]:
+    """The guest's ports, its conflicts with others checked."""
+    ports.refuse_conflict(publisher.state, guest, ports.node_listeners([guest]))
+    yield from map(str, guest.ports)
 
 
 def _read_file(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             return file.read()
+    except FileNotFoundError as error:
+        raise NotFound(path, "there is no such file") from error
     except OSError as error:
-        raise CgwError(f"{path}: cannot be read: {error.strerror}") from error
+        raise CgwError(path, f"it cannot be read: {error.strerror}") from error

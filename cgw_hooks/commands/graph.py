@@ -13,17 +13,19 @@ from cgw_hooks.errors import quoted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cgw_hooks.commands.status import Row, Status
+    from cgw_hooks.node.diagnosis import Diagnosis, Row
 
 #: State of a row -> how its edges are drawn; others are only on their way.
 _STYLES = {"published": "solid", "failed": "bold", "not published": "bold"}
 _ON_ITS_WAY = "dotted"
 
 
-def graph(found: Status, node: str) -> str:
+def graph(found: Diagnosis, node: str) -> str:
     """The text of the graph. Guests of other nodes stand in a frame of their own."""
-    here = [row for row in found.rows if not row.record.guest.is_peer]
-    elsewhere = [row for row in found.rows if row.record.guest.is_peer and row.state != "standby"]
+    here = [row for row in found.rows if not row.record.guest.is_remote]
+    elsewhere = [
+        row for row in found.rows if row.record.guest.is_remote and row.state != "overridden"
+    ]
     lines = [
         "digraph cgw {",
         "  rankdir=LR;",

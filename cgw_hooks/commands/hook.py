@@ -5,8 +5,7 @@ transaction -> exit code. Prints nothing on stdout: at migrate and restore that
 would become the guest's XML.
 
 Runs for every guest of the host: what a guest without annotation does not need
-is imported where it is needed (``typing`` alone is 10 ms), and pyroute2, libvirt
-and asyncio are never loaded.
+is imported where it is needed, and pyroute2, libvirt and asyncio are never loaded.
 """
 
 import os
@@ -19,6 +18,8 @@ from cgw_hooks.host import paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cgw_hooks.core.guest import Guest, GuestKey
+    from cgw_hooks.core.record import Record
     from cgw_hooks.node.publisher import Publisher
 
 _USAGE = "usage: cgw hook DRIVER GUEST OPERATION SUBOPERATION EXTRA   (domain XML on stdin)"
@@ -30,96 +31,136 @@ _XL = "xl"  # not libvirt's: its vif script calls in other words
 def main(arguments: list[str]) -> int:
     """Carry one hook call out; the exit code is for libvirt: not 0 refuses the guest."""
     if len(arguments) != _ARGUMENTS or arguments[0] not in (*DRIVERS, _XL):
-        sys.stderr.write(f"{_USAGE}\n")
+        say(_USAGE)
         return _USAGE_EXIT_CODE
     driver, name, operation, suboperation, reason = arguments
     try:
         given = sys.stdin.buffer.read()
         if driver == _XL:
-            return _carry_out_vif(name, operation, suboperation, reason, given)
+            from cgw_hooks.commands import xl_hook
+
+            return xl_hook.main(name, operation, suboperation, reason, given)
         return _carry_out(driver, name, operation, reason, given)
     except Exception as error:  # noqa: BLE001  (whatever it is, it must not stop or kill the guest)
         _log_failure(name, operation, error)
         return 0
 
 
-def _carry_out(driver: str, name: str, operation: str, reason: str, xml: bytes) -> int:
-    todo = action(operation)
-    key = f"{driver}-{domain_scan.uuid(xml)}"
-    annotated = domain_scan.is_annotated(xml)
-    recorded = os.path.exists(paths.record_file(paths.runtime_directory(), key))
-    if todo == Action.NOTHING or not (annotated or recorded):
-        return 0
-    publisher = _publisher()
-    if todo == Action.WITHDRAW:
-        _withdraw(publisher, key, reason)
-    elif todo == Action.FORGET or not annotated:
-        publisher.forget(key, connections_end=ends_connections(reason))
-    else:
-        return _put_up(publisher, driver, name, operation, xml)
-    return 0
-
-
-def _carry_out_vif(name: str, operation: str, vif: str, vm_path: str, listing: bytes) -> int:
-    """The same for xl's vif script, which says instead: the vif, the guest's path under /vm."""
-    from cgw_hooks.commands import xl_hook
-
-    if operation == "offline":
-        return xl_hook.offline(_publisher(), vif)
-    return xl_hook.online(_publisher(), name, vif, vm_path, listing.decode("utf-8", "replace"))
-
-
-def _put_up(publisher: "Publisher", driver: str, name: str, operation: str, xml: bytes) -> int:
-    """Claim or publish what the guest's XML says now; refuse the guest where that may be done."""
-    from cgw_hooks.sources.libvirt import read_guest
-
-    try:
-        guest = read_guest(publisher.config, driver, name, xml)
-        if guest is None:
-            return 0
-        if not guest.uuid:
-            raise InvalidAnnotation(f"guest {quoted(name)}: <uuid>: is missing; define it anew")
-        if action(operation) == Action.CLAIM:
-            publisher.claim(guest)
-            return 0
-        publisher.publish(guest)
-    except (InvalidAnnotation, PortConflict) as error:
-        if may_refuse(operation) and publisher.config.policy.refuse_invalid:
-            sys.stderr.write(f"cgw: {error}\n")
-            return error.exit_code
-        publisher.note_problem(f"{driver}-{domain_scan.uuid(xml)}", name, str(error))
-        raise
-    _log("notice", f"guest {quoted(name)}: published " + "; ".join(map(str, guest.ports)))
-    return 0
-
-
-def _withdraw(publisher: "Publisher", key: str, reason: str) -> None:
-    record = publisher.withdraw(key, connections_end=ends_connections(reason))
-    if record and record.guest.ports:
-        _log("notice", f"guest {quoted(record.guest.name)}: published no more")
-
-
-def _publisher() -> "Publisher":
+def publisher() -> "Publisher":
+    """What this node publishes, by its own config."""
     from cgw_hooks.host.config_file import load_config
+    from cgw_hooks.host.state.state import State
     from cgw_hooks.node.publisher import Publisher
 
-    return Publisher(load_config(paths.config_file()), paths.runtime_directory())
+    return Publisher(load_config(paths.config_file()), State(paths.runtime_directory()))
+
+
+def say(line: str) -> None:
+    """Tell whoever called, if somebody listens: a closed stderr must not change the exit code."""
+    try:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+    except (AttributeError, OSError, ValueError):  # None where the descriptor is closed
+        return
+
+
+def log_published(record: "Record") -> None:
+    """Say in syslog what a guest publishes from now on, and what is withheld."""
+    from cgw_hooks.host import log
+
+    who = f"guest {quoted(record.guest.name)}"
+    if record.translated:
+        log.notice(f"{who}: published " + "; ".join(map(str, record.translated)))
+    if record.problem:
+        log.error(str(record.problem))
+
+
+def log_withdrawn(record: "Record | None") -> None:
+    """Say in syslog that a guest is published no more."""
+    if record and record.translated:
+        from cgw_hooks.host import log
+
+        log.notice(f"guest {quoted(record.guest.name)}: withdrawn")
+
+
+def _carry_out(driver: str, name: str, operation: str, reason: str, xml: bytes) -> int:
+    todo = action(operation)
+    uuid = domain_scan.uuid(xml)
+    annotated = domain_scan.is_annotated(xml)
+    recorded = os.path.exists(paths.record_file(paths.runtime_directory(), f"{driver}-{uuid}"))
+    if todo == Action.NOTHING or not (annotated or recorded):
+        return 0
+    from cgw_hooks.core.guest import GuestKey
+
+    node, key = publisher(), GuestKey(driver, uuid)
+    if todo == Action.WITHDRAW:
+        log_withdrawn(node.withdraw(key, connections_end=ends_connections(reason)))
+    elif todo == Action.RELEASE or not annotated:
+        log_withdrawn(node.release(key, connections_end=ends_connections(reason)))
+    else:
+        return _open(node, key, name, operation, xml)
+    return 0
+
+
+def _open(node: "Publisher", key: "GuestKey", name: str, operation: str, xml: bytes) -> int:
+    """Reserve or publish what the guest's XML says; refuse the guest where that may be done."""
+    from cgw_hooks.core.guest import Guest
+
+    try:
+        guest = _read(node, key, name, operation, xml)
+        if guest is None:  # its annotation was taken out, or is only in a comment
+            log_withdrawn(node.release(key, connections_end=True))
+        elif action(operation) == Action.RESERVE:
+            node.reserve(guest, domain_scan.digest(xml))
+        else:
+            log_published(node.publish(guest))
+    except (InvalidAnnotation, PortConflict) as error:
+        return refuse(node, Guest(key, name), error, may_refuse=may_refuse(operation))
+    return 0
+
+
+def refuse(node: "Publisher", guest: "Guest", error: CgwError, *, may_refuse: bool) -> int:
+    """Refuse a guest by the exit code, or by policy only note why it is not published."""
+    from cgw_hooks.core.problem import Problem
+
+    if may_refuse and node.config.policy.refuse_invalid:
+        say(f"cgw: {error}")
+        return error.exit_code
+    node.note_problem(guest, Problem.of(error))
+    raise error
+
+
+def _read(
+    node: "Publisher", key: "GuestKey", name: str, operation: str, xml: bytes
+) -> "Guest | None":
+    """The guest with its ports, from the record where prepare has just read the same XML."""
+    if operation == "started":
+        from cgw_hooks.core.record import State
+
+        record = node.state.peek(key)
+        if (
+            record
+            and record.state is State.RESERVED
+            and record.digest
+            and record.digest == domain_scan.digest(xml)
+            and not record.guest.leased
+        ):
+            return record.guest._replace(name=name)
+    from cgw_hooks.sources.libvirt import read_guest
+
+    return read_guest(node.config, key.driver, name, xml)
 
 
 def _log_failure(name: str, operation: str, error: Exception) -> None:
     """A failure that the guest's start or stop must not notice; a person finds it in syslog."""
+    from cgw_hooks.host import log
+
     if isinstance(error, CgwError):
-        _log("error", f"{operation}: {error}")
+        log.error(f"{operation}: {error}")
         return
     place = error.__traceback__
     while place and place.tb_next:
         place = place.tb_next
     where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else "?"
     what = f"{type(error).__name__}: {quoted(error)} at {where}"
-    _log("error", f"{operation}: guest {quoted(name)}: a fault of cgw-hooks itself: {what}")
-
-
-def _log(priority: str, message: str) -> None:
-    from cgw_hooks.host import log
-
-    getattr(log, priority)(message)
+    log.error(f"{operation}: guest {quoted(name)}: a fault of cgw-hooks itself: {what}")

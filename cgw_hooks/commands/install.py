@@ -12,8 +12,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cgw_hooks.commands import hook_trial
 from cgw_hooks.core.operations import DRIVERS
 from cgw_hooks.errors import InstallError, quoted
+from cgw_hooks.host import confinement, systemd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,27 +28,33 @@ _VIF_SCRIPT = "vif-cgw"
 #: For vifs that name it, and for all others, beside the script that they name.
 _VIF_PLACES = (f"etc/xen/scripts/{_VIF_SCRIPT}", "etc/xen/scripts/vif-post.d/cgw.hook")
 _UNIT_FOLDER = "etc/systemd/system"
-_UNITS = ("cgw.service", "cgw-node.service")
+_UNITS = ("cgw.service", "cgw-resync.service", "cgw-node.service")
 _EXAMPLE = "etc/cgw/cgw.toml.example"
+HOST = Path("/")
 
 
 def install(root: Path, *, xen: bool = False) -> Iterator[str]:
-    """Put hooks, unit and example config in place; yield a line to each.
+    """Put hooks, units and example config in place, then test the hook; yield a line to each step.
 
     ``root``: where the host's own root is, "/" or a folder that becomes one. Raises
-    ``InstallError``.
+    ``InstallError``, also where the hook is in place but something keeps it from publishing.
     """
-    cgw = _own_path()
+    yield from _put_in_place(root, xen=xen)
+    if root == HOST and systemd.is_running():
+        systemd.read_units_anew()
+    yield from _test_hook(root)
+
+
+def _put_in_place(root: Path, *, xen: bool) -> Iterator[str]:
+    cgw, python = _own_path(), _own_python()
     sources = _sources()
-    hook = (sources / "hooks/qemu.d" / _HOOK).read_text(encoding="utf-8")
-    hook = hook.replace("cgw=cgw  ", f"cgw='{cgw}'  ", 1)
-    for driver in DRIVERS:
-        yield _write(root / f"etc/libvirt/hooks/{driver}.d/{_HOOK}", hook, 0o755)
+    callers = {f"etc/libvirt/hooks/{driver}.d/{_HOOK}": f"qemu.d/{_HOOK}" for driver in DRIVERS}
     if xen:
-        script = (sources / "hooks/xl" / _VIF_SCRIPT).read_text(encoding="utf-8")
-        script = script.replace("cgw=cgw  ", f"cgw='{cgw}'  ", 1)
-        for place in _VIF_PLACES:
-            yield _write(root / place, script, 0o755)
+        callers |= dict.fromkeys(_VIF_PLACES, f"xl/{_VIF_SCRIPT}")
+    for place, source in callers.items():
+        script = (sources / "hooks" / source).read_text(encoding="utf-8")
+        script = script.replace("python= cgw=cgw\n", f"python='{python}' cgw='{cgw}'\n", 1)
+        yield _write(root / place, script, 0o755)
     for name in _UNITS:
         unit = (sources / "etc" / name).read_text(encoding="utf-8")
         unit = f"# {_OURS}\n" + unit.replace("/usr/local/bin/cgw", str(cgw))
@@ -54,15 +62,42 @@ def install(root: Path, *, xen: bool = False) -> Iterator[str]:
     yield _write(root / _EXAMPLE, (sources / "etc/cgw.toml").read_text(encoding="utf-8"), 0o644)
 
 
+def _test_hook(root: Path) -> Iterator[str]:
+    """Raises ``InstallError`` with what keeps the hook of the first driver from working."""
+    hook = root / f"etc/libvirt/hooks/{DRIVERS[0]}.d/{_HOOK}"
+    if root == HOST:
+        found = hook_trial.obstacle(hook, str(_own_python()))
+    else:
+        found = hook_trial.obstacle_to_plain_guests(hook)
+    if found:
+        raise InstallError("the hooks are in place, but no guest is published yet", found)
+    yield f"tested {hook}"
+    has_apparmor = (root / "etc/apparmor.d").is_dir()
+    if has_apparmor and not confinement.may_be_run_by_hooks(str(_own_python())):
+        yield (
+            f"note: where AppArmor confines libvirt, its hooks cannot run {_own_python()}: "
+            "that is no program of /usr/bin"
+        )
+
+
 def uninstall(root: Path) -> Iterator[str]:
-    """Take away what ``install`` put in place, and folders that are empty then."""
-    for driver in DRIVERS:
-        yield from _remove(root / f"etc/libvirt/hooks/{driver}.d/{_HOOK}")
-    for place in _VIF_PLACES:
+    """Take away what ``install`` put in place, and folders that are empty then.
+
+    The units are stopped and disabled first, where systemd runs. Raises ``InstallError``.
+    """
+    serving = root == HOST and systemd.is_running()
+    for name in _UNITS if serving else ():
+        if _is_ours(root / _UNIT_FOLDER / name) and systemd.take_out_of_service(name):
+            yield f"stopped and disabled {name}"
+    for place in (
+        *(f"etc/libvirt/hooks/{driver}.d/{_HOOK}" for driver in DRIVERS),
+        *_VIF_PLACES,
+        *(f"{_UNIT_FOLDER}/{name}" for name in _UNITS),
+        _EXAMPLE,
+    ):
         yield from _remove(root / place)
-    for name in _UNITS:
-        yield from _remove(root / _UNIT_FOLDER / name)
-    yield from _remove(root / _EXAMPLE)
+    if serving:
+        systemd.read_units_anew()
 
 
 def next_steps() -> list[str]:
@@ -76,14 +111,33 @@ def next_steps() -> list[str]:
 def _own_path() -> Path:
     """The ``cgw`` that runs now, as hooks and unit are to call it."""
     path = Path(shutil.which(sys.argv[0]) or sys.argv[0]).absolute()
-    # systemd and sh each have special characters of their own.
-    special = set(str(path)) & set(" '\"\\$%") or not str(path).isprintable()
-    if special or not path.name.startswith("cgw"):
+    if not _is_plain(path) or not path.name.startswith("cgw"):
         raise InstallError(
-            f"{quoted(path)}: call install by the path of cgw itself, one without spaces, quotes, "
-            "$, % and backslashes"
+            quoted(path),
+            "it is not a path of cgw itself, or has spaces, quotes, $, % or backslashes",
+            "call install by another path of cgw",
         )
     return path
+
+
+def _own_python() -> Path:
+    """The interpreter that runs now, as the hooks are to call it.
+
+    In a venv its name there: Python finds the venv by it, and AppArmor looks at the file behind it.
+    """
+    path = Path(sys.executable).absolute()
+    if not _is_plain(path):
+        raise InstallError(
+            quoted(path),
+            "the interpreter's path has spaces, quotes, $, % or backslashes",
+            "install cgw with another one",
+        )
+    return path
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether sh and systemd, each with special characters of its own, read a path as it is."""
+    return str(path).isprintable() and not set(str(path)) & set(" '\"\\$%")
 
 
 def _sources() -> Path:
@@ -92,13 +146,15 @@ def _sources() -> Path:
     for folder in (package / "share", package.parent):
         if (folder / "hooks/qemu.d" / _HOOK).is_file():
             return folder
-    raise InstallError(f"{package}: its hook scripts are missing; install cgw-hooks anew")
+    raise InstallError(str(package), "its hook scripts are missing", "install cgw-hooks anew")
 
 
 def _write(path: Path, text: str, mode: int) -> str:
     try:
         if os.path.lexists(path) and not _is_ours(path):
-            raise InstallError(f"{path}: is there already and is not ours; move it away first")
+            raise InstallError(
+                str(path), "it is there already and is not ours", "move it away first"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name(f".{path.name}.new")
         if os.path.lexists(new):
@@ -109,7 +165,7 @@ def _write(path: Path, text: str, mode: int) -> str:
             file.write(text)
         new.replace(path)
     except OSError as error:
-        raise InstallError(f"{path}: cannot be written: {error.strerror}") from error
+        raise InstallError(str(path), f"it cannot be written: {error.strerror}") from error
     return f"wrote {path}"
 
 
@@ -122,7 +178,7 @@ def _remove(path: Path) -> Iterator[str]:
     try:
         path.unlink()
     except OSError as error:
-        raise InstallError(f"{path}: cannot be removed: {error.strerror}") from error
+        raise InstallError(str(path), f"it cannot be removed: {error.strerror}") from error
     for folder in (path.parent, path.parent.parent):
         if folder.name.endswith((".d", "cgw")) and not any(folder.iterdir()):
             folder.rmdir()

@@ -13,9 +13,10 @@ from cgw_hooks import __version__
 from cgw_hooks.core.node_config import NodeConfig
 from cgw_hooks.core.record import translated
 from cgw_hooks.core.rules import table
-from cgw_hooks.errors import CgwError
+from cgw_hooks.errors import CgwError, NotFound, quoted
 from cgw_hooks.host import paths
 from cgw_hooks.host.config_file import load_config
+from cgw_hooks.host.state.state import State
 from cgw_hooks.node.publisher import Publisher
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ exit codes:
   4  a port is another guest's, or the node's own
   5  the configuration is invalid
   6  records, ruleset or files could not be changed
-  7  libvirt did not answer
+  7  libvirt or xenstore did not answer
+  8  there is no such guest or file
 
 files:
   /etc/cgw/cgw.toml   the node's configuration (CGW_CONFIG says another place)
@@ -124,6 +126,7 @@ class _Commands:
 def _parser() -> argparse.ArgumentParser:
     commands = _Commands()
     status = commands.add_with_json("status", _status, "Show what is published, and what is wrong.")
+    status.add_argument("guest", nargs="?", metavar="GUEST", help="only this guest")
     status.add_argument(
         "--graph", action="store_true", help="print a graph, for dot -Tsvg (Graphviz)"
     )
@@ -137,13 +140,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands.add("render", _render, "Print the ruleset as nft -f takes it. Applies nothing.")
     commands.add_with_json("sync", _sync, "Make this node match the guests that run, once.")
-    node = commands.add("node", _node, "Make this host a gateway of its guests, or no more.")
+    node = commands.add("node", _node, "Configure this host as its guests' gateway, or undo that.")
     node.add_argument(
         "direction",
         choices=("up", "down"),
         metavar="up|down",
-        help="addresses on the guest bridges, kernel settings, SNAT and ARP filter: put up, "
-        "or given back",
+        help="set addresses on the guest bridges, kernel settings, SNAT and ARP filter, "
+        "or give them back",
     )
     install = commands.add_with_root("install", _install, "Put the hooks and units in place.")
     install.add_argument(
@@ -157,22 +160,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _publisher() -> Publisher:
-    return Publisher(load_config(paths.config_file()), paths.runtime_directory())
+    return Publisher(load_config(paths.config_file()), State(paths.runtime_directory()))
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from cgw_hooks.commands.status import status
+    from cgw_hooks.node.diagnosis import diagnose
 
     publisher = _publisher()
-    found = status(publisher)
-    if arguments.json:
-        _print_json(
-            {
-                "node": publisher.config.name or None,
-                "published": [row.as_dict() for row in found.rows],
-                "problems": found.problems,
-            }
+    found = diagnose(publisher, arguments.guest)
+    if arguments.guest and not found.rows:
+        raise NotFound(
+            quoted(arguments.guest), "nothing is known of such a guest", "see: cgw status"
         )
+    if arguments.json:
+        from cgw_hooks.commands.status import as_json
+
+        _print_json(as_json(found, publisher.config.name))
     elif arguments.graph:
         from cgw_hooks.commands.graph import graph
 
@@ -186,7 +189,6 @@ def _status(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from cgw_hooks.commands import check
-    from cgw_hooks.commands.check_xl import check_xl_guest
 
     subject = arguments.subject
     if subject is None:
@@ -196,44 +198,25 @@ def _check(arguments: argparse.Namespace) -> int:
     elif check.is_config(subject):
         check.check_config_file(subject)
         sys.stdout.write(f"{subject}: ok\n")
-    elif not Path(subject).exists() and (found := check_xl_guest(_publisher(), subject)):
-        sys.stdout.write("".join(f"{line}\n" for line in found))
     else:
-        guest = check.check_guest(_publisher(), subject)
-        for port in guest.ports:
-            sys.stdout.write(f"{port}\n")
+        for line in check.check(_publisher(), subject):
+            sys.stdout.write(f"{line}\n")
     return 0
 
 
 def _render(_arguments: argparse.Namespace) -> int:
     publisher = _publisher()
-    records, errors = publisher.records.all()
-    sys.stdout.write(table.restore(publisher.config, translated(records)))
-    for error in errors:
+    records, errors = publisher.state.all()
+    sys.stdout.write(table.restore(publisher.config, translated(list(records.values()))))
+    for error in errors.values():
         sys.stderr.write(f"cgw: {error}\n")
     return CgwError.exit_code if errors else 0
 
 
 def _sync(arguments: argparse.Namespace) -> int:
-    from cgw_hooks.commands.sync import sync
+    from cgw_hooks.commands import sync
 
-    report = sync(_publisher())
-    if arguments.json:
-        _print_json(
-            {
-                "published": [record.guest.name for record in report.published],
-                "withdrawn": [record.guest.name for record in report.withdrawn],
-                "problems": report.problems,
-            }
-        )
-    else:
-        for record in report.published:
-            sys.stdout.write(f"published  {record.guest.name}\n")
-        for record in report.withdrawn:
-            sys.stdout.write(f"withdrawn  {record.guest.name}\n")
-        for problem in report.problems:
-            sys.stderr.write(f"cgw: {problem}\n")
-    return CgwError.exit_code if report.problems else 0
+    return sync.run(_publisher(), json=arguments.json)
 
 
 def _node(arguments: argparse.Namespace) -> int:
@@ -263,7 +246,7 @@ def _uninstall(arguments: argparse.Namespace) -> int:
     if arguments.root == Path("/"):
         from cgw_hooks.node import gateway
 
-        for line in gateway.down(Publisher(NodeConfig(), paths.runtime_directory())):
+        for line in gateway.withdraw_all(Publisher(NodeConfig(), State(paths.runtime_directory()))):
             sys.stdout.write(f"{line}\n")
     return 0
 

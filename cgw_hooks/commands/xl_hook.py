@@ -5,49 +5,44 @@ On stdin the vif's backend, as ``xenstore-ls -f`` prints it.
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING
-
-from cgw_hooks.core.parse.vif import DRIVER, backend_vif
-from cgw_hooks.core.record import State
-from cgw_hooks.errors import InvalidAnnotation, PortConflict, quoted
-from cgw_hooks.host import log
+from cgw_hooks.commands import hook
+from cgw_hooks.core.guest import XL, Guest, GuestKey
+from cgw_hooks.core.parse.vif import backend_vif
+from cgw_hooks.errors import InvalidAnnotation, PortConflict
 from cgw_hooks.host.xenstore import parse_listing
-from cgw_hooks.sources.xl import read_vif
+from cgw_hooks.sources import xl
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cgw_hooks.core.parse.vif import Vif
     from cgw_hooks.node.publisher import Publisher
 
 
-def offline(publisher: Publisher, vif_name: str) -> int:
+def main(name: str, operation: str, vif_name: str, vm_path: str, listing: bytes) -> int:
+    """Carry one call of the vif script out; the exit code refuses the vif."""
+    node = hook.publisher()
+    if operation == "offline":
+        return offline(node, vif_name)
+    tree = parse_listing(listing.decode("utf-8", "replace"))
+    backend = {path.rpartition("/")[2]: value for path, value in tree.items()}
+    return online(node, backend_vif(vif_name, name, vm_path, backend))
+
+
+def offline(node: Publisher, vif_name: str) -> int:
     """Take back what the vif's record says. Why it went is not known: TCP flows stay."""
-    key = f"{DRIVER}-{vif_name}"
-    try:
-        publisher.hand_back(key)
-    finally:
-        record = publisher.forget(key, connections_end=False)
-    if record and record.guest.ports and record.state is not State.SUCCEEDED:
-        log.notice(f"guest {quoted(record.guest.name)}: published no more")
+    hook.log_withdrawn(node.release_device(GuestKey(XL, vif_name)))
     return 0
 
 
-def online(publisher: Publisher, name: str, vif_name: str, vm_path: str, listing: str) -> int:
+def online(node: Publisher, vif: Vif) -> int:
     """Publish what the guest declares for the vif; the exit code refuses it."""
-    tree = parse_listing(listing)
-    backend = {path.rpartition("/")[2]: value for path, value in tree.items()}
-    vif = backend_vif(vif_name, name, vm_path, backend)
-    if publisher.records.find(f"libxl-{vif.machine}"):
-        return 0  # libvirt's own hook publishes this guest
+    if xl.is_published_by_libvirt(vif.uuid, node.state.has):
+        return 0
     try:
-        guest = read_vif(publisher.config, vif)
-        if guest is None:
-            return 0
-        publisher.publish(guest)
+        guest = xl.read_vif(node.config, vif)
+        if guest is not None:
+            hook.log_published(node.publish(guest))
     except (InvalidAnnotation, PortConflict) as error:
-        if publisher.config.policy.refuse_invalid:
-            sys.stderr.write(f"cgw: {error}\n")
-            return error.exit_code
-        publisher.note_problem(vif.key, vif.guest, str(error))
-        raise
-    log.notice(f"guest {quoted(vif.guest)}: published " + "; ".join(map(str, guest.ports)))
+        unknown = Guest(vif.key, vif.guest, uuid=vif.uuid, device=vif.device)
+        return hook.refuse(node, unknown, error, may_refuse=True)
     return 0

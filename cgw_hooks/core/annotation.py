@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from cgw_hooks.core.guest import Guest
+from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.published_port import ANY_ADDRESS, PublishedPort
 from cgw_hooks.errors import InvalidAnnotation, quoted
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from cgw_hooks.core.guest import Interface
+    from cgw_hooks.core.guest import GuestKey, Interface
     from cgw_hooks.core.published_port import Address, Network
+
+#: What one guest may ask for. A range whose ports keep their numbers is one element of the
+#: ruleset to a source network; any other range is one to a port and a source network.
+MAX_RANGES = 1024
+MAX_ELEMENTS = 8192
 
 
 class PortForward(NamedTuple):
@@ -65,9 +70,9 @@ class PortForward(NamedTuple):
 class Annotation(NamedTuple):
     """What one guest's definition says: who it is, where it is, what it publishes."""
 
-    driver: str
-    uuid: str
+    key: GuestKey
     name: str
+    uuid: str
     interfaces: tuple[Interface, ...]
     #: From the annotation, else from ``<ip>`` of an interface; may be empty.
     addresses: tuple[Address, ...]
@@ -76,35 +81,67 @@ class Annotation(NamedTuple):
     def guest(self, addresses: tuple[Address, ...]) -> Guest:
         """The guest that publishes these ports at its addresses, one to a family (none yet: empty).
 
-        Raises ``InvalidAnnotation`` where a port forward has no address to go to,
-        or two want the same packet.
+        Raises ``InvalidAnnotation`` where a port forward has no address to go to, where two
+        want the same packet, or where there are too many.
         """
         ports: list[PublishedPort] = []
         for forward in self.forwards:
             published = list(forward.published(addresses))
             if not published:
-                raise InvalidAnnotation(
-                    f"guest {quoted(self.name)}: {forward}: its listening address or source is of "
-                    f"another IP family than the guest's address {_listed(addresses)}; "
-                    "give the guest an address of that family too"
+                raise self._error(
+                    f"{forward}: its listening address or source is of another IP family than "
+                    f"the guest's address {', '.join(map(str, addresses))}",
+                    "give the guest an address of that family too",
                 )
             ports += published
-        self._refuse_overlap(ports)
+        self._refuse_too_many(ports)
+        overlap = _first_overlap(ports)
+        if overlap:
+            raise self._error(
+                f"<range> {overlap[1].listen} and <range> {overlap[0].listen} overlap",
+                "publish each listening port once",
+            )
         bridges = {i.bridge for i in self.interfaces if i.network and i.bridge}
-        return Guest(self.driver, self.uuid, self.name, tuple(ports), tuple(sorted(bridges)))
+        return Guest(self.key, self.name, tuple(ports), self.uuid, tuple(sorted(bridges)))
 
-    def _refuse_overlap(self, ports: list[PublishedPort]) -> None:
-        open_ranges: list[PublishedPort] = []
-        for port in sorted(ports, key=lambda port: port.start):
-            open_ranges = [earlier for earlier in open_ranges if earlier.end >= port.start]
-            for earlier in open_ranges:
-                if port.overlaps(earlier):
-                    raise InvalidAnnotation(
-                        f"guest {quoted(self.name)}: <range> {port.listen} and <range> "
-                        f"{earlier.listen} overlap; publish each listening port once"
-                    )
-            open_ranges.append(port)
+    def _refuse_too_many(self, ports: list[PublishedPort]) -> None:
+        if len(ports) > MAX_RANGES:
+            raise self._error(
+                f"<publish> asks for {len(ports)} ranges of ports, counted by IP family",
+                f"ask for {MAX_RANGES} at most, for example by joining ranges",
+            )
+        elements = sum(map(_elements, ports))
+        if elements > MAX_ELEMENTS:
+            raise self._error(
+                f"<publish> needs {elements} elements in the ruleset: one to each port that gets "
+                "another number and to each source network",
+                f"ask for {MAX_ELEMENTS} at most; a range that keeps its numbers needs only one",
+            )
+
+    def _error(self, message: str, cure: str) -> InvalidAnnotation:
+        return InvalidAnnotation(f"guest {quoted(self.name)}", message, cure)
 
 
-def _listed(addresses: tuple[Address, ...]) -> str:
-    return ", ".join(map(str, addresses))
+def _elements(port: PublishedPort) -> int:
+    ports = 1 if port.keeps_numbers else port.end - port.start + 1
+    return ports * max(len(port.sources), 1)
+
+
+def _first_overlap(ports: Iterable[PublishedPort]) -> tuple[PublishedPort, PublishedPort] | None:
+    """The first two that one packet could be meant for."""
+    # In order of their first ports, a port overlaps an earlier one if it begins before the
+    # furthest end that the earlier ones of its listening address, or of any address, reach.
+    furthest: dict[tuple[str, object], PublishedPort] = {}
+    for port in sorted(ports, key=lambda port: port.start):
+        own = (port.protocol, port.listen_address)
+        any_address = (port.protocol, ANY_ADDRESS[port.family])
+        all_of_family = (port.protocol, port.family)
+        is_any = port.listen_address.is_unspecified
+        for key in (all_of_family,) if is_any else (own, any_address):
+            earlier = furthest.get(key)
+            if earlier and earlier.end >= port.start:
+                return earlier, port
+        for key in (own, all_of_family):
+            if key not in furthest or furthest[key].end < port.end:
+                furthest[key] = port
+    return None

@@ -7,8 +7,9 @@ began with, until the flow is deleted.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from cgw_hooks.core.named_tuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 

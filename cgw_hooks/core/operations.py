@@ -12,24 +12,24 @@ class Action:
     """What one hook call does to the guest's ports."""
 
     NOTHING = "nothing"
-    #: Take the listening ports, so that no other guest can; translate nothing yet.
-    CLAIM = "claim"
-    #: Translate.
+    #: Reserve the listening ports; add no NAT elements before the guest has started.
+    RESERVE = "reserve"
+    #: Add the NAT elements.
     PUBLISH = "publish"
-    #: Translate no more, but keep the record until the guest is released.
+    #: Remove the NAT elements, and keep the ports reserved until the guest is released.
     WITHDRAW = "withdraw"
-    #: Translate no more and forget the guest.
-    FORGET = "forget"
+    #: Remove the NAT elements and let others have the ports.
+    RELEASE = "release"
 
 
 #: start comes between prepare and started and adds nothing to them; restore and
 #: migrate come before prepare, and whatever they printed would become the guest's XML.
 ACTIONS = {
-    "prepare": Action.CLAIM,
+    "prepare": Action.RESERVE,
     "started": Action.PUBLISH,
     "reconnect": Action.PUBLISH,
     "stopped": Action.WITHDRAW,
-    "release": Action.FORGET,
+    "release": Action.RELEASE,
 }
 
 #: libvirt drivers that call hooks with domain XML, in the same words.

@@ -1,50 +1,166 @@
-"""Whose each listening port is, as the records alone say: the claims may be lost, or old."""
+"""Whose each listening port of the node is.
+
+A port belongs to the first that reserves it. The functions here decide; they read
+nothing and write nothing.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from bisect import bisect_left
 
+from cgw_hooks.core.claim_index import ClaimIndex
+from cgw_hooks.core.named_tuple import NamedTuple
+from cgw_hooks.core.published_port import are_overlapping
 from cgw_hooks.core.record import Record, State
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from cgw_hooks.core.guest import Guest
-    from cgw_hooks.core.published_port import Claim
+    from cgw_hooks.core.guest import Guest, GuestKey
+    from cgw_hooks.core.published_port import Address, Claim
 
 
-def settle(records: Iterable[Record]) -> tuple[dict[Claim, str], list[Record]]:
-    """Each claim with its owner's key, and the records that want a port of another guest.
+class Listener(NamedTuple):
+    """A port that a process of the node listens on; the unspecified address is any local one.
 
-    Of two that want the same, the published one has it, then the one that has been so for
-    longer. Guests of this node come before peers: one that is the same guest stands by.
+    A socket that serves both IP families is two of these.
     """
-    owners: dict[Claim, str] = {}
-    refused = []
-    holders: dict[tuple[str, int], list[tuple[Claim, Guest]]] = {}
-    for record in sorted(records, key=_rank):
-        if record.state is State.SUCCEEDED:
-            continue
-        guest = record.guest
-        claims = [claim for port in guest.ports for claim in port.claims()]
-        if any(
-            held.overlaps(claim) and _are_rivals(holder, guest)
-            for claim in claims
-            for held, holder in holders.get((claim.protocol, claim.port), ())
-        ):
-            refused.append(record)
-            continue
-        for claim in claims:
-            owners.setdefault(claim, guest.key)
-            holders.setdefault((claim.protocol, claim.port), []).append((claim, guest))
-    return owners, refused
+
+    protocol: str
+    address: Address
+    port: int
 
 
-def _rank(record: Record) -> tuple[bool, bool, float]:
-    return record.guest.is_peer, record.state is not State.PUBLISHED, record.since
+def are_rivals(one: Guest, other: Guest) -> bool:
+    """Whether two guests are kept from one another's ports: they are not the same guest."""
+    return not (one.is_same_guest(other) or one.is_same_device(other))
 
 
-def _are_rivals(one: Guest, other: Guest) -> bool:
-    if one.is_peer or other.is_peer:
-        return not one.is_same_as(other)
-    return not one.succeeds(other)
+class Listeners:
+    """The listeners of the node, ordered by port.
+
+    A listener on a loopback address has nothing that a guest could take: packets to loopback
+    addresses are never translated.
+    """
+
+    def __init__(self, listeners: Iterable[Listener]) -> None:
+        self._by_protocol: dict[str, list[tuple[int, Address]]] = {}
+        for protocol, address, port in listeners:
+            if not address.is_loopback:
+                self._by_protocol.setdefault(protocol, []).append((port, address))
+        for found in self._by_protocol.values():
+            found.sort(key=lambda entry: entry[0])
+
+    def first_taken(self, guest: Guest) -> Claim | None:
+        """The first port of a guest that a listener of the node has."""
+        return next((taken for port in guest.ports if (taken := self.taken(port.claim))), None)
+
+    def taken(self, claim: Claim) -> Claim | None:
+        """The first port of a claim that a listener of the node has."""
+        found = self._by_protocol.get(claim.protocol, [])
+        for port, address in found[bisect_left(found, claim.start, key=lambda entry: entry[0]) :]:
+            if port > claim.end:
+                break
+            if are_overlapping(address, claim.address):
+                return claim._replace(start=port, end=port)
+        return None
+
+
+class Candidate(NamedTuple):
+    """A guest that should be published, and its record so far."""
+
+    guest: Guest
+    old: Record | None = None
+
+
+class Refusal(NamedTuple):
+    """A guest that cannot have what it asks for."""
+
+    candidate: Candidate
+    holder: Guest
+    claim: Claim
+    #: Whether nobody else wants what the guest had so far.
+    keeps_old: bool
+
+
+class Verdict(NamedTuple):
+    """What `settle` decides."""
+
+    accepted: list[Candidate]
+    refused: list[Refusal]
+
+
+def settle(candidates: Iterable[Candidate]) -> Verdict:
+    """Decide on all guests of the node as one set.
+
+    Of two that want the same port, the one whose record has it already keeps it, then the
+    guest of this node comes before a remote one, then the older record, then the name.
+    """
+    accepted, refused = [], []
+    index = ClaimIndex()
+    for candidate in sorted(candidates, key=_rank):
+        conflict = next(_conflicts(candidate.guest, index), None)
+        if conflict:
+            refused.append((candidate, *conflict))
+        else:
+            accepted.append(candidate)
+            _add(candidate.guest, index)
+    refusals = []
+    for candidate, holder, claim in refused:
+        keeps_old = _may_keep_old(candidate, index)
+        refusals.append(Refusal(candidate, holder, claim, keeps_old))
+        if keeps_old and candidate.old:
+            _add(candidate.old.guest, index)
+    return Verdict(accepted, refusals)
+
+
+def _add(guest: Guest, index: ClaimIndex) -> None:
+    for claim in guest.claims:
+        index.add(claim, guest)
+
+
+def _may_keep_old(candidate: Candidate, index: ClaimIndex) -> bool:
+    old = candidate.old
+    if old is None or old.state is not State.PUBLISHED:
+        return False
+    return next(_conflicts(old.guest, index), None) is None
+
+
+def _conflicts(guest: Guest, index: ClaimIndex) -> Iterator[tuple[Guest, Claim]]:
+    for claim in guest.claims:
+        for _, holder in index.overlapping(claim):
+            if are_rivals(guest, holder):
+                yield holder, claim
+
+
+def _rank(candidate: Candidate) -> tuple[bool, bool, float, str]:
+    guest, old = candidate
+    holds = (
+        old is not None
+        and old.state is State.PUBLISHED
+        and set(guest.claims) <= set(old.guest.claims)
+    )
+    return not holds, guest.is_remote, old.since if old else float("inf"), str(guest.key)
+
+
+def overrides(guests: Iterable[Guest]) -> dict[GuestKey, tuple[GuestKey, ...]]:
+    """Each guest of this node with the remote guests that are the same guest, where there are."""
+    guests = list(guests)
+    by_identity: dict[str, list[Guest]] = {}
+    for guest in guests:
+        if guest.is_remote:
+            for identity in {guest.uuid, guest.name} - {""}:
+                by_identity.setdefault(identity, []).append(guest)
+    found = {}
+    for guest in guests:
+        if not guest.is_remote:
+            alike = {
+                remote.key
+                for identity in (guest.uuid, guest.name)
+                for remote in by_identity.get(identity, ())
+                if guest.is_same_guest(remote)
+            }
+            if alike:
+                found[guest.key] = tuple(sorted(alike))
+    return found

@@ -6,8 +6,10 @@ On the hook's path: keep its imports few.
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import TYPE_CHECKING, NamedTuple
 
+from cgw_hooks.core.named_tuple import NamedTuple
+
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -17,7 +19,7 @@ Network = IPv4Network | IPv6Network
 #: The protocols that have ports and that nftables' dnat translates.
 PROTOCOLS = ("tcp", "udp", "sctp")
 #: Protocols whose flows conntrack keeps by traffic alone: a client that goes on
-#: sending keeps a flow with the translation it began with, so it must be deleted.
+#: sending keeps its first NAT decision until the conntrack entry is deleted.
 DATAGRAM_PROTOCOLS = ("udp", "sctp")
 MIN_PORT, MAX_PORT = 1, 65535
 
@@ -27,20 +29,24 @@ ANY_ADDRESS: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
 
 
 class Claim(NamedTuple):
-    """One (protocol, listening address, port) of the node, as bind(2) would take it."""
+    """A range of listening ports of one protocol and listening address, as bind(2) has them."""
 
     protocol: str
     address: Address
-    port: int
+    start: int
+    end: int
 
     def __str__(self) -> str:
-        """Spell the claim as a person reads it, for example ``*:2202/tcp``."""
-        return f"{host(self.address)}:{self.port}/{self.protocol}"
+        """The claim as a person reads it, for example ``*:2202/tcp``."""
+        return f"{host(self.address)}:{span(self.start, self.end)}/{self.protocol}"
 
     def overlaps(self, other: Claim) -> bool:
-        """Whether a packet could be meant for both."""
-        return self._replace(address=other.address) == other and _overlap(
-            self.address, other.address
+        """Whether one packet could be meant for both."""
+        return (
+            self.protocol == other.protocol
+            and self.start <= other.end
+            and other.start <= self.end
+            and are_overlapping(self.address, other.address)
         )
 
 
@@ -66,42 +72,39 @@ class PublishedPort(NamedTuple):
         """IP version: 4 or 6."""
         return self.listen_address.version
 
+    @property
+    def claim(self) -> Claim:
+        """The listening ports that it needs of the node."""
+        return Claim(self.protocol, self.listen_address, self.start, self.end)
+
+    @property
+    def keeps_numbers(self) -> bool:
+        """Whether each listening port is translated to the same port of the guest."""
+        return self.start == self.to
+
     def pairs(self) -> Iterator[tuple[int, int]]:
         """Each listening port with the guest port that it is translated to."""
         return zip(range(self.start, self.end + 1), range(self.to, MAX_PORT + 1), strict=False)
 
-    def claims(self) -> Iterator[Claim]:
-        """What this takes of the node: one claim to a listening port."""
-        for port in range(self.start, self.end + 1):
-            yield Claim(self.protocol, self.listen_address, port)
-
-    def overlaps(self, other: PublishedPort) -> bool:
-        """Whether a packet could be meant for both."""
-        return (
-            self.protocol == other.protocol
-            and self.start <= other.end
-            and other.start <= self.end
-            and _overlap(self.listen_address, other.listen_address)
-        )
-
     @property
     def listen(self) -> str:
         """The listening side as a person reads it: ``*:8000-8009/tcp``."""
-        return f"{host(self.listen_address)}:{_span(self.start, self.end)}/{self.protocol}"
+        return str(self.claim)
 
     @property
     def target(self) -> str:
         """The guest's side as a person reads it: ``10.5.5.202:80-89``."""
         address = host(self.target_address) if self.target_address else "?"
-        return f"{address}:{_span(self.to, self.to + self.end - self.start)}"
+        return f"{address}:{span(self.to, self.to + self.end - self.start)}"
 
     def __str__(self) -> str:
-        """Spell it on one line: ``*:2202/tcp -> 10.5.5.202:22``."""
+        """The whole on one line: ``*:2202/tcp -> 10.5.5.202:22``."""
         sources = " from " + ", ".join(map(str, self.sources)) if self.sources else ""
         return f"{self.listen} -> {self.target}{sources}"
 
 
-def _overlap(one: Address, other: Address) -> bool:
+def are_overlapping(one: Address, other: Address) -> bool:
+    """Whether a packet's destination could be both listening addresses."""
     return one.version == other.version and (
         one == other or one.is_unspecified or other.is_unspecified
     )
@@ -114,5 +117,6 @@ def host(address: Address) -> str:
     return str(address) if address.version == 4 else f"[{address}]"  # noqa: PLR2004
 
 
-def _span(first: int, last: int) -> str:
+def span(first: int, last: int) -> str:
+    """A range of ports as a person reads it: ``80`` or ``8000-8009``."""
     return str(first) if first == last else f"{first}-{last}"

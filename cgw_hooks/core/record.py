@@ -8,30 +8,31 @@ from __future__ import annotations
 
 import json
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cgw_hooks.core.guest import Guest
+from cgw_hooks.core.guest import Guest, GuestKey, Interface
+from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.parse import fields
+from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.published_port import PublishedPort
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
+    from typing import Any
 
-_VERSION = 1
+_VERSION = 2
 
 
 class State(Enum):
     """How far a guest has come."""
 
-    #: Its ports are taken; it does not run yet.
-    CLAIMED = "claimed"
+    #: Its listening ports are reserved; it has not started yet.
+    RESERVED = "reserved"
     PUBLISHED = "published"
-    #: It runs no more; its elements and stale flows are being cleared away.
-    STOPPING = "stopping"
-    #: Cleared away; libvirt has yet to release it and say why it stopped.
+    #: Its ports are withdrawn; libvirt has yet to release it and say why it stopped.
     STOPPED = "stopped"
-    #: The same guest, migrated to this host itself, has its ports now.
-    SUCCEEDED = "succeeded"
+    #: The same guest, migrated to this host itself, has taken its ports over.
+    SUPERSEDED = "superseded"
 
 
 class Record(NamedTuple):
@@ -40,55 +41,57 @@ class Record(NamedTuple):
     guest: Guest
     state: State
     since: float
-    problem: str = ""
-    #: Keys of the peers that are the same guest. They stand by while this one is translated.
-    peers: tuple[str, ...] = ()
+    problem: Problem | None = None
+    #: The remote guests that are this guest, as known from another node. They are overridden
+    #: while this one is translated.
+    overrides: tuple[GuestKey, ...] = ()
+    #: Ports that are being withdrawn: their elements and flows may still be there after a crash.
+    leaving: tuple[PublishedPort, ...] = ()
+    #: Ports that a listener of the node has taken since they were reserved.
+    withheld: tuple[PublishedPort, ...] = ()
+    #: Tells whether a later definition says the same (`domain_scan.digest`).
+    digest: str = ""
+
+    @property
+    def key(self) -> GuestKey:
+        """The guest's key."""
+        return self.guest.key
 
     @property
     def translated(self) -> tuple[PublishedPort, ...]:
         """The ports that have elements in the ruleset: none until the address is known."""
         if self.state is not State.PUBLISHED:
             return ()
-        return tuple(port for port in self.guest.ports if port.target_address)
+        return tuple(
+            port for port in self.guest.ports if port.target_address and port not in self.withheld
+        )
 
     @property
-    def perhaps_translated(self) -> tuple[PublishedPort, ...]:
-        """The ports that may have elements: a crash may have left those of a stopping guest."""
-        if self.state is State.STOPPING:
-            return self._replace(state=State.PUBLISHED).translated
-        return self.translated
+    def reserves(self) -> bool:
+        """Whether its claims keep other guests from its ports."""
+        return self.state is not State.SUPERSEDED
 
 
-def published(guest: Guest, old: Record | None, peers: tuple[str, ...], now: float) -> Record:
+def published(guest: Guest, old: Record | None, now: float) -> Record:
     """The record of a guest that is published: since ``now``, unless the old one says the same."""
     unchanged = old and old.state is State.PUBLISHED and old.guest == guest
-    return Record(guest, State.PUBLISHED, old.since if old and unchanged else now, peers=peers)
+    since = old.since if old and unchanged else now
+    return Record(
+        guest, State.PUBLISHED, since,
+        overrides=old.overrides if old else (),
+        digest=old.digest if old else "",
+    )  # fmt: skip
 
 
-def ended(record: Record, peers: Iterable[Record], *, connections_end: bool) -> list[PublishedPort]:
-    """The ports of a withdrawn guest whose flows are to be looked for.
-
-    Once stopped, established TCP connections are all that may be left. None of a port that
-    a peer publishes alike: the guest may have moved there.
-    """
-    still = {port for peer in peers for port in peer.translated}
-    ports = [port for port in record.guest.ports if port not in still]
-    if record.state is State.STOPPED:
-        return [port for port in ports if port.protocol == "tcp" and connections_end]
-    return ports
-
-
-def standing_by(records: Iterable[Record]) -> set[str]:
-    """The keys of the peers that stand by: the guest itself is translated, on this node."""
-    return {key for record in records if record.translated for key in record.peers}
+def overridden(records: Iterable[Record]) -> set[GuestKey]:
+    """The remote guests that are overridden: this node runs and translates the guest itself."""
+    return {key for record in records if record.translated for key in record.overrides}
 
 
 def translated(records: Collection[Record]) -> list[PublishedPort]:
     """All ports that the ruleset has elements of."""
-    waiting = standing_by(records)
-    return [
-        port for record in records if record.guest.key not in waiting for port in record.translated
-    ]
+    hidden = overridden(records)
+    return [port for record in records if record.key not in hidden for port in record.translated]
 
 
 def to_json(record: Record) -> str:
@@ -97,16 +100,21 @@ def to_json(record: Record) -> str:
     return json.dumps(
         {
             "version": _VERSION,
-            "driver": guest.driver,
-            "uuid": guest.uuid,
+            "driver": guest.key.driver,
+            "id": guest.key.id,
             "name": guest.name,
+            "uuid": guest.uuid,
             "state": record.state.value,
             "since": record.since,
             "problem": record.problem,
-            "peers": record.peers,
+            "overrides": [str(key) for key in record.overrides],
             "network_bridges": guest.network_bridges,
-            "lasting_id": guest.lasting_id,
-            "ports": [_port_to_dict(port) for port in guest.ports],
+            "device": guest.device,
+            "leased": [[i.mac, i.network, i.bridge] for i in guest.leased],
+            "ports": [_port_to_list(port) for port in guest.ports],
+            "leaving": [_port_to_list(port) for port in record.leaving],
+            "withheld": [_port_to_list(port) for port in record.withheld],
+            "digest": record.digest,
         }
     )
 
@@ -116,46 +124,59 @@ def from_json(text: str) -> Record:
     try:
         data = json.loads(text)
         if data["version"] != _VERSION:
-            raise ValueError(f"version {data['version']}")
+            raise ValueError(f"it is of version {data['version']}, not {_VERSION}")
         guest = Guest(
-            driver=data["driver"],
-            uuid=data["uuid"],
-            name=data["name"],
-            ports=tuple(_port_from_dict(port) for port in data["ports"]),
-            network_bridges=tuple(data["network_bridges"]),
-            lasting_id=data.get("lasting_id", ""),
+            key=GuestKey(str(data["driver"]), str(data["id"])),
+            name=str(data["name"]),
+            ports=_ports(data["ports"]),
+            uuid=str(data["uuid"]),
+            network_bridges=tuple(fields.parse_interface_name(b) for b in data["network_bridges"]),
+            device=str(data["device"]),
+            leased=tuple(
+                Interface(mac, network, bridge) for mac, network, bridge in data["leased"]
+            ),
         )
         return Record(
             guest,
             State(data["state"]),
             float(data["since"]),
-            data["problem"],
-            tuple(data.get("peers", ())),
+            Problem(*map(str, data["problem"])) if data["problem"] else None,
+            tuple(GuestKey.parse(key) for key in data["overrides"]),
+            _ports(data["leaving"]),
+            _ports(data["withheld"]),
+            str(data["digest"]),
         )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"not a record: {error!r}") from error
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"it is not a record: {error!r}") from error
 
 
-def _port_to_dict(port: PublishedPort) -> dict[str, Any]:
-    return {
-        "protocol": port.protocol,
-        "listen_address": str(port.listen_address),
-        "start": port.start,
-        "end": port.end,
-        "to": port.to,
-        "target_address": str(port.target_address) if port.target_address else None,
-        "sources": [str(network) for network in port.sources],
-    }
+def _port_to_list(port: PublishedPort) -> list[Any]:
+    target = str(port.target_address) if port.target_address else None
+    return [
+        port.protocol,
+        str(port.listen_address),
+        port.start,
+        port.end,
+        port.to,
+        target,
+        [str(network) for network in port.sources],
+    ]
 
 
-def _port_from_dict(data: dict[str, Any]) -> PublishedPort:
-    target = data["target_address"]
+def _ports(listed: list[list[Any]]) -> tuple[PublishedPort, ...]:
+    return tuple(_port_from_list(*port) for port in listed)
+
+
+def _port_from_list(  # noqa: PLR0913, PLR0917  (the fields of a published port)
+    protocol: Any, listen: Any, start: Any, end: Any, to: Any, target: Any, sources: Any
+) -> PublishedPort:
+    # They become nft text: what was written here by root is checked again all the same.
     return PublishedPort(
-        protocol=fields.parse_protocol(data["protocol"]),
-        listen_address=fields.parse_address(data["listen_address"]),
-        start=fields.parse_port(str(data["start"])),
-        end=fields.parse_port(str(data["end"])),
-        to=fields.parse_port(str(data["to"])),
+        protocol=fields.parse_protocol(protocol),
+        listen_address=fields.parse_address(listen),
+        start=fields.parse_port(str(start)),
+        end=fields.parse_port(str(end)),
+        to=fields.parse_port(str(to)),
         target_address=fields.parse_address(target) if target else None,
-        sources=fields.parse_networks(" ".join(data["sources"])) if data["sources"] else (),
+        sources=fields.parse_networks(" ".join(sources)) if sources else (),
     )

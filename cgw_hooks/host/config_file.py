@@ -18,8 +18,10 @@ def load_config(path: str) -> NodeConfig:
 
     try:
         return parse_config(text.decode("utf-8"))
-    except (InvalidConfig, UnicodeDecodeError) as error:
-        raise InvalidConfig(f"{path}: {error}") from None
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{path}: {error.subject}", error.message, error.cure) from None
+    except UnicodeDecodeError as error:
+        raise InvalidConfig(path, str(error), "write it as UTF-8") from None
 
 
 def read_config(path: str) -> bytes | None:
@@ -34,12 +36,12 @@ def read_config(path: str) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise InvalidConfig(f"{path}: cannot be read: {error.strerror}") from error
+        raise InvalidConfig(path, f"it cannot be read: {error.strerror}", "mend it") from error
 
 
 def _refuse_unsafe(path: str, found: os.stat_result) -> None:
     """The config becomes rules of this host: nobody but root may have written it."""
     if found.st_uid not in {0, os.geteuid()} or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise InvalidConfig(
-            f"{path}: others than root can write to it; run: chown root {path}; chmod go-w {path}"
+            path, "others than root can write to it", f"run: chown root {path}; chmod go-w {path}"
         )

@@ -12,10 +12,11 @@ import errno
 import socket
 import struct
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, NamedTuple
 
 from cgw_hooks.core.flow import Flow
+from cgw_hooks.core.named_tuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 

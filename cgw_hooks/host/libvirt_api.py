@@ -7,12 +7,13 @@ And never with the node's lock held, for which such a hook may be waiting.
 from __future__ import annotations
 
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cgw_hooks.errors import HypervisorError, quoted
+from cgw_hooks.core.named_tuple import NamedTuple
+from cgw_hooks.errors import HypervisorError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from typing import Any
 
     import libvirt
 
@@ -38,31 +39,34 @@ def running_guests(driver: str) -> list[Definition]:
     return found
 
 
-def find_guest(name: str) -> Definition:
-    """A guest by name, running or not, of the first driver that knows it.
+def find_guest(name: str) -> list[Definition]:
+    """The definitions of a guest, of the first driver that knows its name; empty: none does.
 
-    Raises ``HypervisorError``.
+    First the live one, if the guest runs, then the one that counts from its next start, if it
+    has one. Raises ``HypervisorError`` where no driver answers.
     """
     libvirt = _libvirt()
-    for driver, connection in _connections():
-        with closing(connection), suppress(libvirt.libvirtError):
-            return Definition(driver, name, connection.lookupByName(name).XMLDesc(0).encode())
-    raise HypervisorError(f"guest {quoted(name)}: not known to libvirt; see: virsh list --all")
-
-
-def _connections() -> Iterator[tuple[str, libvirt.virConnect]]:
     problem: HypervisorError | None = None
-    found = False
+    answered = False
     for driver in URIS:
         try:
             connection = _connect(driver)
         except HypervisorError as error:
             problem = problem or error
-        else:
-            found = True
-            yield driver, connection
-    if problem and not found:
+            continue
+        answered = True
+        try:
+            domain = connection.lookupByName(name)
+            flags = [0] if domain.isActive() else []
+            flags += [libvirt.VIR_DOMAIN_XML_INACTIVE] if domain.isPersistent() else []
+            return [Definition(driver, name, domain.XMLDesc(flag).encode()) for flag in flags]
+        except libvirt.libvirtError:
+            continue
+        finally:
+            connection.close()
+    if problem and not answered:
         raise problem
+    return []
 
 
 def _connect(driver: str) -> libvirt.virConnect:
@@ -71,8 +75,9 @@ def _connect(driver: str) -> libvirt.virConnect:
         return libvirt.openReadOnly(URIS[driver])
     except libvirt.libvirtError as error:
         raise HypervisorError(
-            f"libvirt does not answer at {URIS[driver]} ({error.get_error_message()}); "
-            "start it, then run: cgw sync"
+            "libvirt",
+            f"it does not answer at {URIS[driver]} ({error.get_error_message()})",
+            "start it, then run: cgw sync",
         ) from error
 
 
@@ -81,8 +86,9 @@ def _libvirt() -> Any:
         import libvirt
     except ImportError as error:
         raise HypervisorError(
-            f"the libvirt binding cannot be loaded ({error}); "
-            "install it: apt install python3-libvirt"
+            "libvirt",
+            f"the binding cannot be loaded ({error})",
+            "install it: apt install python3-libvirt",
         ) from error
     # Without a handler the binding prints every error on stderr, beside raising it.
     libvirt.registerErrorHandler(lambda _context, _error: None, None)

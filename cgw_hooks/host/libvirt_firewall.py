@@ -14,12 +14,12 @@ front of whatever is there; that one it leaves alone, once it is there.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from cgw_hooks.errors import RulesetError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 NAME = "cgw-hooks"
 #: The iptables command and nft's name of each IP family.
@@ -60,6 +60,9 @@ class Firewall:
                 self._apply_nft(
                     "".join(f"delete rule {ip} {_CHAIN} handle {handle}\n" for handle in handles)
                 )
+
+    def not_admitted(self, bridges: Iterable[str]) -> set[str]:
+        return set()
 
     def _is_filtered(self, ip: str) -> bool:
         """Whether iptables has a filter table: by the mere call it would make one."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
 
 from cgw_hooks.core.parse.fields import parse_guest_address
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -22,7 +22,7 @@ DNSMASQ_DIRECTORY = "/var/lib/libvirt/dnsmasq"
 
 
 def addresses_of(
-    interfaces: Iterable[Interface], directory: str = DNSMASQ_DIRECTORY
+    interfaces: Iterable[Interface], now: float, directory: str = DNSMASQ_DIRECTORY
 ) -> tuple[Address, ...]:
     """The guest's addresses: a DHCP host entry first, then a lease; one to an IP family."""
     first: dict[int, Address] = {}

@@ -8,13 +8,13 @@ from __future__ import annotations
 import errno
 import socket
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from cgw_hooks.errors import LinkError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -78,7 +78,7 @@ def set_isolated(device: str, on: bool) -> None:
             index = netlink.link_lookup(ifname=device)[0]
             netlink.brport("set", index=index, isolated=int(on))
         except (IndexError, NetlinkError) as error:
-            raise LinkError(f"{device}: bridge port flag isolated: {error}") from error
+            raise LinkError(device, f"bridge port flag isolated: {error}") from error
 
 
 def _change(command: str, wanted: DeviceAddress, *, had_already: int) -> bool:
@@ -87,7 +87,7 @@ def _change(command: str, wanted: DeviceAddress, *, had_already: int) -> bool:
         if index is None:
             if command == "del":
                 return False
-            raise LinkError(f"{wanted.device}: no such device; make it first, then: cgw node up")
+            raise LinkError(wanted.device, "no such device", "make it first, then run: cgw node up")
         shared6 = wanted.is_shared and wanted.address.version == 6  # noqa: PLR2004
         try:
             netlink.addr(
@@ -102,6 +102,6 @@ def _change(command: str, wanted: DeviceAddress, *, had_already: int) -> bool:
             if error.code == had_already:
                 return False
             raise LinkError(
-                f"{wanted.device}: address {wanted.address}: {errno.errorcode.get(error.code)}"
+                wanted.device, f"address {wanted.address}: {errno.errorcode.get(error.code)}"
             ) from error
     return True

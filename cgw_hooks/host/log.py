@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import syslog
 
 
 def error(message: str) -> None:
-    """Something failed that a person must know of."""
+    """Something failed that a person must know of.
+
+    ``cgw install`` sets CGW_ERRORS_TO_STDERR when it tests the hook: it must see why it failed.
+    """
+    if os.environ.get("CGW_ERRORS_TO_STDERR"):
+        sys.stderr.write(f"cgw: {message}\n")
     _write(syslog.LOG_ERR, message)
 
 

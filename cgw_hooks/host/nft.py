@@ -6,9 +6,11 @@ rule that uses it crashes libnftables.
 
 from __future__ import annotations
 
-from typing import Any
-
 from cgw_hooks.errors import RulesetError, quoted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 #: libnftables repeats the whole command line in its message; the first line says it all.
 _MESSAGE_LENGTH = 200
@@ -24,14 +26,16 @@ class Nft:
         """Carry out one transaction, whole or not at all. Raises ``RulesetError``."""
         self._run(text)
 
-    def would_apply(self, text: str) -> bool:
-        """Ask the kernel whether it would take the transaction; change nothing."""
+    def list_table(self, table: str) -> str:
+        """A table as ``nft -n list table`` prints it. Raises ``RulesetError`` without the table."""
         nft = self._nft()
-        nft.set_dry_run(True)
+        nft.set_numeric_proto_output(True)
+        nft.set_stateless_output(True)
         try:
-            return bool(nft.cmd(text)[0] == 0)
+            return self._run(f"list table {table}")
         finally:
-            nft.set_dry_run(False)
+            nft.set_numeric_proto_output(False)
+            nft.set_stateless_output(False)
 
     def read(self, text: str) -> str:
         """What a listing command says, with handles. Raises ``RulesetError`` without the object."""
@@ -46,7 +50,11 @@ class Nft:
         status, output, error = self._nft().cmd(text)
         if status != 0:
             first = next(iter(error.strip().splitlines()), "no reason given")
-            raise RulesetError(f"nftables refused the change: {quoted(first, _MESSAGE_LENGTH)}")
+            raise RulesetError(
+                "nftables",
+                f"the change was refused: {quoted(first, _MESSAGE_LENGTH)}",
+                "see: cgw status",
+            )
         return str(output)
 
     def _nft(self) -> Any:
@@ -57,7 +65,8 @@ class Nft:
                 self._context = nftables.Nftables()
             except (ImportError, OSError) as error:
                 raise RulesetError(
-                    f"the nftables binding cannot be loaded ({error}); "
-                    "install it: apt install python3-nftables"
+                    "nftables",
+                    f"the binding cannot be loaded ({error})",
+                    "install it: apt install python3-nftables",
                 ) from error
         return self._context

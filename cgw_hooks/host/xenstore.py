@@ -35,7 +35,7 @@ def read_tree(path: str = "/local/domain") -> dict[str, str]:
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
         raise HypervisorError(
-            f"xenstore does not answer ({quoted(error)}); see: xenstore-ls {path}"
+            "xenstore", f"it does not answer ({quoted(error)})", f"see: xenstore-ls {path}"
         ) from error
     return parse_listing(done.stdout)
 

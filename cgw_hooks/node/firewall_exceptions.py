@@ -5,54 +5,51 @@ Loaded by every hook call of a guest that publishes: keep it light.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cgw_hooks.host.libvirt_firewall import Firewall
-from cgw_hooks.host.state.key_index import KeyIndex
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cgw_hooks.core.record import Record
     from cgw_hooks.host.nft import Nft
-    from cgw_hooks.host.state.records import Records
+    from cgw_hooks.host.state.state import State
 
 
 class FirewallExceptions:
     """The exceptions of this node, by bridge. Hold the node's lock."""
 
-    def __init__(self, directory: str, nft: Nft) -> None:
-        self._users = KeyIndex(directory, "bridges")
+    def __init__(self, state: State, nft: Nft) -> None:
+        self._state = state
         self._firewall = Firewall(nft.read, nft.apply)
 
-    def open(self, records: Iterable[Record]) -> None:
-        """Make those that these guests need."""
-        needed = set()
-        for record in records:
-            for bridge in record.guest.network_bridges if record.translated else ():
-                self._users.add(bridge, record.guest.key)
-                needed.add(bridge)
+    def change(self, old: Record | None, new: Record | None) -> None:
+        """Follow a guest whose record was ``old`` and is ``new``; None: there is none."""
+        before, after = bridges_of(old), bridges_of(new)
+        for bridge in sorted(after):
+            self._firewall.admit(bridge)
+        for bridge in sorted(before - after):
+            if not self._is_used(bridge):
+                self._firewall.dismiss(bridge)
+
+    def settle(self, records: Iterable[Record], before: Iterable[Record]) -> None:
+        """Make the exceptions those that these records need, where ``before`` were the records."""
+        needed = {bridge for record in records for bridge in bridges_of(record)}
         for bridge in sorted(needed):
             self._firewall.admit(bridge)
-
-    def close(self, record: Record) -> None:
-        """Take those away that this guest was the last to need."""
-        for bridge in record.guest.network_bridges:
-            self._let_go(bridge, record.guest.key)
-
-    def close_unused(self, records: Records) -> None:
-        """Take those away that no guest's record confirms."""
-        for bridge in self._users.groups():
-            for key in self._users.keys(bridge):
-                record = records.find(key)
-                if not (record and record.translated and bridge in record.guest.network_bridges):
-                    self._let_go(bridge, key)
-
-    def close_all(self) -> None:
-        """Take all away, whoever needs them."""
-        for bridge in self._users.groups():
+        for bridge in sorted({b for record in before for b in bridges_of(record)} - needed):
             self._firewall.dismiss(bridge)
 
-    def _let_go(self, bridge: str, key: str) -> None:
-        if self._users.remove(bridge, key):
-            self._firewall.dismiss(bridge)
+    def _is_used(self, bridge: str) -> bool:
+        """Whether a record confirms that its guest needs the exception."""
+        users = self._state.users_of_bridge(bridge)
+        return any(bridge in bridges_of(self._state.peek(key)) for key in users)
+
+    def not_admitted(self, bridges: Iterable[str]) -> set[str]:
+        """Those of these bridges whose exception is missing, or stands behind a reject."""
+        return self._firewall.not_admitted(bridges)
+
+
+def bridges_of(record: Record | None) -> set[str]:
+    """The bridges whose exception a guest needs: those of libvirt networks, once translated."""
+    return set(record.guest.network_bridges) if record and record.translated else set()

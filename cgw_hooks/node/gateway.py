@@ -1,27 +1,28 @@
-"""``cgw node up`` and ``cgw node down``: the gateway itself.
+"""The gateway itself: what ``cgw node up`` sets up, and ``cgw node down`` gives back.
 
 ``up`` may be repeated: what is there stays, what came later is added. What it
-changed is written down in the runtime directory first, so that ``down`` gives back
-exactly that.
+changes is written down before, so that ``down`` gives back exactly that.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
 from ipaddress import ip_address
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from cgw_hooks.commands.sync import sync
-from cgw_hooks.core.rules import gateway_settings, table
-from cgw_hooks.errors import CgwError, InvalidConfig, LinkError, RecordError
+from cgw_hooks.core.problem import Problem
+from cgw_hooks.core.record import translated
+from cgw_hooks.core.rules import arp_filter, gateway_settings, table
+from cgw_hooks.errors import CgwError, InvalidConfig, LinkError
 from cgw_hooks.host import links, sysctl
+from cgw_hooks.node.reconcile import sync
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
+    from cgw_hooks.core.guest import Guest
     from cgw_hooks.core.node_config import NodeConfig
+    from cgw_hooks.host.state.state import State
     from cgw_hooks.node.publisher import Publisher
 
 
@@ -29,16 +30,18 @@ def up(publisher: Publisher) -> Iterator[str]:
     """Set the node up as its config says; yield a line to each change. Raises ``CgwError``."""
     config = publisher.config
     if not config.guest_networks:
-        raise InvalidConfig("guest-network: is missing; say in cgw.toml which subnet to serve")
+        raise InvalidConfig(
+            "guest-network", "it is missing", "say in cgw.toml which subnet to serve"
+        )
     for bridge in links.missing_devices(network.bridge for network in config.guest_networks):
-        raise LinkError(f"{bridge}: no such device; make the bridge first, then: cgw node up")
+        raise LinkError(bridge, "no such device", "make the bridge first, then run: cgw node up")
     # First the rules: the gateway address is never there without its filter. No hypervisor
     # is asked: libvirt may not be up yet.
     report = sync(publisher, drivers=())
     for record in report.published:
         yield f"published {record.guest.name}"
-    with publisher.locked():
-        changes = _Changes(publisher.directory)
+    with publisher.state.locked():
+        changes = _Changes(publisher.state)
         for setting in gateway_settings.sysctls(config):
             if changes.set_sysctl(setting):
                 yield f"set    {setting.name} = {setting.value}"
@@ -48,7 +51,17 @@ def up(publisher: Publisher) -> Iterator[str]:
         yield from _isolate(changes, config)
     yield from _missing_devices(config)
     if report.problems:
-        raise CgwError("; ".join(report.problems))
+        raise _Incomplete(report.problems)
+
+
+class _Incomplete(CgwError):
+    """The gateway is up, but not every guest could be published."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("node", "; ".join(map(str, problems)))
+
+    def __str__(self) -> str:
+        return self.message
 
 
 def _isolate(changes: _Changes, config: NodeConfig) -> Iterator[str]:
@@ -70,17 +83,49 @@ def _missing_devices(config: NodeConfig) -> Iterator[str]:
 
 
 def down(publisher: Publisher) -> Iterator[str]:
-    """Give back what ``up`` changed, and take all rules and records away. Raises ``CgwError``.
+    """Give back what ``up`` changed, and withdraw the guests of the guest networks.
 
-    Guests that run are not asked: ``cgw sync`` publishes them anew.
+    Guests on other networks, libvirt's own for example, stay published. Raises ``CgwError``.
     """
-    with publisher.locked():
-        yield from _Changes(publisher.directory).give_back()
-        publisher.nft.apply(gateway_settings.remove_filter() + table.remove())
-        yield f"removed tables {table.TABLE} and {gateway_settings.TABLE}"
-        publisher.firewall.close_all()
-        for entry in ("guests", "claims", "bridges", "selves"):
-            shutil.rmtree(Path(publisher.directory) / entry, ignore_errors=True)
+    with publisher.state.locked():
+        yield from _Changes(publisher.state).give_back()
+        records, unreadable = publisher.state.all()
+        gone = [r for r in records.values() if _is_of_guest_network(r.guest, publisher.config)]
+        kept = [record for record in records.values() if record not in gone]
+        for record in gone:
+            if record.guest.ports:
+                yield f"withdrew guest {record.guest.name}"
+        publisher.nft.apply(arp_filter.remove() + ("" if kept else table.remove()))
+        if kept:
+            publisher.config = publisher.config._replace(guest_networks=())
+            publisher.write_ruleset(translated(kept))
+        yield f"removed table {arp_filter.TABLE}" + ("" if kept else f" and table {table.TABLE}")
+        publisher.firewall.settle(kept, records.values())
+        for record in gone:
+            publisher.state.remove(record.key, record)
+        for key in unreadable:
+            publisher.state.remove(key, None)
+        if not kept:
+            publisher.state.clear()
+
+
+def withdraw_all(publisher: Publisher) -> Iterator[str]:
+    """Withdraw every guest, and give back what ``up`` changed; for an uninstall."""
+    with publisher.state.locked():
+        yield from _Changes(publisher.state).give_back()
+        records, _ = publisher.state.all()
+        for record in records.values():
+            if record.guest.ports:
+                yield f"withdrew guest {record.guest.name}"
+        publisher.nft.apply(arp_filter.remove() + table.remove())
+        yield f"removed tables {table.TABLE} and {arp_filter.TABLE}"
+        publisher.firewall.settle((), records.values())
+        publisher.state.clear()
+
+
+def _is_of_guest_network(guest: Guest, config: NodeConfig) -> bool:
+    targets = [port.target_address for port in guest.ports]
+    return not targets or any(target and config.guest_network_of(target) for target in targets)
 
 
 def _is_forwarding(name: str) -> bool:
@@ -88,16 +133,12 @@ def _is_forwarding(name: str) -> bool:
 
 
 class _Changes:
-    """What ``up`` changed on this node, in a file of the runtime directory."""
+    """What ``up`` changed on this node, as the state has it."""
 
-    def __init__(self, directory: str) -> None:
-        self._file = Path(directory) / "node.json"
+    def __init__(self, state: State) -> None:
+        self._state = state
         self._content: dict[str, Any] = {"addresses": [], "sysctls": {}, "isolated": []}
-        if self._file.exists():
-            try:
-                self._content |= json.loads(self._file.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise RecordError(f"{self._file}: cannot be read ({error}); remove it") from error
+        self._content |= state.gateway_changes()
 
     def set_sysctl(self, setting: gateway_settings.Sysctl) -> bool:
         """Give a setting its value; False if it has it, is not to be changed, or not there."""
@@ -148,9 +189,7 @@ class _Changes:
                 for given_back, value in ((name, before), *unchanged.items()):
                     sysctl.write(given_back, value)
                 yield f"set    {name} = {before}"
-        self._file.unlink(missing_ok=True)
+        self._state.write_gateway_changes({})
 
     def _save(self) -> None:
-        new = self._file.with_suffix(".new")
-        new.write_text(json.dumps(self._content), encoding="utf-8")
-        new.replace(self._file)
+        self._state.write_gateway_changes(self._content)

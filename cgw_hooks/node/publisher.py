@@ -1,241 +1,296 @@
-"""The node's published ports: records, claims and ruleset, changed together.
+"""The node's published ports: records, ruleset, firewall and flows, changed together.
 
-The one place that knows the order: record first, commit second, conntrack last.
-Each step may be repeated; whatever a crash leaves, a later call or ``cgw sync``
-finishes. Loaded by every hook call of a guest that publishes: keep it light.
+The one place that knows the order for one guest: record first, one nft transaction second,
+conntrack last. Each step may be repeated; whatever a crash leaves, a later call or
+``cgw sync`` finishes. Loaded by every hook call of a guest that publishes: keep it light.
 """
 
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, suppress
-from typing import TYPE_CHECKING
 
-from cgw_hooks.core.guest import Guest
+from cgw_hooks.core.named_tuple import NamedTuple
+from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.published_port import DATAGRAM_PROTOCOLS
-from cgw_hooks.core.record import Record, State, ended, published, translated
+from cgw_hooks.core.record import Record, State, published, translated
 from cgw_hooks.core.rules import table
 from cgw_hooks.errors import CgwError, RecordError, RulesetError
 from cgw_hooks.host.nft import Nft
-from cgw_hooks.host.state.claims import Claims
-from cgw_hooks.host.state.directory import locked
-from cgw_hooks.host.state.records import Records
+from cgw_hooks.host.state.lock import LockTimeout
+from cgw_hooks.node import handover, ports
 from cgw_hooks.node.firewall_exceptions import FirewallExceptions
-from cgw_hooks.node.handover import OtherSelves
-from cgw_hooks.node.ports import PortOwners
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from cgw_hooks.core.guest import Guest, GuestKey
     from cgw_hooks.core.node_config import NodeConfig
+    from cgw_hooks.core.ownership import Listeners
     from cgw_hooks.core.published_port import PublishedPort
+    from cgw_hooks.host.state.state import State as NodeState
 
 
 class Publisher:
     """What this node publishes."""
 
-    def __init__(self, config: NodeConfig, directory: str) -> None:
+    def __init__(self, config: NodeConfig, state: NodeState) -> None:
         self.config = config
-        self.directory = directory
+        self.state = state
         self.nft = Nft()
-        self.records = Records(directory)
-        self.owners = PortOwners(self.records, Claims(directory))
-        self.other_selves = OtherSelves(directory, self.records)
-        self.firewall = FirewallExceptions(directory, self.nft)
+        self.firewall = FirewallExceptions(state, self.nft)
 
-    def locked(self) -> AbstractContextManager[None]:
-        """Hold the node's lock."""
-        return locked(self.directory)
+    def reserve(self, guest: Guest, digest: str = "") -> None:
+        """Reserve the guest's listening ports; add no NAT elements before it has started.
 
-    def claim(self, guest: Guest) -> None:
-        """Take the guest's ports; translate nothing yet. Raises ``PortConflict``."""
-        self._withdraw_unless(guest, stay=())
-        with self.locked():
-            old = self.records.find(guest.key)
-            peers = self._take_claims(guest, old)
-            record = Record(guest, State.CLAIMED, time.time(), peers=peers)
-            self._write_and_commit(record, old, self.peers_of(record))
+        Raises ``PortConflict``; then nothing has changed.
+        """
+        with self.state.locked():
+            old, is_damaged = self._old(guest.key)
+            found = ports.node_listeners([guest])
+            relatives = ports.refuse_conflict(self.state, guest, found)
+            overrides = tuple(sorted(remote.key for remote in relatives.remotes))
+            record = Record(guest, State.RESERVED, time.time(), overrides=overrides, digest=digest)
+            change = self._change(record, old, relatives.remotes, rebuild=is_damaged)
+        self._finish(change)
 
-    def publish(self, guest: Guest) -> None:
-        """Translate to the guest's ports, and to no others that it had before."""
-        self._withdraw_unless(guest, stay=guest.ports)
-        with self.locked():
-            old = self.records.find(guest.key)
-            record = self.published(guest, old)
-            self._write_and_commit(record, old, self.peers_of(record))
-        self.delete_missing_flows(guest.ports)
+    def publish(self, guest: Guest) -> Record:
+        """Translate to the guest's ports, and to no others that it had before.
 
-    def published(self, guest: Guest, old: Record | None) -> Record:
-        """Take the claims that a guest has not yet, and return its record. Hold the lock."""
-        peers = old.peers if old else ()
-        if old is None or old.state is State.SUCCEEDED or old.guest.ports != guest.ports:
-            peers = self._take_claims(guest, old)
-        return published(guest, old, peers, time.time())
+        A port that a listener of the node has is withheld, with a problem in the record. Raises
+        ``PortConflict``; then nothing has changed.
+        """
+        with self.state.locked():
+            old, is_damaged = self._old(guest.key)
+            found = ports.node_listeners([guest])
+            twins: list[Record] = []
+            if old and old.reserves and old.guest.claims == guest.claims:
+                remotes = self._records(old.overrides)
+            else:
+                remotes, twins = ports.refuse_conflict(self.state, guest, found)
+            record = published(guest, old, time.time())._replace(
+                overrides=tuple(sorted(remote.key for remote in remotes))
+            )
+            record = withhold(record, found)
+            if old and old.overrides != record.overrides:
+                remotes = self._records({*old.overrides, *record.overrides})
+            change = self._change(record, old, remotes, twins, rebuild=is_damaged)
+        self._finish(change)
+        self.delete_missing_flows(record.translated)
+        return record
 
-    def withdraw(self, key: str, *, connections_end: bool) -> Record | None:
-        """Translate no more to a guest, and keep its claims until it is forgotten.
+    def withdraw(self, key: GuestKey, *, connections_end: bool) -> Record | None:
+        """Translate no more to a guest, and keep its claims until it is released.
 
         ``connections_end``: established TCP connections are deleted as well. Returns
         what was withdrawn.
         """
-        with self.locked():
-            old = self.records.find(key)
-            if old is None or old.state is State.SUCCEEDED:
-                return old
-            peers = self.peers_of(old)
-            if old.state is not State.STOPPED:
-                new = old._replace(state=State.STOPPING, since=time.time())
-                self._write_and_commit(new, old, peers)
-                for peer in peers:
-                    self.owners.take(peer.guest)
-        self.delete_flows_of(old, peers, connections_end=connections_end)
-        with self.locked():
-            record = self.records.find(key)
-            if record and record.state is State.STOPPING:
-                self.records.write(record._replace(state=State.STOPPED))
-        return old
-
-    def forget(self, key: str, *, connections_end: bool) -> Record | None:
-        """Withdraw a guest's ports and let others have them. Returns what was forgotten."""
-        old = self.withdraw(key, connections_end=connections_end)
-        if old:
-            with self.locked():
-                self.give_up(old)
-        return old
-
-    def give_up(self, record: Record) -> None:
-        """Remove a withdrawn guest's claims and record. Hold the lock."""
-        self.other_selves.remove(record.guest)
-        self.owners.give_up(record.guest)
-        self.records.forget(record.guest.key)
-
-    def _take_claims(self, guest: Guest, old: Record | None) -> tuple[str, ...]:
-        """Write the guest's claims down instead of its old ones. Hold the lock.
-
-        Returns the keys of the peers that are the same guest. Raises ``PortConflict``;
-        then nothing has changed.
-        """
-        self.owners.refuse_conflict(guest)
-        peers = self.owners.find_peers(guest) | self._succeed_other_selves(guest)
-        self.owners.take(guest)
-        if old:
-            peers.update(old.peers)
-            self.owners.give_up(old.guest, but=guest)
-        return tuple(sorted(peers))
-
-    def _succeed_other_selves(self, guest: Guest) -> set[str]:
-        """Leave the guest's other self with nothing to take away.
-
-        Returns the keys of the peers that stood by for it: now they do for the guest.
-        """
-        self.other_selves.add(guest)
-        peers: set[str] = set()
-        for record in self.other_selves.of(guest):
-            peers.update(record.peers)
-            gone = [port for port in record.perhaps_translated if port not in guest.ports]
-            succeeded = record._replace(state=State.SUCCEEDED)
-            try:
-                if gone:
-                    self.nft.apply(table.change(self.config, add=[], delete=gone))
-                self.records.write(succeeded)
-            except RulesetError:  # not the table that should be there
-                self.records.write(succeeded)
-                self.restore()
-        return peers
-
-    def hand_back(self, key: str) -> None:
-        """Where a guest goes that took the ports over, its other self goes on with them.
-
-        Without a pause: they are the other self's before anything of this one is withdrawn.
-        """
-        going = self.records.find(key)
-        if going and going.state is not State.SUCCEEDED:
-            for record in self.other_selves.of(going.guest):
-                if record.state is State.SUCCEEDED:
-                    self.publish(record.guest)
-
-    def note_problem(self, key: str, name: str, problem: str) -> None:
-        """Keep for ``cgw status`` why a guest's ports are not published."""
-        driver, _, uuid = key.partition("-")
-        with self.locked():
-            unknown = Record(Guest(driver, uuid, name), State.CLAIMED, time.time())
-            self.records.write((self.records.find(key) or unknown)._replace(problem=problem))
-
-    def restore(self) -> list[CgwError]:
-        """Make the ruleset hold exactly what the records say. Hold the lock.
-
-        Returns what is wrong with records that cannot be read.
-        """
-        records, errors = self.records.all()
-        ports = translated(records)
         try:
-            self.nft.apply(table.restore(self.config, ports))
-        except RulesetError:
-            self.nft.apply(table.replace(self.config, ports))
-        self.firewall.open(records)
-        return list(errors)
-
-    def delete_flows_of(
-        self, record: Record, peers: Iterable[Record], *, connections_end: bool
-    ) -> None:
-        """Delete the flows that go to a withdrawn guest."""
-        ports = ended(record, peers, connections_end=connections_end)
-        if ports:
-            from cgw_hooks.node import stale_flows
-
-            stale_flows.delete_translated(ports, connections_end=connections_end)
-
-    def delete_missing_flows(self, ports: Iterable[PublishedPort]) -> None:
-        """Let clients in that were sending datagrams before the ports were published."""
-        ports = [port for port in ports if port.protocol in DATAGRAM_PROTOCOLS]
-        if ports:
-            from cgw_hooks.node import stale_flows
-
-            stale_flows.delete_missing(ports)
-
-    def _withdraw_unless(self, guest: Guest, stay: Collection[PublishedPort]) -> None:
-        """Withdraw a guest before its record says that it publishes other ports than these.
-
-        A crash in between would leave what the record had in the ruleset for good. Raises
-        ``PortConflict`` if it cannot have what it asks for; then nothing has changed.
-        """
-        old = self.records.find(guest.key)
-        if old and not set(old.perhaps_translated) <= set(stay):
-            with self.locked():
-                self.owners.refuse_conflict(guest)
-            self.withdraw(guest.key, connections_end=False)
-
-    def _write_and_commit(
-        self, record: Record, old: Record | None, peers: Iterable[Record]
-    ) -> None:
-        """Record first, commit second; what fails is kept in the record, then raised."""
-        self.records.write(record._replace(problem=""))
-        try:
-            self._commit(record, old, [port for peer in peers for port in peer.translated])
-        except CgwError as error:
-            self.records.write(record._replace(problem=str(error)))
+            with self.state.locked():
+                old, is_damaged = self._old(key)
+                if is_damaged:
+                    self.state.remove(key, None)
+                    self.restore()
+                if old is None or not (old.reserves and (old.translated or old.leaving)):
+                    return self._stopped(old)
+                record = old._replace(
+                    state=State.STOPPED, since=time.time(), problem=None, withheld=()
+                )
+                change = self._change(record, old, self._records(old.overrides))
+        except LockTimeout:
+            self._withdraw_without_lock(key)
             raise
+        self._finish(change, connections_end=connections_end)
+        return old
 
-    def _commit(
-        self, record: Record, old: Record | None, of_peers: Collection[PublishedPort]
-    ) -> None:
-        before = (old.perhaps_translated if old else ()) or of_peers
-        after = record.translated or of_peers
-        gone = [port for port in before if port not in after]
-        if gone or record.translated:
-            try:
-                self.nft.apply(table.change(self.config, add=after, delete=gone))
-            except RulesetError:
+    def release(self, key: GuestKey, *, connections_end: bool) -> Record | None:
+        """Withdraw a guest's ports and let others have them. Returns what was released."""
+        with self.state.locked():
+            old, is_damaged = self._old(key)
+            is_withdrawn = old is None or not (old.reserves and (old.translated or old.leaving))
+            if is_withdrawn:
+                self.state.remove(key, old)
+                if is_damaged:
+                    self.restore()
+        if not is_withdrawn:
+            old = self.withdraw(key, connections_end=connections_end)
+            with self.state.locked():
+                self.state.remove(key, self._old(key)[0])
+        elif old and old.reserves and connections_end:
+            # Once stopped, established TCP connections are all that may be left.
+            self.delete_flows(self._not_elsewhere(old, ("tcp",)), connections_end=True)
+        return old
+
+    def release_device(self, key: GuestKey) -> Record | None:
+        """Release an xl device; where it superseded another, that one goes on with the ports.
+
+        Returns what was released, None where nothing is withdrawn by that.
+        """
+        for guest in handover.superseded_by(self.state, key):
+            self.publish(guest)
+        record = self.release(key, connections_end=False)
+        return record if record and record.reserves else None
+
+    def note_problem(self, guest: Guest, problem: Problem) -> None:
+        """Keep for ``cgw status`` why a guest's ports are not published."""
+        with self.state.locked():
+            old, _ = self._old(guest.key)
+            record = old or Record(guest._replace(ports=()), State.RESERVED, time.time())
+            self.state.write(record._replace(problem=problem), old)
+
+    def restore(self) -> None:
+        """Make the ruleset hold exactly what the records say. Hold the lock."""
+        records, _ = self.state.all()
+        self.write_ruleset(translated(list(records.values())))
+        self.firewall.settle(records.values(), ())
+
+    def write_ruleset(self, published_ports: Collection[PublishedPort]) -> None:
+        """Make the ruleset hold the static rules and exactly these ports."""
+        try:
+            self.nft.apply(table.restore(self.config, published_ports))
+        except RulesetError:  # objects of another version, of other types
+            self.nft.apply(table.replace(self.config, published_ports))
+
+    def delete_flows(self, gone: Collection[PublishedPort], *, connections_end: bool) -> None:
+        """Delete the flows that go to a guest as these ports said."""
+        if gone:
+            from cgw_hooks.node import stale_flows
+
+            stale_flows.delete_translated(gone, connections_end=connections_end)
+
+    def delete_missing_flows(self, published_ports: Iterable[PublishedPort]) -> None:
+        """Let clients in that were sending datagrams before the ports were published."""
+        datagrams = [port for port in published_ports if port.protocol in DATAGRAM_PROTOCOLS]
+        if datagrams:
+            from cgw_hooks.node import stale_flows
+
+            stale_flows.delete_missing(datagrams)
+
+    # -- one guest's change ------------------------------------------------------------------
+
+    def _change(
+        self,
+        record: Record,
+        old: Record | None,
+        remotes: Collection[Record] = (),
+        twins: Collection[Record] = (),
+        *,
+        rebuild: bool = False,
+    ) -> _Change:
+        """Replace a record, then the elements that differ. Hold the lock.
+
+        ``remotes``: the remote guests that either record overrides. ``twins``: records that this
+        one supersedes. ``rebuild``: nobody knows what the ruleset has of the guest.
+        """
+        before = [*_perhaps(old), *_visible(remotes, old), *(p for t in twins for p in _perhaps(t))]
+        after = [*record.translated, *_visible(remotes, record)]
+        gone = list(dict.fromkeys(before).keys() - set(after))
+        for twin in twins:
+            superseded = twin._replace(state=State.SUPERSEDED, leaving=())
+            self.state.write(superseded, twin)
+        unwritten = self._write(record._replace(leaving=tuple(gone)), old)
+        try:
+            if rebuild:
                 self.restore()
-        if record.state is State.PUBLISHED:
-            self.firewall.open([record])
-        else:
-            self.firewall.close(record)
+            elif gone or record.translated:
+                self._commit(after, gone)
+            self.firewall.change(old, record)
+        except CgwError as error:
+            failed = record._replace(leaving=tuple(gone), problem=Problem.of(error))
+            self._write(failed, record)
+            raise
+        return _Change(record, gone, unwritten)
 
-    def peers_of(self, record: Record) -> list[Record]:
-        """The records of the peers that are the same guest."""
-        found = []
-        for key in record.peers:
-            with suppress(RecordError):  # cgw status tells; here, the guest comes first
-                found.append(self.records.find(key))
-        return [peer for peer in found if peer]
+    def _write(self, record: Record, old: Record | None) -> RecordError | None:
+        """Write a record. A stopped guest's ports are closed also where that fails."""
+        try:
+            self.state.write(record, old)
+        except RecordError as error:
+            if record.state is not State.STOPPED:
+                raise
+            # The record would bring the ports back with the next restore.
+            self.state.remove(record.key, old)
+            return error
+        return None
+
+    def _commit(self, add: Collection[PublishedPort], delete: Collection[PublishedPort]) -> None:
+        try:
+            self.nft.apply(table.change(self.config, add=add, delete=delete))
+        except RulesetError:  # not the table that should be there
+            self.restore()
+
+    def _finish(self, change: _Change, *, connections_end: bool = True) -> None:
+        """Delete the flows of ports that are gone; outside the lock, since it may take long."""
+        if change.gone:
+            self.delete_flows(change.gone, connections_end=connections_end)
+            with self.state.locked():
+                now, _ = self._old(change.record.key)
+                if now and now.leaving:
+                    self.state.write(now._replace(leaving=()), now)
+        if change.unwritten:
+            raise change.unwritten
+
+    def _withdraw_without_lock(self, key: GuestKey) -> None:
+        """Close a stopped guest's ports though another cgw hangs; its record stays as it is."""
+        old, _ = self._old(key)
+        if old:
+            gone = self._not_elsewhere(old, ("tcp", "udp", "sctp"))
+            self.nft.apply(table.change(self.config, add=(), delete=gone))
+
+    def _stopped(self, old: Record | None) -> Record | None:
+        """Note that a guest without any element stops. Hold the lock."""
+        if old and old.state is State.RESERVED:
+            self.state.write(old._replace(state=State.STOPPED, problem=None), old)
+        return old
+
+    def _not_elsewhere(self, record: Record, protocols: Collection[str]) -> list[PublishedPort]:
+        """A stopped guest's ports, without those that a remote guest publishes alike.
+
+        The guest may have moved to that node, and its connections with it.
+        """
+        alike = {port for remote in self._records(record.overrides) for port in remote.translated}
+        return [
+            port
+            for port in record.guest.ports
+            if port.target_address and port.protocol in protocols and port not in alike
+        ]
+
+    def _old(self, key: GuestKey) -> tuple[Record | None, bool]:
+        """The record of a guest, and whether there is one that cannot be read."""
+        try:
+            return self.state.find(key), False
+        except RecordError:
+            return None, True
+
+    def _records(self, keys: Iterable[GuestKey]) -> list[Record]:
+        """The records with these keys that can be read."""
+        return [record for key in keys if (record := self._old(key)[0])]
+
+
+class _Change(NamedTuple):
+    """What became of a guest's record and elements."""
+
+    record: Record
+    gone: list[PublishedPort]
+    #: Why the record of a stopped guest could not be written, though its ports are closed.
+    unwritten: RecordError | None
+
+
+def withhold(record: Record, found: Listeners) -> Record:
+    """The record without the ports that a listener of the node has, and with that problem."""
+    taken = {port: claim for port in record.guest.ports if (claim := found.taken(port.claim))}
+    if not taken:
+        return record
+    problem = Problem.of(ports.taken_by_node(record.guest, next(iter(taken.values()))))
+    return record._replace(withheld=tuple(taken), problem=problem)
+
+
+def _perhaps(record: Record | None) -> tuple[PublishedPort, ...]:
+    """The ports that may have elements: a crash may have left those that were leaving."""
+    return (*record.translated, *record.leaving) if record else ()
+
+
+def _visible(remotes: Iterable[Record], record: Record | None) -> list[PublishedPort]:
+    """The remote guests' ports that have elements beside those of this record's guest."""
+    hidden = set(record.overrides) if record and record.translated else set()
+    return [port for remote in remotes if remote.key not in hidden for port in remote.translated]

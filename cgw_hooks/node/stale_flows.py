@@ -5,12 +5,11 @@ Outside the node's lock, since the kernel walks its whole table. May be repeated
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from cgw_hooks.core import flow
 from cgw_hooks.errors import RulesetError
 from cgw_hooks.host import conntrack, listeners
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -61,4 +60,6 @@ def _delete(
         try:
             conntrack.delete_flows(family, protocol, numbers, matches, unanswered=unanswered)
         except OSError as error:
-            raise RulesetError(f"stale {protocol} flows cannot be deleted: {error}") from error
+            raise RulesetError(
+                "conntrack", f"stale {protocol} flows cannot be deleted: {error}"
+            ) from error

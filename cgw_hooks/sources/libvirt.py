@@ -1,18 +1,29 @@
-"""A guest's definition -> the Guest that this node would publish."""
+"""Guests of libvirt's drivers: their domain XML -> the Guest that this node would publish."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import time
 
-from cgw_hooks.core.node_config import refuse_unpublishable
-from cgw_hooks.core.parse.domain_xml import parse_domain
-from cgw_hooks.errors import InvalidAnnotation, quoted
-from cgw_hooks.host import libvirt_leases
+from cgw_hooks.core.guest import GuestKey
+from cgw_hooks.core.parse import domain_scan
+from cgw_hooks.core.policy import refuse_unpublishable
+from cgw_hooks.errors import CgwError, InvalidAnnotation, quoted
+from cgw_hooks.host import libvirt_leases, routes
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cgw_hooks.core.annotation import Annotation
-    from cgw_hooks.core.guest import Guest
+    from cgw_hooks.core.guest import Guest, Interface
     from cgw_hooks.core.node_config import NodeConfig
+    from cgw_hooks.core.published_port import Address
+    from cgw_hooks.host.libvirt_api import Definition
+
+
+def key_of(driver: str, xml: bytes) -> GuestKey:
+    """The key of the guest that a definition is of; its id is empty without a uuid."""
+    return GuestKey(driver, domain_scan.uuid(xml))
 
 
 def read_guest(config: NodeConfig, driver: str, name: str, xml: bytes) -> Guest | None:
@@ -23,20 +34,61 @@ def read_guest(config: NodeConfig, driver: str, name: str, xml: bytes) -> Guest 
     it has a lease: its ports then have no target address yet. Raises
     ``InvalidAnnotation``.
     """
-    annotation = parse_domain(driver, name, xml)
-    if annotation is None:
-        return None
-    addresses = annotation.addresses or libvirt_leases.addresses_of(annotation.interfaces)
-    if not addresses:
-        _refuse_without_network(annotation)
-    guest = annotation.guest(addresses)
-    refuse_unpublishable(guest, config)
+    from cgw_hooks.core.parse.domain_xml import parse_domain  # lxml
+
+    annotation = parse_domain(key_of(driver, xml), name, xml)
+    if annotation and not annotation.key.id:
+        who = f"guest {quoted(name)}"
+        raise InvalidAnnotation(who, "<uuid> is missing", "define the guest anew")
+    return annotation and guest_of(config, annotation)
+
+
+def guest_of(config: NodeConfig, annotation: Annotation) -> Guest:
+    """An annotation with its addresses, held against the node's config.
+
+    Raises ``InvalidAnnotation``.
+    """
+    interfaces = annotation.interfaces
+    if annotation.addresses:
+        guest = annotation.guest(annotation.addresses)
+    else:
+        leased = tuple(interface for interface in interfaces if interface.network)
+        if not leased:
+            raise InvalidAnnotation(
+                f"guest {quoted(annotation.name)}",
+                "<publish>: the guest's address is not known, and on a plain bridge cannot be "
+                "found out",
+                'say it: <publish address="...">',
+            )
+        guest = annotation.guest(leased_addresses(leased))._replace(leased=leased)
+    bridges = {interface.bridge for interface in interfaces if interface.bridge}
+    refuse_unpublishable(guest, config, routes.route_to, bridges)
     return guest
 
 
-def _refuse_without_network(annotation: Annotation) -> None:
-    if not any(interface.network for interface in annotation.interfaces):
-        raise InvalidAnnotation(
-            f"guest {quoted(annotation.name)}: <publish>: the guest's address is not known, and on "
-            'a plain bridge cannot be found out; say it: <publish address="...">'
-        )
+def leased_addresses(interfaces: tuple[Interface, ...]) -> tuple[Address, ...]:
+    """The addresses that libvirt's networks have given to these interfaces."""
+    return libvirt_leases.addresses_of(interfaces, time.time())
+
+
+def running(config: NodeConfig, driver: str) -> Iterator[tuple[GuestKey, Guest | CgwError]]:
+    """The annotated guests of a driver that run, or what is wrong with them.
+
+    Raises ``HypervisorError`` where libvirt does not answer.
+    """
+    from cgw_hooks.host import libvirt_api
+
+    for definition in libvirt_api.running_guests(driver):
+        found = read_definition(config, definition)
+        if found:
+            yield key_of(driver, definition.xml), found
+
+
+def read_definition(config: NodeConfig, definition: Definition) -> Guest | CgwError | None:
+    """What a definition publishes, or what is wrong with it."""
+    if not domain_scan.is_annotated(definition.xml):
+        return None
+    try:
+        return read_guest(config, *definition[:3])
+    except CgwError as error:
+        return error

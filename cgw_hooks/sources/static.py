@@ -1,22 +1,17 @@
-"""The guests that live on other nodes: where this node learns of them.
-
-A source yields each guest by name, or why it cannot be published. A registry of the
-cluster would be one more source.
-"""
+"""Guests that live on other nodes, as the config and the files beside it name them."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
-from cgw_hooks.core.guest import PEER, Guest
-from cgw_hooks.core.node_config import refuse_unpublishable
+from cgw_hooks.core.guest import REMOTE, Guest, GuestKey
 from cgw_hooks.core.parse import fields
-from cgw_hooks.core.parse.domain_xml import parse_domain
+from cgw_hooks.core.policy import refuse_unpublishable
 from cgw_hooks.errors import CgwError, InvalidConfig
-from cgw_hooks.host import paths
+from cgw_hooks.host import paths, routes
 from cgw_hooks.host.config_file import read_config
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -26,8 +21,8 @@ if TYPE_CHECKING:
 _SUFFIX = ".xml"
 
 
-def remote_guests(config: NodeConfig) -> Iterator[tuple[str, Guest | CgwError]]:
-    """Every guest that may live elsewhere, by name, from all sources; the first to name it counts.
+def remote_guests(config: NodeConfig) -> Iterator[tuple[GuestKey, Guest | CgwError]]:
+    """Every guest that may live elsewhere, or what is wrong with it; the first entry counts.
 
     One without an address is not published: its file tells a local hook what it publishes.
     """
@@ -36,11 +31,11 @@ def remote_guests(config: NodeConfig) -> Iterator[tuple[str, Guest | CgwError]]:
         for name, found in source(config):
             if name not in seen:
                 seen.add(name)
-                yield name, _publishable(found, config)
+                yield GuestKey(REMOTE, name), _publishable(found, config)
 
 
 def _configured(config: NodeConfig) -> Iterator[tuple[str, Annotation | CgwError]]:
-    for annotation in config.peer_guests:
+    for annotation in config.remote_guests:
         yield annotation.name, annotation
 
 
@@ -62,13 +57,14 @@ def _in_files(_config: NodeConfig) -> Iterator[tuple[str, Annotation | CgwError]
 
 
 def _read(name: str, path: str) -> Annotation | None:
+    from cgw_hooks.core.parse.domain_xml import parse_domain  # lxml
+
     try:
         fields.parse_name(name)
     except ValueError as error:
-        raise InvalidConfig(f"{path}: {error}") from None
+        raise InvalidConfig(path, "its name cannot be a guest's", str(error)) from None
     xml = read_config(path)
-    annotation = parse_domain(PEER, name, xml) if xml is not None else None
-    return annotation._replace(uuid=name) if annotation else None
+    return parse_domain(GuestKey(REMOTE, name), name, xml) if xml is not None else None
 
 
 def _publishable(found: Annotation | CgwError, config: NodeConfig) -> Guest | CgwError:
@@ -76,8 +72,8 @@ def _publishable(found: Annotation | CgwError, config: NodeConfig) -> Guest | Cg
         return found
     try:
         guest = found.guest(found.addresses)
-        refuse_unpublishable(guest, config)
+        refuse_unpublishable(guest, config, routes.route_to)
     except CgwError as error:
-        return error
+        return type(error)(f'remote-guest "{found.name}"', error.message, error.cure)
     # Where the definition was written, libvirt's networks are not this node's.
     return guest._replace(network_bridges=())

@@ -1,20 +1,21 @@
-"""Where a plain xl guest declares its ports -> the Guest that this node would publish.
+"""Plain xl guests: where each declares its ports -> the Guest that this node would publish.
 
-The first that is there counts: ``gatewaydev=cgw ...`` of the vif; for the guest's
+The first declaration that is there counts: ``gatewaydev=cgw ...`` of the vif; for the guest's
 first vif also /etc/cgw/guests.d/NAME.xml, and ``cgw_publish`` in its xl.cfg.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from cgw_hooks.core.guest import GuestKey
+from cgw_hooks.core.named_tuple import NamedTuple
+from cgw_hooks.core.parse.vif import latest, running_vifs
+from cgw_hooks.core.policy import refuse_unpublishable
+from cgw_hooks.errors import CgwError, InvalidAnnotation, quoted
+from cgw_hooks.host import routes, xl_files
 
-from cgw_hooks.core.node_config import refuse_unpublishable
-from cgw_hooks.core.parse.vif import DRIVER
-from cgw_hooks.errors import InvalidAnnotation, quoted
-from cgw_hooks.host import xl_files
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from cgw_hooks.core.annotation import Annotation
     from cgw_hooks.core.guest import Guest
@@ -32,27 +33,38 @@ class Declaration(NamedTuple):
     annotation: Annotation
 
 
-def declarations(vif: Vif) -> Iterator[Declaration]:
-    """What is declared for a vif, the one that counts first. Raises ``InvalidAnnotation``."""
-    if vif.own_words is not None:
-        source = f"gatewaydev of {vif.name}"
-        yield Declaration(source, vif.annotation(vif.own_words, source))
-    if vif.device != 0:
-        return
-    path = xl_files.annotation_file(vif.guest)
-    xml = xl_files.read(path) if path else None
-    if xml is not None:
-        from cgw_hooks.core.parse.domain_xml import parse_domain  # lxml
+def is_published_by_libvirt(uuid: str, is_known: Callable[[GuestKey], bool]) -> bool:
+    """Whether libvirt's own hook publishes a Xen guest, so that the vif script must not.
 
-        annotation = parse_domain(DRIVER, vif.guest, xml)
-        if annotation:
-            addresses = annotation.addresses or vif.addresses()
-            yield Declaration(path, annotation._replace(uuid=vif.name, addresses=addresses))
-    for path, settings in configs_of(vif.guest):
-        if KEY in settings:
-            value = settings[KEY]
-            words = value if isinstance(value, list) else [value]
-            yield Declaration(path, vif.annotation(words, f"{KEY} in {path}"))
+    ``is_known``: whether libvirt publishes the guest with this key. The vif script, which must not
+    ask libvirt, looks for its record; who can ask libvirt looks for its annotation.
+    """
+    return bool(uuid) and is_known(GuestKey("libxl", uuid))
+
+
+def running(
+    config: NodeConfig, is_known: Callable[[GuestKey], bool]
+) -> Iterator[tuple[GuestKey, Guest | CgwError | None]]:
+    """The vifs that publish something, or what is wrong with them.
+
+    None: the guest migrates to this host itself, which may yet fail; the vif's record goes when
+    the vif goes. Raises ``HypervisorError`` where xenstore does not answer.
+    """
+    from cgw_hooks.host import xenstore
+
+    vifs = running_vifs(xenstore.read_tree())
+    new = latest(vifs)
+    for vif in vifs:
+        if vif not in new:
+            yield vif.key, None
+        elif not is_published_by_libvirt(vif.uuid, is_known):
+            try:
+                guest = read_vif(config, vif)
+            except CgwError as error:
+                yield vif.key, error
+            else:
+                if guest:
+                    yield vif.key, guest
 
 
 def read_vif(config: NodeConfig, vif: Vif) -> Guest | None:
@@ -61,16 +73,40 @@ def read_vif(config: NodeConfig, vif: Vif) -> Guest | None:
     return declared and guest_of(config, vif, declared)
 
 
+def declarations(vif: Vif) -> Iterator[Declaration]:
+    """What is declared for a vif, the one that counts first. Raises ``InvalidAnnotation``."""
+    if vif.own_words is not None:
+        source = f"gatewaydev of {vif.name}"
+        yield Declaration(source, vif.annotation(vif.own_words, source))
+    if vif.number != 0:
+        return
+    path = xl_files.annotation_file(vif.guest)
+    xml = xl_files.read(path) if path else None
+    if xml is not None:
+        from cgw_hooks.core.parse.domain_xml import parse_domain  # lxml
+
+        annotation = parse_domain(vif.key, vif.guest, xml)
+        if annotation:
+            addresses = annotation.addresses or vif.addresses()
+            yield Declaration(path, annotation._replace(uuid=vif.uuid, addresses=addresses))
+    for path, settings in configs_of(vif.guest):
+        if KEY in settings:
+            value = settings[KEY]
+            words = value if isinstance(value, list) else [value]
+            yield Declaration(path, vif.annotation(words, f"{KEY} in {path}"))
+
+
 def guest_of(config: NodeConfig, vif: Vif, declared: Declaration) -> Guest:
     """A declaration with its addresses, held against the node's config."""
     annotation = declared.annotation
     if not annotation.addresses:
         raise InvalidAnnotation(
-            f"guest {quoted(vif.guest)}: {declared.source}: the guest's address is not known; "
-            "say it in its vif: ip=..."
+            f"guest {quoted(vif.guest)}",
+            f"{declared.source}: the guest's address is not known",
+            "say it in its vif: ip=...",
         )
-    guest = annotation.guest(annotation.addresses)._replace(lasting_id=vif.lasting_id)
-    refuse_unpublishable(guest, config)
+    guest = annotation.guest(annotation.addresses)._replace(device=vif.device)
+    refuse_unpublishable(guest, config, routes.route_to, {vif.bridge} - {""})
     return guest
 
 
@@ -88,7 +124,8 @@ def configs_of(guest: str) -> Iterator[tuple[str, dict[str, Value]]]:
             settings = parse_xl_config(text)
         except ValueError as error:
             if KEY in text and path.endswith((f"/{guest}", f"/{guest}.cfg")):
-                raise InvalidAnnotation(f"guest {quoted(guest)}: {path}: {error}") from None
+                who = f"guest {quoted(guest)}"
+                raise InvalidAnnotation(who, f"{path}: {error}", "correct the file") from None
             continue
         if settings.get("name") == guest:
             yield path, settings

@@ -38,7 +38,7 @@ class Reply:
 
 
 def parse_reply(text: str) -> Reply:
-    """Take apart `NAME PROTOCOL PEER:PORT PAYLOAD`; an IPv6 peer stands in brackets."""
+    """Take apart `NAME PROTOCOL REMOTE:PORT PAYLOAD`; an IPv6 peer stands in brackets."""
     match = _ANSWER.fullmatch(text)
     if not match:
         return Reply(Outcome.CUT_OFF, payload=text)

@@ -31,8 +31,8 @@ def test_from_prepare_to_release(
     web1 = node.guest("web1", "2202:22", serves="22/tcp")
     assert client.asks(NODE4, 2202) == REFUSED
     for operation, answer, state in (
-        ("prepare", REFUSED, "claimed"),
-        ("start", REFUSED, "claimed"),
+        ("prepare", REFUSED, "reserved"),
+        ("start", REFUSED, "reserved"),
         ("started", "web1", "published"),
         ("stopped", REFUSED, "stopped"),
     ):

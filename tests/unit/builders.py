@@ -8,11 +8,12 @@ from xml.sax.saxutils import quoteattr
 
 import pytest
 
-from cgw_hooks.core.guest import Guest
+from cgw_hooks.core.guest import Guest, GuestKey
 from cgw_hooks.core.parse.config_toml import parse_config
 from cgw_hooks.core.parse.domain_xml import parse_domain
 from cgw_hooks.core.published_port import ANY_ADDRESS, PublishedPort
 from cgw_hooks.errors import InvalidAnnotation, quoted
+from cgw_hooks.sources.libvirt import key_of
 
 ROOT = Path(__file__).resolve().parents[2]
 CGW = ROOT / ".venv/bin/cgw"
@@ -68,7 +69,7 @@ def annotated(name: str = "web1", uuid: str = UUID, start: int = 2202) -> bytes:
 
 def guest_of(xml: bytes, name: str = "web1") -> Guest:
     """The guest that the XML publishes, where the XML alone says its address."""
-    annotation = parse_domain("qemu", name, xml)
+    annotation = parse_domain(key_of("qemu", xml), name, xml)
     assert annotation is not None
     return annotation.guest(annotation.addresses)
 
@@ -114,7 +115,7 @@ def port(  # noqa: PLR0913  (each says one thing that a test is about)
 
 def guest(*ports: PublishedPort, name: str = "web1", uuid: str = UUID) -> Guest:
     """A guest of qemu that publishes these ports."""
-    return Guest("qemu", uuid, name, ports)
+    return Guest(GuestKey("qemu", uuid), name, ports, uuid)
 
 
 def is_one_line(text: str) -> bool:

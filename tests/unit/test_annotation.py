@@ -247,4 +247,4 @@ def test_a_bridge_that_no_kernel_names_so_is_not_taken(bridge: str) -> None:
 
 
 def test_a_guest_is_filed_under_its_driver_and_uuid() -> None:
-    assert f"qemu-{UUID}" == guest_of(domain(publish("", address=GUEST))).key
+    assert f"qemu-{UUID}" == str(guest_of(domain(publish("", address=GUEST))).key)

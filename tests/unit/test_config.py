@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from cgw_hooks.core.annotation import Annotation
+from cgw_hooks.core.guest import REMOTE, GuestKey
 from cgw_hooks.core.node_config import GuestNetwork, NodeConfig, Policy, Uplink
 from cgw_hooks.core.parse.config_toml import parse_config
-from cgw_hooks.core.parse.port_spec import parse_short_form
+from cgw_hooks.core.parse.port_spec import parse_port_spec
 from cgw_hooks.errors import InvalidConfig
 from cgw_hooks.host.config_file import load_config
 from tests.unit.builders import ROOT, is_one_line
@@ -62,7 +63,7 @@ def test_the_example_uncommented_is_valid_and_means_what_the_design_says() -> No
             ),
         ),
         policy=Policy(refuse_invalid=True, listen_ports=((1, 65535),)),
-        peer_guests=(
+        remote_guests=(
             peer(
                 "web1",
                 ("10.5.5.202",),
@@ -93,35 +94,43 @@ def test_a_network_is_no_full_mesh_unless_its_config_says_so() -> None:
 
 
 def peer(name: str, addresses: tuple[str, ...], publish: tuple[str, ...]) -> Annotation:
-    forwards = tuple(map(parse_short_form, publish))
-    return Annotation("peer", name, name, (), tuple(map(ip_address, addresses)), forwards)
+    forwards = tuple(map(parse_port_spec, publish))
+    return Annotation(
+        GuestKey(REMOTE, name), name, "", (), tuple(map(ip_address, addresses)), forwards
+    )
 
 
-def test_a_peer_guest_may_have_an_address_of_each_family() -> None:
-    text = '[[peer-guest]]\nname = "web 1"\naddress = ["10.5.5.2", "fd00:5::2"]\npublish = "80"'
+def test_a_remote_guest_may_have_an_address_of_each_family() -> None:
+    text = '[[remote-guest]]\nname = "web 1"\naddress = ["10.5.5.2", "fd00:5::2"]\npublish = "80"'
     expected = peer("web 1", ("10.5.5.2", "fd00:5::2"), ("80",))
-    assert (expected,) == parse_config(text).peer_guests
+    assert (expected,) == parse_config(text).remote_guests
 
 
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
-        ('address = "10.5.5.2"', "peer-guest[1].name: is missing"),
-        ('name = "web1"', "peer-guest[1].address: is missing"),
-        ('name = "../web1"\naddress = "10.5.5.2"', 'peer-guest[1].name: "../web1": give'),
-        ('name = ""\naddress = "10.5.5.2"', 'peer-guest[1].name: "": give'),
-        ('name = "x"\naddress = "0.0.0.0"', 'peer-guest[1].address: "0.0.0.0": give'),
+        ('address = "10.5.5.2"', "remote-guest[1].name: is missing"),
+        ('name = "web1"', "remote-guest[1].address: is missing"),
+        (
+            'name = "../web1"\naddress = "10.5.5.2"',
+            'remote-guest[1].name: "../web1" cannot be used; give',
+        ),
+        ('name = ""\naddress = "10.5.5.2"', 'remote-guest[1].name: "" cannot be used; give'),
+        (
+            'name = "x"\naddress = "0.0.0.0"',
+            'remote-guest[1].address: "0.0.0.0" cannot be used; give',
+        ),
         ('name = "x"\naddress = ["10.5.5.2", "10.5.5.3"]', "give one to an IP family"),
-        ('name = "x"\naddress = "10.5.5.2"\npublish = "22:x"', 'peer-guest[1].publish: "22:x"'),
+        ('name = "x"\naddress = "10.5.5.2"\npublish = "22:x"', 'remote-guest[1].publish: "22:x"'),
         ('name = "x"\naddress = "10.5.5.2"\nports = "22"', '"ports": unknown key'),
     ],
 )
-def test_a_wrong_peer_guest_is_refused(entry: str, problem: str) -> None:
-    assert problem in refusal(f"[[peer-guest]]\n{entry}")
+def test_a_wrong_remote_guest_is_refused(entry: str, problem: str) -> None:
+    assert problem in refusal(f"[[remote-guest]]\n{entry}")
 
 
-def test_a_peer_guest_is_named_once() -> None:
-    entry = '[[peer-guest]]\nname = "web1"\naddress = "10.5.5.2"\n'
+def test_a_remote_guest_is_named_once() -> None:
+    entry = '[[remote-guest]]\nname = "web1"\naddress = "10.5.5.2"\n'
     assert "is there already" in refusal(entry + entry)
 
 
@@ -162,21 +171,29 @@ def test_a_bridge_may_have_a_second_subnet_of_ipv6() -> None:
         ("not toml", "not TOML: ", "line 1"),
         ('[node]\nname = "a\nb"', "not TOML: ", "line 2"),
         ("[node]\nname = 1\nname = 2", "not TOML: ", "overwrite a value"),
-        ("nodes = 1", '"nodes": unknown key', "guest-network, node, peer-guest, policy, uplink"),
+        ("nodes = 1", '"nodes": unknown key', "guest-network, node, remote-guest, policy, uplink"),
         ('"a\\nb\\u001b[2J" = 1', r'"a\nb\x1b[2J": unknown key', "known here are"),
         ('[node]\nnmae = "n"', 'node."nmae": unknown key', "name, return-path"),
         (network(bridges='"b"'), 'guest-network[1]."bridges": unknown key', "bridge, "),
         ("node = 3", "node: ", "[node]"),
         ("[node]\nname = 3", "node.name: ", '"3"'),
-        ('[node]\nreturn-path = "steer"', "node.return-path: ", '"steer": give one of: full-nat'),
+        (
+            '[node]\nreturn-path = "steer"',
+            "node.return-path: ",
+            '"steer" cannot be used; give one of: full-nat',
+        ),
         ("[uplink]\ndevices = 3", "uplink.devices: ", '"3"'),
         ('[uplink]\ndevices = ["a", ["b"]]', "uplink.devices: ", "\"['b']\""),
-        ('[uplink]\naddress = "192.0.2"', "uplink.address: ", '"192.0.2": give an'),
-        ('[uplink]\naddress = "127.0.0.1"', "uplink.address: ", '"127.0.0.1": give the'),
+        ('[uplink]\naddress = "192.0.2"', "uplink.address: ", '"192.0.2" cannot be used; give an'),
+        (
+            '[uplink]\naddress = "127.0.0.1"',
+            "uplink.address: ",
+            '"127.0.0.1" cannot be used; give the',
+        ),
         (
             '[uplink]\naddress = ["192.0.2.1", "192.0.2.2"]',
             "uplink.address: ",
-            '"192.0.2.1, 192.0.2.2": give one to an IP family',
+            '"192.0.2.1, 192.0.2.2" cannot be used; give one to an IP family',
         ),
         ("guest-network = 3", "guest-network: ", "[[guest-network]]"),
         ('[guest-network]\nbridge = "b"', "guest-network: ", "[[guest-network]]"),
@@ -192,17 +209,17 @@ def test_a_bridge_may_have_a_second_subnet_of_ipv6() -> None:
         (
             network(node_address='"10.6.5.251"'),
             "guest-network[1].node-address: ",
-            '"10.6.5.251": give an address in the subnet, 10.5.5.0/24',
+            '"10.6.5.251" cannot be used; give an address in the subnet, 10.5.5.0/24',
         ),
         (
             network(gateway_address='"fd00::1"'),
             "guest-network[1].gateway-address: ",
-            '"fd00::1": give an address in the subnet, 10.5.5.0/24',
+            '"fd00::1" cannot be used; give an address in the subnet, 10.5.5.0/24',
         ),
         (
             network(node_address='"10.5.5.254"'),
             "guest-network[1].node-address: ",
-            '"10.5.5.254": is the gateway address',
+            '"10.5.5.254" cannot be used; is the gateway address',
         ),
         (
             network() + network(bridge='"b2"', subnet='"10.5.0.0/16"'),
@@ -210,14 +227,42 @@ def test_a_bridge_may_have_a_second_subnet_of_ipv6() -> None:
             "10.5.0.0/16 overlaps 10.5.5.0/24",
         ),
         (network(internode_devices='["eth1", 2]'), "guest-network[1].internode-devices: ", '"2"'),
-        ('[policy]\non-invalid = "ignore"', "policy.on-invalid: ", '"ignore": give one of'),
+        (
+            '[policy]\non-invalid = "ignore"',
+            "policy.on-invalid: ",
+            '"ignore" cannot be used; give one of',
+        ),
         ("[policy]\non-invalid = true", "policy.on-invalid: ", '"True"'),
-        ("[policy]\nlisten-ports = [80]", "policy.listen-ports: ", '"80": give a string'),
-        ('[policy]\nlisten-ports = ["90-80"]', "policy.listen-ports: ", '"90-80": give the lower'),
-        ('[policy]\nlisten-ports = ["80-"]', "policy.listen-ports: ", '"80-": give a port'),
-        ('[policy]\nlisten-ports = ["0-80"]', "policy.listen-ports: ", '"0-80": give a port'),
-        ('[policy]\nlisten-ports = ["1-65536"]', "policy.listen-ports: ", '"1-65536": give a port'),
-        ('[policy]\nlisten-ports = ["http"]', "policy.listen-ports: ", '"http": give a port'),
+        (
+            "[policy]\nlisten-ports = [80]",
+            "policy.listen-ports: ",
+            '"80" cannot be used; give a string',
+        ),
+        (
+            '[policy]\nlisten-ports = ["90-80"]',
+            "policy.listen-ports: ",
+            '"90-80" cannot be used; give the lower',
+        ),
+        (
+            '[policy]\nlisten-ports = ["80-"]',
+            "policy.listen-ports: ",
+            '"80-" cannot be used; give a port',
+        ),
+        (
+            '[policy]\nlisten-ports = ["0-80"]',
+            "policy.listen-ports: ",
+            '"0-80" cannot be used; give a port',
+        ),
+        (
+            '[policy]\nlisten-ports = ["1-65536"]',
+            "policy.listen-ports: ",
+            '"1-65536" cannot be used; give a port',
+        ),
+        (
+            '[policy]\nlisten-ports = ["http"]',
+            "policy.listen-ports: ",
+            '"http" cannot be used; give a port',
+        ),
     ],
 )
 def test_a_wrong_config_is_refused_by_key_and_value(text: str, key: str, value: str) -> None:

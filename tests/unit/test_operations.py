@@ -12,11 +12,11 @@ pytestmark = pytest.mark.unit
 @pytest.mark.parametrize(
     ("operation", "expected"),
     [
-        ("prepare", Action.CLAIM),
+        ("prepare", Action.RESERVE),
         ("start", Action.NOTHING),
         ("started", Action.PUBLISH),
         ("stopped", Action.WITHDRAW),
-        ("release", Action.FORGET),
+        ("release", Action.RELEASE),
         ("migrate", Action.NOTHING),
         ("restore", Action.NOTHING),
         ("reconnect", Action.PUBLISH),

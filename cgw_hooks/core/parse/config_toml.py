@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import tomllib
-from typing import TYPE_CHECKING, Any, TypeVar
 
 from cgw_hooks.core.annotation import Annotation
-from cgw_hooks.core.guest import PEER
+from cgw_hooks.core.guest import REMOTE, GuestKey
 from cgw_hooks.core.node_config import GuestNetwork, NodeConfig, Policy, Uplink
 from cgw_hooks.core.parse import fields
-from cgw_hooks.core.parse.port_spec import parse_short_form
+from cgw_hooks.core.parse.port_spec import parse_port_spec
 from cgw_hooks.errors import InvalidConfig, quoted
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any, TypeVar
 
     from cgw_hooks.core.published_port import Address, Network
 
-_T = TypeVar("_T")
+    _T = TypeVar("_T")
 
 
 def parse_config(text: str) -> NodeConfig:
     """Read the node's config. Raises ``InvalidConfig``: the key, the value and the cure."""
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidConfig(f"not TOML: {error}") from None
-    root = _Table("", document, {"node", "uplink", "guest-network", "policy", "peer-guest"})
+    except (ValueError, RecursionError) as error:
+        # Beside TOMLDecodeError: a number of more than 4,300 digits, and deep nesting.
+        raise InvalidConfig(
+            "config", f"it is not TOML: {quoted(error, 200)}", "correct it"
+        ) from None
+    root = _Table("", document, {"node", "uplink", "guest-network", "policy", "remote-guest"})
     node = root.table("node", {"name", "return-path"})
     node.word("return-path", "full-nat", {"full-nat"})
     networks = tuple(
@@ -37,14 +41,16 @@ def parse_config(text: str) -> NodeConfig:
         name=node.text("name", "", str),
         uplink=_uplink(root.table("uplink", {"devices", "address"})),
         guest_networks=networks,
-        policy=_policy(root.table("policy", {"on-invalid", "listen-ports"})),
-        peer_guests=_peer_guests(root.tables("peer-guest", {"name", "address", "publish"})),
+        policy=_policy(root.table("policy", _POLICY_KEYS)),
+        remote_guests=_remote_guests(root.tables("remote-guest", _REMOTE_GUEST_KEYS)),
     )
 
 
 _GUEST_NETWORK_KEYS = {
     "bridge", "subnet", "node-address", "gateway-address", "internode-devices", "full-mesh",
 }  # fmt: skip
+_POLICY_KEYS = {"on-invalid", "listen-ports", "listen-addresses", "sources"}
+_REMOTE_GUEST_KEYS = {"name", "uuid", "address", "publish"}
 
 
 class _Table:
@@ -53,13 +59,13 @@ class _Table:
     def __init__(self, name: str, content: object, keys: set[str]) -> None:
         self.name = name
         if not isinstance(content, dict):
-            raise InvalidConfig(f"{name}: make it a table, [{name}]")
+            raise InvalidConfig(name, "it is not a table", f"write [{name}]")
         self.content: dict[str, Any] = content
         for key in content:
             if key not in keys:
                 known = ", ".join(sorted(keys))
                 path = self.path(quoted(key))
-                raise InvalidConfig(f"{path}: unknown key; known here are: {known}")
+                raise InvalidConfig(path, "unknown key", f"known here are: {known}")
 
     def path(self, key: str) -> str:
         return f"{self.name}.{key}" if self.name else key
@@ -70,7 +76,7 @@ class _Table:
     def tables(self, key: str, keys: set[str]) -> list[_Table]:
         content = self.content.get(key, [])
         if not isinstance(content, list):
-            raise InvalidConfig(f"{key}: make it a list of tables, [[{key}]]")
+            raise InvalidConfig(key, "it is not a list of tables", f"write [[{key}]]")
         return [
             _Table(f"{key}[{number}]", entry, keys) for number, entry in enumerate(content, start=1)
         ]
@@ -79,7 +85,7 @@ class _Table:
         """One string; ``default`` None: it must be there."""
         if key not in self.content:
             if default is None:
-                raise InvalidConfig(f"{self.path(key)}: is missing; give it")
+                raise InvalidConfig(self.path(key), "it is missing", "give it")
             return default
         return self._parsed(key, self.content[key], parse)
 
@@ -95,6 +101,12 @@ class _Table:
         if len({address.version for address in addresses}) < len(addresses):
             raise self.error("address", ", ".join(map(str, addresses)), "give one to an IP family")
         return addresses
+
+    def networks(self, key: str) -> tuple[Network, ...] | None:
+        """A list of networks; None where the key is not there."""
+        if key not in self.content:
+            return None
+        return tuple(n for found in self.texts(key, fields.parse_networks) for n in found)
 
     def word(self, key: str, default: str, known: set[str]) -> str:
         word = self.text(key, default, str)
@@ -118,7 +130,7 @@ class _Table:
             raise self.error(key, value, str(error)) from None
 
     def error(self, key: str, value: object, cure: str) -> InvalidConfig:
-        return InvalidConfig(f"{self.path(key)}: {quoted(value)}: {cure}")
+        return InvalidConfig(self.path(key), f"{quoted(value)} cannot be used", cure)
 
 
 def _uplink(table: _Table) -> Uplink:
@@ -136,8 +148,9 @@ def _guest_network(table: _Table) -> GuestNetwork:
     )
     if network.full_mesh and not network.internode_devices:
         raise InvalidConfig(
-            f"{table.path('full-mesh')}: needs internode-devices; "
-            "name the devices that lead to the other nodes"
+            table.path("full-mesh"),
+            "internode-devices is missing",
+            "name the devices that lead to the other nodes",
         )
     for key, address in (
         ("node-address", network.node_address),
@@ -160,31 +173,35 @@ def _refuse_overlapping(networks: tuple[GuestNetwork, ...]) -> None:
         for earlier in seen:
             if earlier.version == network.subnet.version and earlier.overlaps(network.subnet):
                 raise InvalidConfig(
-                    f"guest-network[{number}].subnet: {network.subnet} overlaps {earlier}; "
-                    "give each guest network a subnet of its own"
+                    f"guest-network[{number}].subnet",
+                    f"{network.subnet} overlaps {earlier}",
+                    "give each guest network a subnet of its own",
                 )
         seen.append(network.subnet)
 
 
-def _peer_guests(tables: list[_Table]) -> tuple[Annotation, ...]:
+def _remote_guests(tables: list[_Table]) -> tuple[Annotation, ...]:
     guests = {}
     for table in tables:
         name = table.text("name", None, fields.parse_name)
         if name in guests:
-            raise table.error("name", name, "is there already; give each guest one entry")
+            raise table.error("name", name, "it is there already; give each guest one entry")
         addresses = table.addresses()
         if not addresses:
-            raise InvalidConfig(f"{table.path('address')}: is missing; give the guest's address")
-        forwards = table.texts("publish", parse_short_form)
-        guests[name] = Annotation(PEER, name, name, (), addresses, forwards)
+            raise InvalidConfig(table.path("address"), "it is missing", "give the guest's address")
+        uuid = table.text("uuid", "", fields.parse_uuid)
+        forwards = table.texts("publish", parse_port_spec)
+        guests[name] = Annotation(GuestKey(REMOTE, name), name, uuid, (), addresses, forwards)
     return tuple(guests.values())
 
 
 def _policy(table: _Table) -> Policy:
-    refuse = table.word("on-invalid", "refuse", {"refuse", "warn"}) == "refuse"
-    if "listen-ports" not in table.content:
-        return Policy(refuse)
-    return Policy(refuse, table.texts("listen-ports", _parse_port_range))
+    policy = Policy(table.word("on-invalid", "refuse", {"refuse", "warn"}) == "refuse")
+    if "listen-ports" in table.content:
+        policy = policy._replace(listen_ports=table.texts("listen-ports", _parse_port_range))
+    return policy._replace(
+        listen_addresses=table.networks("listen-addresses"), sources=table.networks("sources")
+    )
 
 
 def _parse_subnet(text: str) -> Network:

@@ -25,6 +25,17 @@ def uuid(xml: bytes) -> str:
     return text if len(text) == _UUID_LENGTH and set(text) <= _UUID_CHARACTERS else ""
 
 
+def digest(xml: bytes) -> str:
+    """A short text that is another one where the metadata is another one; empty without any.
+
+    libvirt writes ``<metadata>`` before any element that could hold its name as text.
+    """
+    from binascii import crc32
+
+    metadata = xml.partition(b"<metadata>")[2].partition(b"</metadata>")[0]
+    return f"{len(metadata)}-{crc32(metadata):08x}" if metadata else ""
+
+
 def name(xml: bytes) -> str:
     """The guest's name, to name it in an error; empty where there is none."""
     return xml.partition(b"<name>")[2].partition(b"</name>")[0].decode("utf-8", "replace")

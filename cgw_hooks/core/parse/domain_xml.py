@@ -6,9 +6,6 @@ expands no entity, opens no file or URL and refuses huge trees.
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
-
 from lxml import etree
 
 from cgw_hooks.core.annotation import Annotation, PortForward
@@ -17,10 +14,15 @@ from cgw_hooks.core.parse import domain_scan, fields
 from cgw_hooks.core.published_port import MAX_PORT
 from cgw_hooks.errors import InvalidAnnotation, quoted
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import TypeVar
 
+    from cgw_hooks.core.guest import GuestKey
     from cgw_hooks.core.published_port import Address
+
+    _T = TypeVar("_T")
 
 NAMESPACE = "urn:cgw-hooks:1"
 _PUBLISH = f"{{{NAMESPACE}}}publish"
@@ -30,11 +32,9 @@ _NAMESPACE_FAMILY = "urn:cgw-hooks:"
 #: adds by itself is far less than that again.
 _MAX_BYTES = 8 << 20
 
-_T = TypeVar("_T")
 
-
-def parse_domain(driver: str, name: str, xml: bytes) -> Annotation | None:
-    """Read what guest ``name`` publishes; None if it publishes nothing.
+def parse_domain(key: GuestKey, name: str, xml: bytes) -> Annotation | None:
+    """Read what guest ``name``, filed under ``key``, publishes; None if it publishes nothing.
 
     Also takes the ``<publish>`` element alone, as ``virsh metadata`` prints it.
 
@@ -42,14 +42,14 @@ def parse_domain(driver: str, name: str, xml: bytes) -> Annotation | None:
     cure. Format: https://libvirt.org/formatdomain.html, for ``<portForward>`` its
     section "Userspace connection using passt".
     """
-    return _Reader(driver, name).annotation(xml)
+    return _Reader(key, name).annotation(xml)
 
 
 class _Reader:
     """Reads one domain; holds what every error must name."""
 
-    def __init__(self, driver: str, name: str) -> None:
-        self.driver = driver
+    def __init__(self, key: GuestKey, name: str) -> None:
+        self.key = key
         self.name = name
 
     def annotation(self, xml: bytes) -> Annotation | None:
@@ -63,25 +63,29 @@ class _Reader:
         addresses = self._guest_addresses(publish)
         if not addresses:
             addresses = one_to_a_family(a for i in interfaces for a in i.addresses)
-        uuid = domain_scan.uuid(xml)  # as every later call finds the guest's record
-        return Annotation(self.driver, uuid, self.name, interfaces, addresses, forwards)
+        uuid = domain_scan.uuid(xml)
+        return Annotation(self.key, self.name, uuid, interfaces, addresses, forwards)
 
     def _domain(self, xml: bytes) -> etree._Element:
         if len(xml) > _MAX_BYTES:
-            cure = f"define the guest anew with {_MAX_BYTES} bytes at most"
-            raise self._error("<domain>", f"{len(xml)} bytes", cure)
+            raise self._error(
+                f"<domain> is {len(xml)} bytes long",
+                f"define the guest anew with {_MAX_BYTES} bytes at most",
+            )
         parser = etree.XMLParser(
             resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
         )
         try:
             domain = etree.fromstring(xml, parser)
         except etree.XMLSyntaxError as error:
-            raise InvalidAnnotation(
-                f"guest {quoted(self.name)}: <domain>: the XML cannot be read: "
-                f"{quoted(error.msg)}; define the guest anew from whole, well-formed XML"
+            raise self._error(
+                f"<domain>: the XML cannot be read: {quoted(error.msg)}",
+                "define the guest anew from whole, well-formed XML",
             ) from None
         if domain.getroottree().docinfo.internalDTD is not None:
-            raise self._error("<!DOCTYPE>", None, "take the document type and its entities out")
+            raise self._error(
+                "<!DOCTYPE> is not allowed", "take the document type and its entities out"
+            )
         return domain
 
     def _publish_element(self, domain: etree._Element) -> etree._Element | None:
@@ -97,28 +101,32 @@ class _Reader:
             found = [domain]
         for element in found:
             if element.tag != _PUBLISH:
-                raise self._error("<metadata>", element.tag, f'write <publish xmlns="{NAMESPACE}">')
+                raise self._error(
+                    f"<metadata>: {quoted(element.tag)} is not known",
+                    f'write <publish xmlns="{NAMESPACE}">',
+                )
         if len(found) > 1:
-            raise self._error("<publish>", f"{len(found)} elements", "keep one of them")
+            raise self._error(f"<publish> is there {len(found)} times", "keep one of them")
         return found[0] if found else None
 
     def _port_forwards(self, element: etree._Element) -> Iterator[PortForward]:
         self._only(element, attributes={"proto", "address", "source"}, children={"range"})
         if "proto" not in element.attrib:
-            raise self._error("<portForward proto>", None, "say tcp, udp or sctp")
+            raise self._error("<portForward proto> is missing", "say tcp, udp or sctp")
         protocol = self._value(element, "proto", fields.parse_protocol)
         listen = self._optional(element, "address", fields.parse_listen_address)
         sources = self._optional(element, "source", fields.parse_networks) or ()
         if listen and any(network.version != listen.version for network in sources):
-            raise self._error(
+            raise self._unusable(
                 "<portForward source>",
                 element.get("source"),
                 "give networks of the address's family",
             )
         ranges = list(_elements(element))
         if not ranges:
-            cure = 'say which ports: <range start="2202" to="22"/>'
-            raise self._error("<portForward>", None, cure)
+            raise self._error(
+                "<portForward> has no <range>", 'say which ports: <range start="2202" to="22"/>'
+            )
         for child in ranges:
             start, end, to = self._range(child)
             yield PortForward(protocol, listen, sources, start, end, to)
@@ -126,14 +134,14 @@ class _Reader:
     def _range(self, element: etree._Element) -> tuple[int, int, int]:
         self._only(element, attributes={"start", "end", "to"}, children=set())
         if "start" not in element.attrib:
-            raise self._error("<range start>", None, "say the listening port")
+            raise self._error("<range start> is missing", "say the listening port")
         start = self._value(element, "start", fields.parse_port)
         end = self._optional(element, "end", fields.parse_port) or start
         to = self._optional(element, "to", fields.parse_port) or start
         if end < start:
-            raise self._error("<range end>", end, f"give an end from {start} up")
+            raise self._unusable("<range end>", end, f"give an end from {start} up")
         if to + end - start > MAX_PORT:
-            raise self._error(
+            raise self._unusable(
                 "<range to>",
                 to,
                 f"the range is {end - start + 1} ports long: end it at guest port 65535",
@@ -146,7 +154,7 @@ class _Reader:
             self._parsed("<publish address>", word, fields.parse_guest_address) for word in words
         ]
         if len({address.version for address in addresses}) < len(addresses):
-            raise self._error(
+            raise self._unusable(
                 "<publish address>", publish.get("address"), "give one address of each IP family"
             )
         return tuple(addresses)
@@ -168,15 +176,21 @@ class _Reader:
         for attribute in element.attrib:
             if attribute not in attributes:
                 known = ", ".join(sorted(attributes))
-                raise self._error(f"<{tag}>", attribute, f"unknown attribute; known are: {known}")
+                raise self._error(
+                    f"<{tag}> {quoted(attribute)}: unknown attribute", f"known are: {known}"
+                )
         for child in _elements(element):
             name = etree.QName(child)
             if name.localname not in children or name.namespace not in {None, NAMESPACE}:
                 known = ", ".join(f"<{c}>" for c in sorted(children)) or "none"
-                raise self._error(f"<{tag}>", child.tag, f"unknown element; known are: {known}")
+                raise self._error(
+                    f"<{tag}> {quoted(child.tag)}: unknown element", f"known are: {known}"
+                )
         for text in (element.text or "", *(child.tail or "" for child in element)):
             if text.strip():
-                raise self._error(f"<{tag}>", text.strip(), "take the text out")
+                raise self._error(
+                    f"<{tag}> {quoted(text.strip())}: text is not allowed", "take the text out"
+                )
 
     def _optional(
         self, element: etree._Element, attribute: str, parse: Callable[[str], _T]
@@ -191,11 +205,13 @@ class _Reader:
         try:
             return parse(text)
         except ValueError as error:
-            raise self._error(where, text, str(error)) from None
+            raise self._unusable(where, text, str(error)) from None
 
-    def _error(self, element: str, value: object, cure: str) -> InvalidAnnotation:
-        shown = "" if value is None else f" {quoted(value)}"
-        return InvalidAnnotation(f"guest {quoted(self.name)}: {element}{shown}: {cure}")
+    def _unusable(self, element: str, value: object, cure: str) -> InvalidAnnotation:
+        return self._error(f"{element} {quoted(value)} cannot be used", cure)
+
+    def _error(self, message: str, cure: str) -> InvalidAnnotation:
+        return InvalidAnnotation(f"guest {quoted(self.name)}", message, cure)
 
 
 def one_to_a_family(addresses: Iterator[Address]) -> tuple[Address, ...]:
@@ -207,16 +223,19 @@ def one_to_a_family(addresses: Iterator[Address]) -> tuple[Address, ...]:
 
 
 def _bridge(source: etree._Element) -> str | None:
-    with suppress(ValueError):
+    try:
         return fields.parse_interface_name(source.get("bridge", ""))
-    return None
+    except ValueError:
+        return None
 
 
 def _usable_addresses(interface: etree._Element) -> Iterator[Address]:
     """The addresses of ``<ip>``; libvirt has checked them, some (link-local) are of no use here."""
     for ip in interface.iterfind("ip"):
-        with suppress(ValueError):
+        try:
             yield fields.parse_guest_address(ip.get("address", ""))
+        except ValueError:
+            continue
 
 
 def _is_of_our_family(element: etree._Element) -> bool:

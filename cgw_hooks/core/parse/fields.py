@@ -7,15 +7,16 @@ of nft text. Each raises ``ValueError`` whose text says what is wanted instead.
 from __future__ import annotations
 
 from ipaddress import collapse_addresses, ip_address, ip_network
-from typing import TYPE_CHECKING
 
 from cgw_hooks.core.published_port import MAX_PORT, MIN_PORT, PROTOCOLS
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cgw_hooks.core.published_port import Address, Network
 
 _PORT_DIGITS = 5
-_NAME_BYTES = 200  # NAME_MAX (255) of linux/limits.h, less what files add to it
+_NAME_BYTES = 180  # NAME_MAX (255) of linux/limits.h, less what the state's files add to it
+_UUID_LENGTH, _UUID_CHARACTERS = 36, frozenset("0123456789abcdef-")
 _INTERFACE_NAME_LENGTH = 15  # IFNAMSIZ (16) of linux/if.h, less its final NUL
 _INTERFACE_NAME_PUNCTUATION = "-_.:@"
 
@@ -75,6 +76,14 @@ def parse_name(text: str) -> str:
     if text.isprintable() and "/" not in text and 0 < len(text.encode()) <= _NAME_BYTES:
         return text
     raise ValueError(f"give the guest's name: {_NAME_BYTES} bytes at most, printable, without /")
+
+
+def parse_uuid(text: str) -> str:
+    """A guest's uuid, as libvirt writes it, in lower case."""
+    lower = text.lower()
+    if len(lower) == _UUID_LENGTH and set(lower) <= _UUID_CHARACTERS:
+        return lower
+    raise ValueError("give the guest's uuid, as virsh domuuid prints it")
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:

@@ -1,7 +1,7 @@
 """Docker's words for a published port -> PortForward: ``2202:22``, ``[fd00::1]:53:53/udp``.
 
 What a person types, and what Xen's and the node's own configuration hold. Like
-``values``, it raises ``ValueError`` whose text says what is wanted instead; the
+``fields``, it raises ``ValueError`` whose text says what is wanted instead; the
 caller names the guest and the value.
 """
 
@@ -15,7 +15,7 @@ FORM = "[listen-address:]port[-end]:guest-port[/protocol] or port[-end][/protoco
 _DEFAULT_PROTOCOL = "tcp"
 
 
-def parse_short_form(text: str) -> PortForward:
+def parse_port_spec(text: str) -> PortForward:
     """One published port, or one range of them. Raises ``ValueError``.
 
     Form: ``[listen-address:]port[-end]:guest-port[/protocol]``; ``port[-end][/protocol]``

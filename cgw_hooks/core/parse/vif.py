@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
-
 from cgw_hooks.core.annotation import Annotation
+from cgw_hooks.core.guest import XL, GuestKey, Interface
+from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.parse import fields
-from cgw_hooks.core.parse.port_spec import parse_short_form
+from cgw_hooks.core.parse.port_spec import parse_port_spec
 from cgw_hooks.errors import InvalidAnnotation, quoted
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from cgw_hooks.core.published_port import Address
 
-DRIVER = "xl"
 #: First word of a ``gatewaydev=`` that is ours; xl hands the text on to the vif script.
 _MARK = "cgw"
 _WHILE_MIGRATING = ("--incoming", "--migratedaway")
@@ -25,10 +25,11 @@ class Vif(NamedTuple):
 
     name: str
     guest: str
-    #: The guest's uuid: the same after a migration, where the domain's number is not.
-    machine: str
+    #: The guest's: the same after a migration, where the domain's number is not.
+    uuid: str
     ip: str = ""
     gatewaydev: str = ""
+    bridge: str = ""
 
     @property
     def domain(self) -> int:
@@ -36,19 +37,19 @@ class Vif(NamedTuple):
         return int(self.name.removeprefix("vif").partition(".")[0])
 
     @property
-    def device(self) -> int:
+    def number(self) -> int:
         """Its number among the guest's own."""
         return int(self.name.rpartition(".")[2])
 
     @property
-    def key(self) -> str:
+    def key(self) -> GuestKey:
         """What its record is filed under."""
-        return f"{DRIVER}-{self.name}"
+        return GuestKey(XL, self.name)
 
     @property
-    def lasting_id(self) -> str:
-        """What it shares with the same device of the same guest under another domain number."""
-        return f"{self.machine}.{self.device}" if self.machine else ""
+    def device(self) -> str:
+        """Stable ID of the device: the record key changes on migration, this does not."""
+        return f"{self.uuid}.{self.number}" if self.uuid else ""
 
     @property
     def own_words(self) -> list[str] | None:
@@ -70,16 +71,20 @@ class Vif(NamedTuple):
     def annotation(self, words: Iterable[str], source: str) -> Annotation:
         """What short forms mean at this device. Raises ``InvalidAnnotation``."""
         words = list(words)
-        where = f"guest {quoted(self.guest)}: {source}"
+        who = f"guest {quoted(self.guest)}"
         if not words:
-            raise InvalidAnnotation(f"{where}: names no port; say which, as 2202:22/tcp")
+            raise InvalidAnnotation(who, f"{source} names no port", "say which, as 2202:22/tcp")
         forwards = []
         for word in words:
             try:
-                forwards.append(parse_short_form(word))
+                forwards.append(parse_port_spec(word))
             except ValueError as error:
-                raise InvalidAnnotation(f"{where}: {quoted(word)}: {error}") from None
-        return Annotation(DRIVER, self.name, self.guest, (), self.addresses(), tuple(forwards))
+                message = f"{source}: {quoted(word)} cannot be used"
+                raise InvalidAnnotation(who, message, str(error)) from None
+        interfaces = (Interface("", bridge=self.bridge),) if self.bridge else ()
+        return Annotation(
+            self.key, self.guest, self.uuid, interfaces, self.addresses(), tuple(forwards)
+        )
 
 
 def guest_name(name: str) -> str:
@@ -91,9 +96,13 @@ def guest_name(name: str) -> str:
 
 def backend_vif(name: str, guest: str, vm_path: str, backend: Mapping[str, str]) -> Vif:
     """A device by the keys of its backend in xenstore; ``vm_path`` is ``/vm/UUID``."""
-    machine = vm_path.rpartition("/")[2]
     return Vif(
-        name, guest_name(guest), machine, backend.get("ip", ""), backend.get("gatewaydev", "")
+        name,
+        guest_name(guest),
+        vm_path.rpartition("/")[2],
+        backend.get("ip", ""),
+        backend.get("gatewaydev", ""),
+        backend.get("bridge", ""),
     )
 
 
@@ -117,12 +126,13 @@ def latest(vifs: Iterable[Vif]) -> list[Vif]:
     """Of a guest that is migrating to this host itself, only its new devices."""
     found: dict[str, Vif] = {}
     for vif in sorted(vifs, key=lambda vif: vif.domain):
-        found[vif.lasting_id or vif.key] = vif
+        found[vif.device or vif.name] = vif
     return list(found.values())
 
 
 def configured_vifs(guest: str, specs: Iterable[str]) -> Iterator[Vif]:
     """The devices of ``vif = [...]`` in xl.cfg, of a guest that does not run."""
     for number, spec in enumerate(specs):
-        fields = dict(field.strip().partition("=")[::2] for field in spec.split(","))
-        yield Vif(f"vif0.{number}", guest, "", fields.get("ip", ""), fields.get("gatewaydev", ""))
+        given = dict(field.strip().partition("=")[::2] for field in spec.split(","))
+        found = (given.get(key, "") for key in ("ip", "gatewaydev", "bridge"))
+        yield Vif(f"vif0.{number}", guest, "", *found)

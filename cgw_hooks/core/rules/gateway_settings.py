@@ -1,25 +1,15 @@
-"""The gateway address that every node has: how it is set up, and kept off inter-node links.
-
-Every node answers for it, so its ARP and neighbour discovery must stay on the
-node: a guest would otherwise learn another node's MAC address. In the bridge
-family, matched by device name: a netdev chain must name devices that exist when
-it is made, and silently loses one that is deleted and comes back.
-"""
+"""What a node needs to be its guests' gateway: addresses on the bridges, kernel settings."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from cgw_hooks.core.named_tuple import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cgw_hooks.core.node_config import GuestNetwork, NodeConfig
+    from cgw_hooks.core.node_config import NodeConfig
     from cgw_hooks.core.published_port import Address
-
-TABLE = "bridge cgw"
-
-_PRIORITY = -300  # before others filter (-200), and before br_netfilter sees the packet
-_HOOKS = {"prerouting": "iifname", "forward": "oifname", "output": "oifname"}
 
 
 class DeviceAddress(NamedTuple):
@@ -87,43 +77,3 @@ def sysctls(config: NodeConfig) -> Iterator[Sysctl]:
             # they are ignored already (0), that is somebody's wish.
             yield Sysctl(f"net/ipv6/conf/{device}/accept_ra", "2", instead_of="1")
         yield Sysctl("net/ipv6/conf/all/forwarding", "1")
-
-
-def filter_rules(config: NodeConfig) -> list[str]:
-    """The bridge table as nft text; nothing where no inter-node device is configured."""
-    networks = [network for network in config.guest_networks if network.internode_devices]
-    if not networks:
-        return []
-    lines = [f"add table {TABLE}"]
-    for hook in _HOOKS:
-        lines += [
-            f"add chain {TABLE} {hook} {{ type filter hook {hook} priority {_PRIORITY}; }}",
-            f"flush chain {TABLE} {hook}",
-        ]
-    for network in networks:
-        devices = "{ " + ", ".join(f'"{device}"' for device in network.internode_devices) + " }"
-        for hook, device in _HOOKS.items():
-            lines += [
-                f"add rule {TABLE} {hook} {device} {devices} {frames} drop"
-                for frames in _gateway_frames(network)
-            ]
-    return lines
-
-
-def remove_filter() -> str:
-    """Text that takes the bridge table away, also where it is not there."""
-    return f"add table {TABLE}\ndelete table {TABLE}\n"
-
-
-def _gateway_frames(network: GuestNetwork) -> Iterator[str]:
-    """Frames that ask for the gateway address, or tell whose it is."""
-    address = network.gateway_address
-    if address.version == 4:  # noqa: PLR2004
-        yield f"arp saddr ip {address}"
-        yield f"arp daddr ip {address}"
-        return
-    discovery = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }"
-    yield f"ip6 saddr {address} {discovery}"
-    # The target of both messages, RFC 4861 sections 4.3 and 4.4; also that of duplicate
-    # address detection. nft 1.0.6 has no name for it.
-    yield f"{discovery} @th,64,128 {int(address):#034x}"

@@ -15,10 +15,10 @@ from xml.sax.saxutils import escape
 
 import pytest
 
+from tests.scripts.script_host import BROKEN, ScriptHost
 from tests.unit.builders import HOOK_SCRIPT, OTHER_UUID, UUID, annotated, domain
-from tests.unit.script_host import BROKEN, ScriptHost
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.scripts
 
 OPERATIONS = [
     "prepare",

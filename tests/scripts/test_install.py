@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.builders import CGW, ROOT, is_one_line
+from tests.unit.builders import CGW, PYTHON, ROOT, is_one_line
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.scripts
 
 HOOKS = [f"etc/libvirt/hooks/{driver}.d/50-cgw" for driver in ("lxc", "libxl", "qemu")]
 XEN = ["etc/xen/scripts/vif-cgw", "etc/xen/scripts/vif-post.d/cgw.hook"]
-UNITS = ["etc/systemd/system/cgw-node.service", "etc/systemd/system/cgw.service"]
+UNITS = [f"etc/systemd/system/{name}.service" for name in ("cgw-node", "cgw-resync", "cgw")]
 EXAMPLE = "etc/cgw/cgw.toml.example"
 OURS = sorted([*HOOKS, *UNITS, EXAMPLE])
 
@@ -31,6 +31,7 @@ THEIRS = {
     "etc/xen/scripts/vif-bridge": "#!/bin/bash\n",
 }
 FAILED = 6
+RECORDER = "import sys; open({called!r}, 'w').write(' '.join(sys.argv[1:]))\n"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def test_hooks_of_every_driver_the_unit_and_an_example_are_put_in_place(host: Ho
     lines = host.done("install")
     assert OURS == sorted(host.files())
     assert OURS == sorted(line.split(f"{host.root}/")[1] for line in lines[: len(OURS)])
+    assert f"tested {host.root / HOOKS[2]}" in lines
     assert "systemctl reload libvirtd" in lines[-2]
     assert lines[-1].endswith("cgw sync")
 
@@ -106,15 +108,16 @@ def test_the_files_call_the_cgw_that_installed_them(host: Host) -> None:
     files = host.files()
     for name in [*HOOKS, *XEN]:
         text, _ = files[name]
-        assert text.count(f"cgw='{CGW}'  ") == 1
+        assert text.count(f"python='{PYTHON}' cgw='{CGW}'\n") == 1
         assert "cgw=cgw" not in text
         subprocess.run(["sh", "-n", host.root / name], check=True)
-    node, sync = (files[unit][0] for unit in UNITS)
-    assert f"ExecStart={CGW} sync\n" in sync
-    assert f"ExecStart={CGW} node up\nExecStop={CGW} node down\n" in node
-    # But for the one path, they are what is in the package.
+    node, _, sync = (files[unit][0] for unit in UNITS)
+    assert f"ExecStart={CGW} sync\nExecReload={CGW} sync\n" in sync
+    assert f"ExecStart={CGW} node up\nExecReload={CGW} node up\n" in node
+    assert f"ExecStop={CGW} node down\n" in node
+    # But for the one line, they are what is in the package.
     source = (ROOT / "hooks/qemu.d/50-cgw").read_text(encoding="utf-8")
-    assert source.replace("cgw=cgw  ", f"cgw='{CGW}'  ") == files[HOOKS[0]][0]
+    assert source.replace("= cgw=cgw", f"='{PYTHON}' cgw='{CGW}'") == files[HOOKS[0]][0]
     assert (ROOT / "etc/cgw.toml").read_text(encoding="utf-8") == files[EXAMPLE][0]
 
 
@@ -125,12 +128,32 @@ def test_the_hook_calls_it_there(host: Host, tmp_path: Path, folder: str) -> Non
     shutil.copy(CGW, other)
     host.done("install", program=other)
     called = tmp_path / "called"
-    other.write_text(f'#!/bin/sh\necho "$@" > "{called}"\n', encoding="utf-8")
+    other.write_text(RECORDER.format(called=str(called)), encoding="utf-8")
     subprocess.run(
         [host.root / HOOKS[2], "web1", "started", "begin", "-"],
         input='<publish xmlns="urn:cgw-hooks:1"/>', text=True, check=True,
     )  # fmt: skip
-    assert "hook qemu web1 started begin -\n" == called.read_text(encoding="utf-8")
+    assert "hook qemu web1 started begin -" == called.read_text(encoding="utf-8")
+
+
+def test_the_hook_runs_an_interpreter_and_never_the_launcher_itself(
+    host: Host, tmp_path: Path
+) -> None:
+    """Debian's AppArmor profile of libvirtd denies a hook to run a file of /usr/local/bin.
+
+    What may not be run is here a file without the permission to; the hook gets the same error.
+    """
+    other = tmp_path / "cgw"
+    shutil.copy(CGW, other)
+    host.done("install", program=other)
+    called = tmp_path / "called"
+    other.write_text(RECORDER.format(called=str(called)), encoding="utf-8")
+    other.chmod(0o644)
+    subprocess.run(
+        [host.root / HOOKS[2], "web1", "started", "begin", "-"],
+        input='<publish xmlns="urn:cgw-hooks:1"/>', text=True, check=True,
+    )  # fmt: skip
+    assert called.exists()
 
 
 @pytest.mark.parametrize("folder", ["it's", 'a"b', "a b", "$HOME", "100%", "a\\b", "a\nb"])
@@ -223,6 +246,53 @@ def test_the_installed_hook_lets_a_plain_guest_start_where_cgw_is_gone(host: Hos
         check=False,
     )
     assert (0, b"", b"") == (ended.returncode, ended.stdout, ended.stderr)
+
+
+@pytest.fixture
+def destination(tmp_path: Path) -> Path:
+    """A DESTDIR that holds what `make install` puts there, and what that cgw installs."""
+    make("install", tmp_path)
+    ended = Host(tmp_path).cgw("install", "--xen")
+    assert 0 == ended.returncode
+    for place in [*HOOKS, *XEN, *UNITS]:  # as the cgw of that place would have written it
+        text = (tmp_path / place).read_text(encoding="utf-8")
+        (tmp_path / place).write_text(text.replace(str(CGW), "/usr/local/bin/cgw"), "utf-8")
+    return tmp_path
+
+
+def make(target: str, destination: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", "-C", ROOT, target, f"DESTDIR={destination}"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("left", [HOOKS[1], XEN[0], UNITS[2]])
+def test_make_uninstall_refuses_while_something_calls_cgw(destination: Path, left: str) -> None:
+    for place in {*HOOKS, *XEN, *UNITS} - {left}:
+        (destination / place).unlink()
+    ended = make("uninstall", destination)
+    assert 0 != ended.returncode
+    assert left in ended.stderr
+    assert "run first: cgw uninstall" in ended.stderr
+    assert (destination / "usr/local/bin/cgw").exists()
+    assert (destination / "usr/local/lib/cgw/cgw_hooks").is_dir()
+
+
+def test_make_uninstall_takes_cgw_away_once_nothing_calls_it(destination: Path) -> None:
+    Host(destination).done("uninstall")
+    assert 0 == make("uninstall", destination).returncode
+    assert not (destination / "usr/local/bin/cgw").exists()
+    assert not (destination / "usr/local/lib/cgw").exists()
+
+
+def test_make_uninstall_does_not_mind_hooks_of_another_install(destination: Path) -> None:
+    """A host may have the package as well."""
+    for place in [*HOOKS, *XEN, *UNITS]:
+        text = (destination / place).read_text(encoding="utf-8")
+        (destination / place).write_text(text.replace("/usr/local/bin", "/usr/bin"), "utf-8")
+    assert 0 == make("uninstall", destination).returncode
+    assert not (destination / "usr/local/bin/cgw").exists()
 
 
 def test_the_readme_has_all_packages_installed_that_cgw_runs_on() -> None:

@@ -22,7 +22,7 @@ WEB1, WEB2 = 11, 12
 def peer(name: str, octet: int, *publish: str) -> str:
     """A guest of another node, as the config has it."""
     addresses = [network.guest_address(octet), network.guest_address6(octet)]
-    return f'[[peer-guest]]\nname = "{name}"\naddress = {addresses}\npublish = {[*publish]}\n'
+    return f'[[remote-guest]]\nname = "{name}"\naddress = {addresses}\npublish = {[*publish]}\n'
 
 
 def annotation(octet: int, port: int, address: bool = True) -> str:
@@ -120,7 +120,7 @@ def test_while_a_guest_lives_here_its_own_annotation_counts(
     cluster.set_peers(peer("web1", WEB1, *shared, "8080:80"))
     assert client.asks(NODE[4], 8080) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
     web1.start()
-    assert {"published", "standby"} == states(cluster.node)
+    assert {"published", "overridden"} == states(cluster.node)
     assert client.asks(NODE[4], 2202) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
     assert client.asks(NODE[4], 8080) == REFUSED
     web1.stop()
@@ -140,7 +140,7 @@ def test_a_guest_may_be_known_elsewhere_by_another_name(
     else:
         cluster.set_peers(entry)
         web1.start()
-    assert cluster.node.states() == {"web1": "published", "web1-before": "standby"}
+    assert cluster.node.states() == {"web1": "published", "web1-before": "overridden"}
     web1.stop()
     assert cluster.node.states() == {"web1-before": "published"}
     assert client.asks(NODE[4], 2202) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
@@ -187,7 +187,7 @@ def test_a_file_to_each_guest_does_as_well(client: Asker, cluster: Cluster, web1
     assert cluster.set_peers() == ""
     assert client.asks(NODE[4], 2202) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
     web1.start()
-    assert {"published", "standby"} == states(cluster.node)
+    assert {"published", "overridden"} == states(cluster.node)
 
 
 def test_a_file_without_an_address_is_no_guest_elsewhere(cluster: Cluster) -> None:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.scripts.script_host import BROKEN, ScriptHost
 from tests.unit.builders import ROOT
-from tests.unit.script_host import BROKEN, ScriptHost
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.scripts
 
 VIF_SCRIPT = ROOT / "hooks/xl/vif-cgw"
 BACKEND = "backend/vif/3/0"

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from cgw_hooks.core.parse.port_spec import parse_short_form
+from cgw_hooks.core.parse.port_spec import parse_port_spec
 from tests.unit.builders import is_one_line
 
 pytestmark = pytest.mark.unit
@@ -30,11 +30,11 @@ GUEST = (ip_address("10.5.5.202"), ip_address("fd00:5::202"))
     ],
 )
 def test_it_says_what_is_published(text: str, expected: list[str]) -> None:
-    assert expected == [str(port) for port in parse_short_form(text).published(GUEST)]
+    assert expected == [str(port) for port in parse_port_spec(text).published(GUEST)]
 
 
 def test_a_range_without_guest_port_keeps_its_ports() -> None:
-    forward = parse_short_form("8000-8009/udp")
+    forward = parse_port_spec("8000-8009/udp")
     assert (8000, 8009, 8000) == (forward.start, forward.end, forward.to)
 
 
@@ -78,6 +78,6 @@ def test_a_range_without_guest_port_keeps_its_ports() -> None:
 )
 def test_anything_else_is_refused_with_its_cure(text: str, cure: str) -> None:
     with pytest.raises(ValueError, match=r"give|write|end") as refused:
-        parse_short_form(text)
+        parse_port_spec(text)
     assert cure in str(refused.value)
     assert is_one_line(str(refused.value))

@@ -56,7 +56,7 @@ def test_of_a_guest_that_migrates_to_its_own_host_the_new_vif_counts() -> None:
     vifs = running_vifs(parse_listing(LISTING))
     assert ["vif3.0", "vif4.0"] == [vif.name for vif in vifs]
     (vif,) = latest(vifs)
-    assert ("vif4.0", "web1", "u-1.0") == (vif.name, vif.guest, vif.lasting_id)
+    assert ("vif4.0", "web1", "u-1.0") == (vif.name, vif.guest, vif.device)
 
 
 def test_a_vif_of_a_config_says_address_and_ports() -> None:

@@ -1,0 +1,40 @@
+"""What ``nft list table`` prints -> the elements of each map and the rules of each chain."""
+
+from __future__ import annotations
+
+import re
+
+from cgw_hooks.core.named_tuple import NamedTuple
+
+_OBJECT = re.compile(r"\t(map|set|chain) (\S+) \{[^\n]*\n(.*?)\n\t\}", re.DOTALL)
+_ELEMENTS = re.compile(r"elements = \{ (.*?) \}", re.DOTALL)
+_BASE_CHAIN = "type "
+
+
+class Listing(NamedTuple):
+    """A table, as it is in the kernel."""
+
+    #: Map -> key -> data.
+    maps: dict[str, dict[str, str]]
+    #: Chain -> number of rules.
+    chains: dict[str, int]
+
+
+def parse_listing(text: str) -> Listing:
+    """Read the listing of one table. Protocols must be listed as numbers."""
+    found = Listing({}, {})
+    for kind, name, body in _OBJECT.findall(text):
+        if kind == "map":
+            found.maps[name] = _elements(body)
+        elif kind == "chain":
+            rules = [line for line in body.splitlines() if not line.strip().startswith(_BASE_CHAIN)]
+            found.chains[name] = len([rule for rule in rules if rule.strip()])
+    return found
+
+
+def _elements(body: str) -> dict[str, str]:
+    listed = _ELEMENTS.search(body)
+    if not listed:
+        return {}
+    pairs = (element.strip().split(" : ", 1) for element in listed[1].split(","))
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}  # noqa: PLR2004  (key and data)

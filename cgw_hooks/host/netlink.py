@@ -1,0 +1,185 @@
+"""One raw netlink channel to the kernel: requests, dumps and their attributes.
+
+This module knows messages, not their meaning. It is on the hook's path, so it must not
+import pyroute2 (146 ms) or ``socket`` (5 ms); ``_socket`` is the part of ``socket`` that is
+written in C and does all that is needed here.
+Source: include/uapi/linux/netlink.h, net/netlink/af_netlink.c, RFC 3549.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+    from typing import Self, TypeVar
+
+    Result = TypeVar("Result")
+
+#: Netlink protocols, include/uapi/linux/netlink.h.
+ROUTE, SOCK_DIAG, NETFILTER = 0, 4, 12
+
+_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
+_ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
+_ERROR_CODE = struct.Struct("=i")
+_REQUEST, _ACK, _DUMP = 0x01, 0x04, 0x300
+_DUMP_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR, in the flags of an answer
+_NOOP, _ERROR, _DONE, _OVERRUN = 1, 2, 3, 4
+_NESTED, _TYPE_MASK = 0x8000, 0x3FFF
+#: The kernel fills 32 KiB of a dump at the most in one go (netlink_dump). Only a single
+#: message, for example one link with many virtual functions, can be longer than that.
+_BUFFER_SIZE = 1 << 18
+#: One datagram carries up to so many commands. Their acknowledgements must fit into the
+#: socket's receive buffer (208 KiB by default, and each takes about 1 KiB of it).
+_COMMANDS_AT_ONCE = 64
+_DUMP_ATTEMPTS = 5
+
+
+class Channel:
+    """A netlink socket of one protocol. A context manager; not for several threads at once."""
+
+    def __init__(self, protocol: int) -> None:
+        self._socket = _socket.socket(
+            _socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, protocol
+        )
+        self._buffer = bytearray(_BUFFER_SIZE)
+        self._sequence = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._socket.close()
+
+    def ask(self, kind: int, body: bytes) -> list[bytes]:
+        """Send one request and return the payloads of its answers.
+
+        Raises ``OSError`` with the kernel's error number.
+        """
+        return [bytes(payload) for payload in self._exchange(kind, _ACK, body)]
+
+    def dump(
+        self, kind: int, body: bytes, read: Callable[[memoryview], Result | None]
+    ) -> list[Result]:
+        """Ask for all objects of a kind; return what ``read`` makes of each payload, if not None.
+
+        ``read`` may be called for one object again: a dump that the kernel says is not
+        consistent, or of which an answer was lost, begins anew. A payload is valid during the
+        call only; ``read`` must copy what it keeps. Raises ``OSError`` with the kernel's error
+        number, and ``InterruptedError`` where no dump of several was consistent.
+        """
+        for _ in range(_DUMP_ATTEMPTS):
+            try:
+                return [
+                    result
+                    for payload in self._exchange(kind, _DUMP, body)
+                    if (result := read(payload)) is not None
+                ]
+            except InterruptedError:
+                continue
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+        raise InterruptedError(errno.EINTR, "netlink: what was asked for changed all the time")
+
+    def command(self, kind: int, bodies: Iterable[bytes]) -> list[int]:
+        """Carry out many commands of one kind; return the error number of each, 0 for done.
+
+        Raises ``OSError`` where the channel itself fails; then nobody knows which were done.
+        """
+        waiting = list(bodies)
+        results: list[int] = []
+        for start in range(0, len(waiting), _COMMANDS_AT_ONCE):
+            batch = waiting[start : start + _COMMANDS_AT_ONCE]
+            first = self._sequence + 1
+            self._socket.send(b"".join(self._message(kind, _ACK, body) for body in batch))
+            results += self._acknowledgements(first, len(batch))
+        return results
+
+    def _acknowledgements(self, first: int, count: int) -> list[int]:
+        """Read the error numbers of as many commands, which the kernel answers in their order."""
+        results: list[int] = []
+        while len(results) < count:
+            for answer, _, sequence, payload in self._receive():
+                if answer == _ERROR and first <= sequence < first + count:
+                    results.append(_error_number(payload))
+        return results
+
+    def _message(self, kind: int, flags: int, body: bytes) -> bytes:
+        self._sequence += 1
+        length = _HEADER.size + len(body)
+        header = _HEADER.pack(length, kind, _REQUEST | flags, self._sequence, 0)
+        return header + body + bytes(_aligned(length) - length)
+
+    def _exchange(self, kind: int, flags: int, body: bytes) -> Iterator[memoryview]:
+        """Send one request and yield the payloads until the kernel says that it has ended."""
+        self._socket.send(self._message(kind, flags, body))
+        expected, interrupted = self._sequence, False
+        while True:
+            for answer, answer_flags, sequence, payload in self._receive():
+                if sequence != expected:
+                    continue  # it belongs to an exchange that was given up
+                interrupted |= bool(answer_flags & _DUMP_INTERRUPTED)
+                if answer in {_ERROR, _DONE}:
+                    number = _error_number(payload)
+                    if number:
+                        raise OSError(number, f"netlink: {errno.errorcode.get(number, number)}")
+                    if interrupted:
+                        raise InterruptedError(errno.EINTR, "netlink: the dump is not consistent")
+                    return
+                if answer == _OVERRUN:
+                    raise OSError(errno.ENOBUFS, "netlink: answers were lost")
+                if answer != _NOOP:
+                    yield payload
+
+    def _receive(self) -> Iterator[tuple[int, int, int, memoryview]]:
+        """Yield type, flags, sequence number and payload of each message of one datagram."""
+        # MSG_TRUNC: the datagram's real length, also where the buffer is too short for it.
+        size = self._socket.recv_into(self._buffer, 0, _socket.MSG_TRUNC)
+        if size > _BUFFER_SIZE:
+            raise OSError(errno.EMSGSIZE, f"netlink: an answer of {size} bytes is too long")
+        view, offset = memoryview(self._buffer), 0
+        while offset + _HEADER.size <= size:
+            length, answer, flags, sequence, _ = _HEADER.unpack_from(view, offset)
+            yield answer, flags, sequence, view[offset + _HEADER.size : offset + length]
+            offset += _aligned(length)
+
+
+def attribute(kind: int, value: bytes) -> bytes:
+    """Return one attribute, padded to four bytes."""
+    length = _ATTRIBUTE.size + len(value)
+    return _ATTRIBUTE.pack(length, kind) + value + bytes(_aligned(length) - length)
+
+
+def nested(kind: int, *attributes: bytes) -> bytes:
+    """Return an attribute that holds other attributes."""
+    return attribute(kind | _NESTED, b"".join(attributes))
+
+
+def attributes(payload: bytes | memoryview) -> dict[int, bytes | memoryview]:
+    """Split a payload into its attributes by type; of several of one type, the last one."""
+    found: dict[int, bytes | memoryview] = {}
+    offset = 0
+    while offset + _ATTRIBUTE.size <= len(payload):
+        length, kind = _ATTRIBUTE.unpack_from(payload, offset)
+        found[kind & _TYPE_MASK] = payload[offset + _ATTRIBUTE.size : offset + length]
+        offset += max(_aligned(length), _ATTRIBUTE.size)  # a length of 0 must not loop for ever
+    return found
+
+
+def _error_number(payload: memoryview) -> int:
+    """Return the error number of an ERROR or DONE message, 0 for success."""
+    return -int(_ERROR_CODE.unpack_from(payload)[0]) if len(payload) >= _ERROR_CODE.size else 0
+
+
+def _aligned(length: int) -> int:
+    return (length + 3) & ~3

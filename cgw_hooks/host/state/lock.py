@@ -1,0 +1,66 @@
+"""The node's one lock, as a file of the runtime directory.
+
+The kernel drops the lock when its holder dies; of one that hangs, nobody waits for long.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+
+from cgw_hooks.errors import RecordError
+from cgw_hooks.host.state.directory import make_safe_directory
+
+#: Seconds. A hook holds the lock for a few milliseconds, a large sync for less than one second.
+WAIT = 2.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
+
+
+class LockTimeout(RecordError):
+    """Another process has held the lock for too long."""
+
+    code = "lock"
+
+
+class Lock:
+    """``with Lock(directory): ...``. Raises ``LockTimeout``, or ``RecordError``."""
+
+    def __init__(self, directory: str, wait: float = WAIT) -> None:
+        self._directory = directory
+        self._wait = wait
+        self._descriptor = -1
+
+    def __enter__(self) -> None:
+        make_safe_directory(self._directory)
+        path = os.path.join(self._directory, "lock")
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self._descriptor = os.open(path, flags, 0o600)
+        except OSError as error:
+            raise RecordError(path, f"it cannot be opened: {error.strerror}", "mend it") from error
+        try:
+            self._acquire(path)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def _acquire(self, path: str) -> None:
+        deadline, pause = time.monotonic() + self._wait, _FIRST_PAUSE
+        while True:
+            try:
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise LockTimeout(
+                        path,
+                        f"another cgw has held the lock for {self._wait:g} s",
+                        f"see who: fuser -v {path}",
+                    ) from None
+                time.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            else:
+                return

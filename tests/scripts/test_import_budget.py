@@ -1,0 +1,86 @@
+"""What a hook call loads: every import costs each guest's start some milliseconds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.lab.namespace import Namespace, namespace
+from tests.unit.builders import PYTHON, ROOT, annotated, domain
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.scripts
+
+PACKAGE = "cgw_hooks"
+HEAVY = {"pyroute2", "libvirt", "asyncio", "argparse", "rich", "logging", "subprocess", "pathlib"}
+#: Nor what only one kind of guest or operation needs: `lxml` brings half of the standard library.
+NOT_ON_THE_HOOKS_PATH = {"typing", "contextlib", "socket", "tomllib"}
+NOT_FOR_PLAIN_GUESTS = {"lxml", "typing", "enum", "json", "dataclasses", "ipaddress", "tomllib"}
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Namespace]:
+    """A node that reaches the guest's address."""
+    with namespace("budget") as made:
+        made.ip(
+            "link add guestbr0 type bridge\nlink set guestbr0 up\naddress add 10.5.5.1/24 dev guestbr0\n"
+        )
+        yield made
+
+
+def loaded_by_a_hook_call(node: Namespace, tmp_path: Path, xml: bytes, operation: str) -> set[str]:
+    """The modules that one call of the hook's path loads, by their first name."""
+    program = (
+        "import sys; before = set(sys.modules); sys.path.insert(0, sys.argv[1]); "
+        "from cgw_hooks.commands.hook import main; "
+        f"code = main(['qemu', 'web1', {operation!r}, 'begin', '-']); "
+        "print(code, *{m.partition('.')[0] for m in set(sys.modules) - before})"
+    )
+    runtime = str(tmp_path / "run")
+    done = subprocess.run(
+        [*node.enter_command(), PYTHON, "-I", "-S", "-c", program, str(ROOT)] if not annotated_needs_site(xml)
+        else [*node.enter_command(), PYTHON, "-I", "-c", program, str(ROOT)],
+        input=xml,
+        env=dict(os.environ, CGW_RUNTIME_DIR=runtime, CGW_CONFIG=str(tmp_path / "none")),
+        capture_output=True,
+        check=True,
+    )  # fmt: skip
+    code, *names = done.stdout.decode().split()
+    assert ("0", b"") == (code, done.stderr)
+    return set(names)
+
+
+def annotated_needs_site(xml: bytes) -> bool:
+    """Without site-packages not even ``site`` is loaded, but lxml is not found either."""
+    return b"urn:cgw-hooks" in xml
+
+
+@pytest.mark.parametrize("operation", ["prepare", "started", "stopped", "release", "reconnect"])
+def test_a_plain_guest_loads_next_to_nothing(
+    node: Namespace, tmp_path: Path, operation: str
+) -> None:
+    loaded = loaded_by_a_hook_call(node, tmp_path, domain(""), operation)
+    assert set() == loaded & (HEAVY | NOT_FOR_PLAIN_GUESTS)
+    assert PACKAGE in loaded
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("operation", ["start", "migrate", "restore", "unknown"])
+def test_an_operation_that_does_nothing_loads_next_to_nothing(
+    node: Namespace, tmp_path: Path, operation: str
+) -> None:
+    loaded = loaded_by_a_hook_call(node, tmp_path, annotated(), operation)
+    assert set() == loaded & (HEAVY | NOT_FOR_PLAIN_GUESTS)
+
+
+def test_a_guest_that_publishes_loads_nothing_heavy(node: Namespace, tmp_path: Path) -> None:
+    loaded = loaded_by_a_hook_call(node, tmp_path, annotated(start=61202), "prepare")
+    assert set() == loaded & HEAVY
+    assert "lxml" in loaded  # it was really read,
+    assert len(list((tmp_path / "run/guests").iterdir())) == 1  # and claimed
