@@ -18,7 +18,6 @@ from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.record import Record, State, published, translated
 from cgw_hooks.errors import CgwError, HypervisorError, RecordError
 from cgw_hooks.node import diagnosis, ports
-from cgw_hooks.node.publisher import withhold
 from cgw_hooks.sources import libvirt, static, xl
 
 TYPE_CHECKING = False
@@ -163,11 +162,11 @@ def decide(wanted: Wanted, before: dict[GuestKey, Record], listeners: ownership.
         problem = wanted.kept.get(key)
         plan.records[key] = record._replace(problem=problem) if problem else record
     for guest, old in verdict.accepted:
-        if guest.key not in kept:
-            record = withhold(published(guest, old, now), listeners)
-            plan.records[guest.key] = record
-            if record.problem:
-                plan.problems.append(record.problem)
+        record = kept[guest.key] if guest.key in kept else published(guest, old, now)
+        record = ports.withhold(record, listeners)
+        plan.records[guest.key] = record
+        if record.withheld and record.problem:
+            plan.problems.append(record.problem)
     for (guest, old), holder, claim, keeps_old in verdict.refused:
         problem = Problem.of(ports.taken_by_guest(guest, claim, holder))
         plan.problems.append(problem)
