@@ -317,7 +317,7 @@ def test_a_guest_that_changed_networks_takes_its_exception_along(
     assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
     assert exceptions(node, GUEST_BRIDGE) == 0
     assert exceptions(node, OTHER_BRIDGE) == len(IPTABLES)
-    web1.stops(xml=moved)
+    web1.stop(xml=moved)
     assert exceptions(node) == 0
 
 

@@ -18,8 +18,9 @@ from tests.lab.network import guest_address
 from tests.netns.asker import REFUSED, TIMED_OUT, Asker, spoken
 from tests.netns.configs import CLIENT, FULL_NAT, NODE, NODE_AMONG_GUESTS, THIRD
 from tests.netns.conftest import NodeMaker
-from tests.netns.guest import DONE, Guest
+from tests.netns.guest import DONE, Guest, annotated
 from tests.netns.node import Node
+from tests.netns.own_mounts import own_mounts
 from tests.netns.parameters import configs, families
 
 if TYPE_CHECKING:
@@ -330,3 +331,73 @@ def test_flows_of_a_zone_of_their_own_end_too(client: Asker, node: Node) -> None
     assert {2199: 1, 2200: 2, 2201: 1} == tracked(node)
     web1.stop()
     assert {2199: 1, 2201: 1} == tracked(node)
+
+
+# -- ports that end while their guest runs on -------------------------------------------------
+
+
+@configs
+@families
+def test_a_port_taken_out_of_a_running_guests_annotation_ends_its_connections(
+    client: Asker, make_node: NodeMaker, config: str, family: int
+) -> None:
+    """And no others: what the annotation still has goes on without a break."""
+    node = make_node(config)
+    web1 = node.guest(
+        "web1", "2202:7", "2203:7", "2204:22/udp", serves="7/tcp-echo 22/udp", family=family
+    )
+    web1.start()
+    with (
+        client.tcp_session(NODE[family], 2202) as ended,
+        client.tcp_session(NODE[family], 2203) as kept,
+        client.udp_sender(NODE[family], 2204) as sender,
+    ):
+        assert [ended.exchange("hello"), kept.exchange("hello")] == ["hello", "hello"]
+        assert sender.exchange().guest == "web1"
+        assert web1.hook("reconnect", xml=annotated(web1, "2203:7")) == DONE
+        with pytest.raises(ConnectionError):
+            ended.exchange("anybody?")
+        assert kept.exchange("still there?") == "still there?"
+        assert not sender.exchange(timeout=0.5).answered
+
+
+def test_a_port_that_leads_elsewhere_by_now_ends_the_connections_to_where_it_led(
+    client: Asker, node: Node
+) -> None:
+    web1 = node.guest("web1", "2202:7", serves="7/tcp-echo 22/tcp")
+    web1.start()
+    with client.tcp_session(NODE[4], 2202) as session:
+        assert session.exchange("hello") == "hello"
+        assert web1.hook("reconnect", xml=annotated(web1, "2202:22")) == DONE
+        with pytest.raises(ConnectionError):
+            session.exchange("anybody?")
+        assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+
+
+def remote(*publish: str) -> str:
+    """The guest as the config has it, as one of another node."""
+    return f'[[remote-guest]]\nname = "web1"\naddress = "10.5.5.11"\npublish = {[*publish]}\n'
+
+
+def test_a_sync_that_takes_a_port_from_a_guest_ends_its_connections_and_says_so(
+    client: Asker, make_node: NodeMaker
+) -> None:
+    node = make_node(remote("2202:7", "2203:7"))
+    node.guest("web1", serves="7/tcp-echo")
+    node.cgw("sync", check=False)
+    with (
+        own_mounts(node) as mounts,
+        client.tcp_session(NODE[4], 2202) as ended,
+        client.tcp_session(NODE[4], 2203) as kept,
+    ):
+        assert [ended.exchange("hello"), kept.exchange("hello")] == ["hello", "hello"]
+        node.configure(remote("2203:7"))
+        mounts.cgw("sync")
+        assert 'sync: guest "web1": withdrawn *:2202/tcp -> 10.5.5.11:7' in mounts.syslog()
+        with pytest.raises(ConnectionError):
+            ended.exchange("anybody?")
+        assert kept.exchange("still there?") == "still there?"
+        node.configure("")
+        mounts.cgw("sync")
+        assert 'sync: guest "web1": withdrawn *:2203/tcp -> 10.5.5.11:7' in mounts.syslog()
+    assert client.asks(NODE[4], 2203) == REFUSED
