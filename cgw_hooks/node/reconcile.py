@@ -17,7 +17,7 @@ from cgw_hooks.core.ownership import Candidate
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.record import Record, State, published, translated
 from cgw_hooks.errors import CgwError, HypervisorError, RecordError
-from cgw_hooks.node import diagnosis, ports
+from cgw_hooks.node import ports, ruleset
 from cgw_hooks.node.publisher import withhold
 from cgw_hooks.sources import libvirt, static, xl
 
@@ -90,7 +90,7 @@ def sync(publisher: Publisher, drivers: Collection[str] = HYPERVISORS) -> Report
         before, unreadable = publisher.state.all()
         wanted = ask(publisher, before, drivers)
         plan = decide(wanted, before, _listeners(wanted, before))
-        found = diagnosis.read_tables(publisher.nft, publisher.config)
+        found = ruleset.read_tables(publisher.nft, publisher.config)
         with publisher.state.locked(_LOCK_WAIT):
             if publisher.state.version() == version:
                 repaired = _carry_out(publisher, plan, before, unreadable, found)
@@ -219,8 +219,8 @@ def _carry_out(
     should_be = translated(list(plan.records.values()))
     # What was wrong before this sync, beside what the sync itself changes.
     was = translated(list(before.values()))
-    repaired = diagnosis.compare(publisher.config, was, found)
-    if diagnosis.compare(publisher.config, should_be, found):
+    repaired = ruleset.compare(publisher.config, was, found)
+    if ruleset.compare(publisher.config, should_be, found):
         publisher.write_ruleset(should_be)
     publisher.firewall.settle(plan.records.values(), before.values())
     for key in {*before, *unreadable} - plan.records.keys():
