@@ -17,7 +17,7 @@ from cgw_hooks.core.ownership import Candidate
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.record import Record, State, published, translated
 from cgw_hooks.errors import CgwError, HypervisorError, RecordError
-from cgw_hooks.node import diagnosis, ports
+from cgw_hooks.node import ports, ruleset
 from cgw_hooks.sources import libvirt, static, xl
 
 TYPE_CHECKING = False
@@ -91,7 +91,7 @@ def sync(publisher: Publisher, drivers: Collection[str] = HYPERVISORS) -> Report
         before, unreadable = publisher.state.all()
         wanted = ask(publisher, before, drivers)
         plan = decide(wanted, before, _listeners(wanted, before))
-        found = diagnosis.read_tables(publisher.nft, publisher.config)
+        found = ruleset.read_tables(publisher.nft, publisher.config)
         with publisher.state.locked(_LOCK_WAIT):
             if publisher.state.version() == version:
                 repaired = _carry_out(publisher, plan, before, unreadable, found)
@@ -221,8 +221,8 @@ def _carry_out(
     should_be = translated(list(plan.records.values()))
     # What was wrong before this sync, beside what the sync itself changes.
     was = translated(list(before.values()))
-    repaired = diagnosis.compare(publisher.config, was, found)
-    if diagnosis.compare(publisher.config, should_be, found):
+    repaired = ruleset.compare(publisher.config, was, found)
+    if ruleset.compare(publisher.config, should_be, found):
         publisher.write_ruleset(should_be)
     publisher.firewall.settle(plan.records.values(), before.values())
     for key in {*before, *unreadable} - plan.records.keys():
@@ -239,9 +239,7 @@ def _gone(old: Record | None, new: Record) -> tuple[PublishedPort, ...]:
     return tuple(port for port in (*old.translated, *old.leaving) if port not in stays)
 
 
-def _ended(
-    plan: _Plan, before: dict[GuestKey, Record]
-) -> list[tuple[str, list[PublishedPort]]]:
+def _ended(plan: _Plan, before: dict[GuestKey, Record]) -> list[tuple[str, list[PublishedPort]]]:
     """Which ports are translated no more: also some of a guest that is still published."""
     stays = set(translated(list(plan.records.values())))
     gone = (
@@ -268,7 +266,7 @@ def _end_flows(publisher: Publisher, plan: _Plan, before: dict[GuestKey, Record]
     if leaving:
         with publisher.state.locked(_LOCK_WAIT):
             for record in leaving:
-                now = publisher.state.find(record.key)
+                now = publisher.state.peek(record.key)
                 if now and now.leaving:
                     publisher.state.write(now._replace(leaving=()), now)
     news = set(translated(after)) - set(translated(list(before.values())))

@@ -34,7 +34,7 @@ def halted_cgw(node: Node, where: str, *arguments: str) -> Iterator["subprocess.
 def halted_hook(guest: Guest, where: str, operation: str) -> Iterator["subprocess.Popen[bytes]"]:
     """A hook call that has stopped there, likewise."""
     guest.hooked.append(operation)
-    process = guest.node.start_hook(guest.name, operation, program=_program(where))
+    process = guest.node.start_hook_by(_program(where), guest.name, operation)
     with process:
         assert process.stdin
         process.stdin.write(guest.xml.encode())

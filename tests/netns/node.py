@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,14 @@ class Node(Asker):
         if self.program == CGW:
             return self.start_cgw("hook", "qemu", *call, code=code)
         return self._start_interpreter([str(self.program), *call])
+
+    def start_hook_by(
+        self, program: Sequence[str], name: str, operation: str, reason: str = "-"
+    ) -> "subprocess.Popen[bytes]":
+        """Begin a call by a program of the test's own, in a process of its own."""
+        if self._foreign is None:
+            self.accept_foreign_tables()
+        return self._start_interpreter([*program, "hook", "qemu", name, operation, "begin", reason])
 
     def start_cgw(self, *arguments: str, code: str = "") -> Process:
         """Start cgw with these arguments; with `code`, Python runs that instead of cgw's `main`.

@@ -59,9 +59,8 @@ class OwnMounts:
         self, guest: Guest, operation: str, reason: str = "-", *, xml: str | None = None
     ) -> Finished:
         """One hook call. Whatever happens, nothing may come on stdout."""
-        process = self._node.start_hook(
-            guest.name, operation, reason, program=(*self._enter, str(CGW))
-        )
+        program = (*self._enter, str(CGW))
+        process = self._node.start_hook_by(program, guest.name, operation, reason)
         given = (guest.xml if xml is None else xml).encode()
         stdout, stderr = process.communicate(given, timeout=_LONGEST_CALL)
         assert stdout == b""

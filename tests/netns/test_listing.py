@@ -11,7 +11,7 @@ from cgw_hooks.core.parse.nft_listing import parse_listing
 from cgw_hooks.core.rules import table
 from cgw_hooks.errors import RulesetError
 from cgw_hooks.host.nft import Nft
-from cgw_hooks.node import diagnosis
+from cgw_hooks.node import ruleset
 from tests.lab.namespace import Namespace, namespace
 from tests.unit.builders import CLUSTER, port, random_ports
 
@@ -94,9 +94,9 @@ def test_the_elements_listed_are_those_put_in(
 def test_what_was_just_put_in_makes_no_difference(inside: Namespace, config: NodeConfig) -> None:
     listed(inside, table.restore(config, PORTS))
     difference = inside.call(
-        lambda: diagnosis.compare(config, PORTS, diagnosis.read_tables(Nft(), config))
+        lambda: ruleset.compare(config, PORTS, ruleset.read_tables(Nft(), config))
     )
-    assert ("", {}, {}) == difference
+    assert ruleset.Difference("", {}, {}) == difference
 
 
 def test_every_kind_of_port_that_is_withdrawn_is_missing(inside: Namespace) -> None:
@@ -104,7 +104,7 @@ def test_every_kind_of_port_that_is_withdrawn_is_missing(inside: Namespace) -> N
         text = table.restore(CLUSTER, PORTS) + table.change(CLUSTER, add=(), delete=[one])
         found = {table.TABLE: parse_listing(listed(inside, text))}
         keys = {name: set(elements) for name, elements in table.elements([one]).items()}
-        difference = diagnosis.compare(CLUSTER, PORTS, found)
+        difference = ruleset.compare(CLUSTER, PORTS, found)
         assert (keys, {}) == (difference.missing, difference.extra)
 
 
@@ -115,17 +115,17 @@ def test_every_chain_that_is_flushed_makes_a_difference(inside: Namespace) -> No
         text = table.restore(CLUSTER, PORTS) + f"flush chain {table.TABLE} {chain}\n"
         found = {table.TABLE: parse_listing(listed(inside, text))}
         assert whole.chains | {chain: 0} == found[table.TABLE].chains
-        rules = diagnosis.compare(CLUSTER, PORTS, found).rules
+        rules = ruleset.compare(CLUSTER, PORTS, found).rules
         assert rules.startswith(f"table {table.TABLE}: chain {chain} does not have its ")
 
 
 def test_a_table_that_is_not_there_is_an_error_and_a_difference(inside: Namespace) -> None:
-    def without() -> diagnosis.Difference:
+    def without() -> ruleset.Difference:
         nft = Nft()
         nft.apply(table.remove())
         with pytest.raises(RulesetError):
             nft.list_table(table.TABLE)
-        return diagnosis.compare(CLUSTER, PORTS, diagnosis.read_tables(nft, CLUSTER))
+        return ruleset.compare(CLUSTER, PORTS, ruleset.read_tables(nft, CLUSTER))
 
     difference = inside.call(without)
     assert "table inet cgw is not there" == difference.rules

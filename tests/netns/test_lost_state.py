@@ -368,7 +368,9 @@ def test_a_guest_that_stops_while_run_is_read_only_is_closed_and_starts_again(
 
 
 @pytest.mark.parametrize("operation", ["stopped", "release"])
-@pytest.mark.parametrize("content", ["", "{", '{"version": 1}', '{"version": 99, "driver": "qemu"}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", '{"version": 1}', '{"version": 99, "driver": "qemu"}']
+)
 def test_a_guest_whose_record_cannot_be_read_is_closed_when_it_stops_and_starts_again(
     client: Asker, node: Node, guests: list[Guest], content: str, operation: str
 ) -> None:

@@ -8,7 +8,7 @@ from cgw_hooks.core.node_config import NodeConfig
 from cgw_hooks.core.parse.nft_listing import Listing, parse_listing
 from cgw_hooks.core.published_port import PublishedPort
 from cgw_hooks.core.rules import table
-from cgw_hooks.node import diagnosis
+from cgw_hooks.node import ruleset
 from tests.unit.builders import CLUSTER, port, random_ports
 
 pytestmark = pytest.mark.unit
@@ -112,10 +112,10 @@ def test_what_was_put_in_is_read_back(seed: int) -> None:
     assert table.elements(ports) == {name: found[name] for name in table.map_names() if found[name]}
 
 
-def difference(ports: list[PublishedPort], listed: list[PublishedPort]) -> diagnosis.Difference:
+def difference(ports: list[PublishedPort], listed: list[PublishedPort]) -> ruleset.Difference:
     """How a table of some ports differs from one that has others, the rules of no network."""
     found = {table.TABLE: parse_listing(as_nft_lists(NodeConfig(), listed))}
-    return diagnosis.compare(NodeConfig(), ports, found)
+    return ruleset.compare(NodeConfig(), ports, found)
 
 
 def test_the_table_of_the_records_makes_no_difference() -> None:
@@ -143,12 +143,12 @@ def test_an_element_with_another_target_is_missing() -> None:
 
 def test_the_rules_of_another_config_are_a_difference() -> None:
     found = {table.TABLE: parse_listing(as_nft_lists(NodeConfig(), []))}
-    assert diagnosis.compare(CLUSTER, [], found).rules == (
+    assert ruleset.compare(CLUSTER, [], found).rules == (
         "table inet cgw is not the one of this config"
     )
 
 
 def test_a_chain_that_lost_a_rule_is_a_difference() -> None:
     text = as_nft_lists(NodeConfig(), []).replace("\t\taccept\n", "", 1)
-    rules = diagnosis.compare(NodeConfig(), [], {table.TABLE: parse_listing(text)}).rules
+    rules = ruleset.compare(NodeConfig(), [], {table.TABLE: parse_listing(text)}).rules
     assert rules.startswith("table inet cgw: chain publish does not have its ")
