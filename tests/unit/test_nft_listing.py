@@ -131,8 +131,8 @@ def test_each_kind_of_port_that_is_not_there_or_left_over_is_a_difference(
 ) -> None:
     keys = {name: set(found) for name, found in table.elements([one]).items()}
     other = port(443)
-    assert difference([one, other], [other]) == ("", keys, {})
-    assert difference([other], [one, other]) == ("", {}, keys)
+    assert difference([one, other], [other]) == ruleset.Difference("", keys, {})
+    assert difference([other], [one, other]) == ruleset.Difference("", {}, keys)
 
 
 def test_an_element_with_another_target_is_missing() -> None:
