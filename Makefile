@@ -32,7 +32,7 @@ help:
 	@echo "sudo make install   put cgw under $(PREFIX); then: cgw install"
 	@echo "make venv           make .venv with .venv/bin/cgw from this checkout"
 	@echo "make lint           ruff and mypy"
-	@echo "sudo make bench     measure what a hook call, FULL-NAT, a migration and a vif cost"
+	@echo "sudo make bench     measure what a hook call, many flows, FULL-NAT, a migration and a vif cost"
 
 demo: venv apt-lab
 	@SUITE=$(SUITE) .venv/bin/python -m tests.lab.demo
@@ -51,6 +51,7 @@ format: venv
 
 bench: venv apt-lab
 	@.venv/bin/python -m benchmarks.hook_call
+	@.venv/bin/python -m benchmarks.many_flows
 	@.venv/bin/python -m benchmarks.migration_gap
 	@.venv/bin/python -m benchmarks.throughput
 	@.venv/bin/python -m benchmarks.xen_online
