@@ -24,11 +24,12 @@ printf '%s\n' '#!$(2) -I' 'import sys' 'sys.path.insert(0, "$(3)")' \
     'from cgw_hooks.commands.cli import main' 'sys.exit(main())' > $(1) && chmod 755 $(1)
 endef
 
-.PHONY: help demo test lint format venv install uninstall bench clean apt-venv apt-lab
+.PHONY: help demo test test-all lint format venv install uninstall bench clean apt-venv apt-lab
 
 help:
 	@echo "sudo make demo      show the main job on a throw-away lab (SUITE=trixie: on Debian 13)"
 	@echo "sudo make test      lint and run all tests, in a lab of their own"
+	@echo "sudo make test-all  the same with all products of parameters (test: all pairs of them)"
 	@echo "sudo make install   put cgw under $(PREFIX); then: cgw install"
 	@echo "make venv           make .venv with .venv/bin/cgw from this checkout"
 	@echo "make lint           ruff and mypy"
@@ -39,6 +40,9 @@ demo: venv apt-lab
 
 test: venv apt-lab lint
 	.venv/bin/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
+
+test-all: venv apt-lab lint
+	.venv/bin/python -m pytest $(SIDE_BY_SIDE) --full $(PYTEST_ARGS)
 
 lint: venv
 	.venv/bin/ruff check .

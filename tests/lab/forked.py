@@ -4,6 +4,7 @@
 each Python and set of modules, started at first use, which ends with this process.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -24,7 +25,7 @@ CHECKOUT = Path(__file__).parent.parent.parent
 _SERVER = Path(__file__).parent / "fork_server.py"
 _CHUNK = 65536
 _LOCK = threading.Lock()
-_SERVERS: list["subprocess.Popen[bytes]"] = []
+_SERVERS: list[tuple["subprocess.Popen[bytes]", socket.socket]] = []
 
 
 class Forked:
@@ -156,8 +157,15 @@ def _start_server(python: Path, modules: tuple[str, ...]) -> socket.socket:
             [str(python), "-I", str(_SERVER), str(CHECKOUT), *modules], stdin=theirs.fileno(),
             start_new_session=True, env={"LC_ALL": "C", "HOME": "/"}, cwd="/",
         )  # fmt: skip
-    _SERVERS.append(process)
+    _SERVERS.append((process, ours))
     return ours
+
+
+@atexit.register
+def _end_servers() -> None:
+    for process, control in _SERVERS:
+        control.close()
+        process.wait()
 
 
 def _server(python: Path, modules: tuple[str, ...]) -> socket.socket:

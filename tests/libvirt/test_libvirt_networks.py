@@ -114,7 +114,7 @@ def test_a_guest_without_host_entry_is_published_once_it_has_a_lease(
     assert (row["state"], row["target_address"]) == ("no address yet", None)
     assert row["problem"] == "no lease of the guest is known; run: cgw sync"
     assert nat_host.exceptions() == []
-    assert eventually(lambda: nat_host.has_lease(UNRESERVED_GUEST), within=20)
+    assert eventually(lambda: nat_host.has_lease(UNRESERVED_GUEST), within=300)
     assert nat_host.is_closed(PORT)
     nat_host.cgw("sync")
     assert nat_host.status()["web1"]["state"] == "published"
@@ -150,7 +150,7 @@ def test_when_libvirt_rebuilds_its_firewall_the_port_stays_open(
     assert nat_host.asks_until_answered(PORT) == SEEN
     admitted, theirs = nat_host.exceptions(), nat_host.libvirts_rules()
     rebuild(nat_host, guest)
-    assert eventually(lambda: are_made_anew(theirs, nat_host.libvirts_rules()), within=10)
+    assert eventually(lambda: are_made_anew(theirs, nat_host.libvirts_rules()), within=120)
     assert nat_host.asks(PORT) == SEEN
     assert nat_host.rejects(RESERVED[11])
     assert admitted == nat_host.exceptions()

@@ -193,7 +193,7 @@ def test_a_process_that_comes_later_does_not_stop_a_running_guest(
 
 def _connected_from(node: Node, source_port: int, address: str, port: int) -> socket.socket:
     endpoint = node.namespace.call(socket.socket)
-    endpoint.settimeout(2)
+    endpoint.settimeout(30)
     endpoint.bind(("", source_port))
     endpoint.connect((address, port))
     return endpoint
