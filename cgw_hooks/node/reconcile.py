@@ -239,9 +239,7 @@ def _gone(old: Record | None, new: Record) -> tuple[PublishedPort, ...]:
     return tuple(port for port in (*old.translated, *old.leaving) if port not in stays)
 
 
-def _ended(
-    plan: _Plan, before: dict[GuestKey, Record]
-) -> list[tuple[str, list[PublishedPort]]]:
+def _ended(plan: _Plan, before: dict[GuestKey, Record]) -> list[tuple[str, list[PublishedPort]]]:
     """Which ports are translated no more: also some of a guest that is still published."""
     stays = set(translated(list(plan.records.values())))
     gone = (

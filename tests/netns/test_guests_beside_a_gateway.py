@@ -30,9 +30,7 @@ def node(make_node: NodeMaker) -> Node:
     """A gateway, with the bridge of a libvirt network beside its guest bridge."""
     made = make_node(FULL_NAT)
     made.namespace.ip(
-        "link add virbr0 type bridge\n"
-        "link set virbr0 up\n"
-        "address add 192.168.123.1/24 dev virbr0\n"
+        "link add virbr0 type bridge\nlink set virbr0 up\naddress add 192.168.123.1/24 dev virbr0\n"
     )
     return made
 

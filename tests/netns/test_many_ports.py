@@ -45,9 +45,7 @@ def timed(guest: Guest, operation: str) -> tuple[Finished, float]:
 def test_a_range_of_40000_ports_that_keep_their_numbers_is_one_element_and_one_claim(
     client: Asker, node: Node, family: int
 ) -> None:
-    web1 = node.guest(
-        "web1", WIDE, serves="20000/tcp 40000/tcp 59999/tcp 60000/tcp", family=family
-    )
+    web1 = node.guest("web1", WIDE, serves="20000/tcp 40000/tcp 59999/tcp 60000/tcp", family=family)
     web1.start()
     for port in (20000, 40000, 59999):
         assert client.asks(NODE[family], port) == f"web1 saw {CLIENT[family]}"

@@ -242,9 +242,7 @@ def entry(name: str, octet: int, *publish: str, uuid: str = "") -> str:
 @pytest.fixture
 def served(cluster: Cluster) -> list[Guest]:
     """Three on the guests' network, web1 to web3, that run on another node."""
-    return [
-        cluster.node.guest(f"web{n}", serves="22/tcp 22/udp", octet=10 + n) for n in (1, 2, 3)
-    ]
+    return [cluster.node.guest(f"web{n}", serves="22/tcp 22/udp", octet=10 + n) for n in (1, 2, 3)]
 
 
 def asked(client: Asker, *ports: int, protocol: str = "tcp") -> list[str]:
@@ -266,9 +264,7 @@ def test_two_guests_elsewhere_may_have_one_address(client: Asker, cluster: Clust
 
 
 @pytest.mark.usefixtures("served")
-def test_one_sync_swaps_the_ports_of_two_guests_elsewhere(
-    client: Asker, cluster: Cluster
-) -> None:
+def test_one_sync_swaps_the_ports_of_two_guests_elsewhere(client: Asker, cluster: Cluster) -> None:
     cluster.set_peers(entry("web1", WEB1, "2202:22/udp"), entry("web2", WEB2, "2203:22/udp"))
     with client.udp_sender(NODE[4], 2202) as sender:
         assert sender.exchange().guest == "web1"

@@ -134,9 +134,7 @@ def limited(make_node: NodeMaker) -> Node:
     return make_node(POLICY)
 
 
-def test_what_the_policy_allows_is_published(
-    client: Asker, limited: Node, third: Asker
-) -> None:
+def test_what_the_policy_allows_is_published(client: Asker, limited: Node, third: Asker) -> None:
     web1 = limited.guest("web1", WITHIN, serves="22/tcp")
     web1.start()
     assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
@@ -155,9 +153,7 @@ def test_what_the_policy_allows_is_published(
         (f"{NODE[4]}:2202:22/tcp from 192.168.122.0/26 10.0.0.0/8", "policy.sources"),
     ],
 )
-def test_what_the_policy_does_not_allow_is_refused(
-    limited: Node, publish: str, key: str
-) -> None:
+def test_what_the_policy_does_not_allow_is_refused(limited: Node, publish: str, key: str) -> None:
     finished = refused(limited, "10.5.5.11", publish)
     assert finished.exit_code == INVALID
     assert finished.complaint.startswith('cgw: guest "web9": ')
