@@ -265,7 +265,7 @@ def test_an_exception_is_put_in_front_again(  # noqa: PLR0913, PLR0917 - who, wh
 ) -> None:
     """It is missing, or behind libvirt's reject, or there twice; then it is in front, once."""
     web1 = network_guest("web1", "2202:22")
-    web1.starts()
+    web1.start()
     once = exceptions(node)
     assert once == len(IPTABLES)
     harm(node)
@@ -276,11 +276,11 @@ def test_an_exception_is_put_in_front_again(  # noqa: PLR0913, PLR0917 - who, wh
     assert exceptions(node) == once
     assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
     assert node.states() == {"web1": "published"}
-    web1.stops()
+    web1.stop()
     assert exceptions(node) == 0
     flush(node)
     backend(node)  # with other handles, and in its own order
-    node.takes_foreign_tables_as_they_are()
+    node.accept_foreign_tables()
 
 
 @behind_a_firewall
@@ -288,10 +288,10 @@ def test_all_copies_of_an_exception_go_with_the_guest(
     node: Node, network_guest: GuestMaker
 ) -> None:
     web1 = network_guest("web1", "2202:22")
-    web1.starts()
+    web1.start()
     exceptions_double(node)
     assert exceptions(node) == 2 * len(IPTABLES)
-    web1.stops()
+    web1.stop()
     assert exceptions(node) == 0
 
 
@@ -306,18 +306,18 @@ def test_a_guest_that_changed_networks_takes_its_exception_along(
     """Its old network's one stays as long as another guest is there."""
     make_other_network(node)
     web1, web2 = network_guest("web1", "2202:22"), network_guest("web2", "2203:22")
-    web1.starts()
-    web2.starts()
+    web1.start()
+    web2.start()
     moved = move_to_other_network(web1)
     assert web1.hook(operation, xml=moved) == DONE
     assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
     assert client.asks(NODE[4], 2203) == f"web2 saw {CLIENT[4]}"
     assert exceptions(node, GUEST_BRIDGE) == exceptions(node, OTHER_BRIDGE) == len(IPTABLES)
-    web2.stops()
+    web2.stop()
     assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
     assert exceptions(node, GUEST_BRIDGE) == 0
     assert exceptions(node, OTHER_BRIDGE) == len(IPTABLES)
-    web1.stops(xml=moved)
+    web1.stop(xml=moved)
     assert exceptions(node) == 0
 
 
@@ -337,7 +337,7 @@ def make_other_network(node: Node) -> None:
         into = chain.replace("forward", "guest_input")
         node.nft(f"add rule {into} oif {OTHER_BRIDGE} ct state established,related accept\n")
         node.nft(f"add rule {into} oif {OTHER_BRIDGE} counter reject\n")
-    node.takes_foreign_tables_as_they_are()
+    node.accept_foreign_tables()
 
 
 def move_to_other_network(guest: Guest) -> str:
@@ -347,7 +347,7 @@ def move_to_other_network(guest: Guest) -> str:
         "address flush dev eth0\naddress add 10.7.7.11/24 dev eth0\n"
         "route add default via 10.7.7.254\n"
     )
-    guest.wire.serves("10.7.7.11", "22/tcp")
+    guest.wire.serve("10.7.7.11", "22/tcp")
     bridged = guest.xml.replace(f'bridge="{GUEST_BRIDGE}"', f'bridge="{OTHER_BRIDGE}"')
     return bridged.replace('address="10.5.5.11"', 'address="10.7.7.11"')
 
@@ -374,19 +374,19 @@ def test_what_a_former_backend_left_empty_hides_no_other(
     """Only the one that rejects gets the exception."""
     emptied(BACKENDS[left])(node)
     BACKENDS[used](node)
-    node.takes_foreign_tables_as_they_are()
+    node.accept_foreign_tables()
     web1 = network_guest("web1", "2202:22")
-    web1.starts()
+    web1.start()
     assert exceptions(node) == len(IPTABLES)
     assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
     assert node.states() == {"web1": "published"}
     exceptions_go(node)
     assert client.asks(NODE[4], 2202) == REFUSED
     assert node.states() == {"web1": "failed"}
-    web1.stops()
+    web1.stop()
     node.assert_foreign_tables_untouched()
     flush(node)
-    node.takes_foreign_tables_as_they_are()
+    node.accept_foreign_tables()
 
 
 @pytest.mark.parametrize("pair", [*combinations(BACKENDS, 2)], ids="+".join)
@@ -395,16 +395,16 @@ def test_where_two_firewalls_reject_both_get_the_exception(
 ) -> None:
     for backend in pair:
         BACKENDS[backend](node)
-    node.takes_foreign_tables_as_they_are()
+    node.accept_foreign_tables()
     web1 = network_guest("web1", "2202:22")
-    web1.starts()
+    web1.start()
     assert exceptions(node) == 2 * len(IPTABLES)
     assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
-    web1.stops()
+    web1.stop()
     assert exceptions(node) == 0
     node.assert_foreign_tables_untouched()
     flush(node)
-    node.takes_foreign_tables_as_they_are()
+    node.accept_foreign_tables()
 
 
 def test_a_table_that_is_not_libvirts_stays_as_it_is(
@@ -418,12 +418,12 @@ def test_a_table_that_is_not_libvirts_stays_as_it_is(
         }
     """)
     web1 = network_guest("web1", "2202:22")
-    web1.starts()
+    web1.start()
     assert node.states() == {"web1": "published"}
     assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
     assert exceptions(node) == 0
     node.cgw("sync", check=False)
-    web1.stops()
+    web1.stop()
     node.assert_foreign_tables_untouched()
 
 
@@ -433,15 +433,15 @@ def test_a_flushed_firewall_is_no_error(
 ) -> None:
     """Nothing rejects then; to make its rules again is libvirt's task."""
     web1 = network_guest("web1", "2202:22")
-    web1.starts()
+    web1.start()
     flush(node)
     heal(node, web1, healer)
     assert node.states() == {"web1": "published"}
     assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
     assert exceptions(node) == 0
-    web1.stops()
+    web1.stop()
     backend(node)
-    node.takes_foreign_tables_as_they_are()
+    node.accept_foreign_tables()
 
 
 @behind_a_firewall
