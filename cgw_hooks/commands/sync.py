@@ -65,8 +65,8 @@ def _log(report: Report) -> None:
     for record in report.published:
         shown = "; ".join(map(str, record.translated))
         log.notice(f"sync: guest {quoted(record.guest.name)}: published {shown}")
-    for record in report.withdrawn:
-        log.notice(f"sync: guest {quoted(record.guest.name)}: withdrawn")
+    for name, ports in report.ended:
+        log.notice(f"sync: guest {quoted(name)}: withdrawn {'; '.join(map(str, ports))}")
     for what in report.repaired:
         log.notice(f"sync: repaired {what}")
     for problem in report.problems:

@@ -17,8 +17,7 @@ from cgw_hooks.core.ownership import Candidate
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.record import Record, State, published, translated
 from cgw_hooks.errors import CgwError, HypervisorError, RecordError
-from cgw_hooks.node import diagnosis, ports
-from cgw_hooks.node.publisher import withhold
+from cgw_hooks.node import ports, ruleset
 from cgw_hooks.sources import libvirt, static, xl
 
 TYPE_CHECKING = False
@@ -64,6 +63,8 @@ class Report(NamedTuple):
 
     published: list[Record]
     withdrawn: list[Record]
+    #: Name of a guest, and the ports of it that were translated before and are no more.
+    ended: list[tuple[str, list[PublishedPort]]]
     #: What was not in the ruleset as the records say, in words.
     repaired: list[str]
     problems: list[Problem]
@@ -90,7 +91,7 @@ def sync(publisher: Publisher, drivers: Collection[str] = HYPERVISORS) -> Report
         before, unreadable = publisher.state.all()
         wanted = ask(publisher, before, drivers)
         plan = decide(wanted, before, _listeners(wanted, before))
-        found = diagnosis.read_tables(publisher.nft, publisher.config)
+        found = ruleset.read_tables(publisher.nft, publisher.config)
         with publisher.state.locked(_LOCK_WAIT):
             if publisher.state.version() == version:
                 repaired = _carry_out(publisher, plan, before, unreadable, found)
@@ -104,6 +105,7 @@ def sync(publisher: Publisher, drivers: Collection[str] = HYPERVISORS) -> Report
     return Report(
         [r for key, r in plan.records.items() if _is_news(r, before.get(key))],
         [r for key, r in before.items() if key not in plan.records and r.guest.ports],
+        _ended(plan, before),
         repaired,
         plan.problems,
     )
@@ -163,11 +165,11 @@ def decide(wanted: Wanted, before: dict[GuestKey, Record], listeners: ownership.
         problem = wanted.kept.get(key)
         plan.records[key] = record._replace(problem=problem) if problem else record
     for guest, old in verdict.accepted:
-        if guest.key not in kept:
-            record = withhold(published(guest, old, now), listeners)
-            plan.records[guest.key] = record
-            if record.problem:
-                plan.problems.append(record.problem)
+        record = kept[guest.key] if guest.key in kept else published(guest, old, now)
+        record = ports.withhold(record, listeners)
+        plan.records[guest.key] = record
+        if record.withheld and record.problem:
+            plan.problems.append(record.problem)
     for (guest, old), holder, claim, keeps_old in verdict.refused:
         problem = Problem.of(ports.taken_by_guest(guest, claim, holder))
         plan.problems.append(problem)
@@ -219,8 +221,8 @@ def _carry_out(
     should_be = translated(list(plan.records.values()))
     # What was wrong before this sync, beside what the sync itself changes.
     was = translated(list(before.values()))
-    repaired = diagnosis.compare(publisher.config, was, found)
-    if diagnosis.compare(publisher.config, should_be, found):
+    repaired = ruleset.compare(publisher.config, was, found)
+    if ruleset.compare(publisher.config, should_be, found):
         publisher.write_ruleset(should_be)
     publisher.firewall.settle(plan.records.values(), before.values())
     for key in {*before, *unreadable} - plan.records.keys():
@@ -235,6 +237,16 @@ def _gone(old: Record | None, new: Record) -> tuple[PublishedPort, ...]:
         return ()
     stays = set(new.translated)
     return tuple(port for port in (*old.translated, *old.leaving) if port not in stays)
+
+
+def _ended(plan: _Plan, before: dict[GuestKey, Record]) -> list[tuple[str, list[PublishedPort]]]:
+    """Which ports are translated no more: also some of a guest that is still published."""
+    stays = set(translated(list(plan.records.values())))
+    gone = (
+        (old.guest.name, [port for port in old.translated if port not in stays])
+        for old in before.values()
+    )
+    return [(name, found) for name, found in gone if found]
 
 
 def _end_flows(publisher: Publisher, plan: _Plan, before: dict[GuestKey, Record]) -> None:
@@ -254,7 +266,7 @@ def _end_flows(publisher: Publisher, plan: _Plan, before: dict[GuestKey, Record]
     if leaving:
         with publisher.state.locked(_LOCK_WAIT):
             for record in leaving:
-                now = publisher.state.find(record.key)
+                now = publisher.state.peek(record.key)
                 if now and now.leaving:
                     publisher.state.write(now._replace(leaving=()), now)
     news = set(translated(after)) - set(translated(list(before.values())))

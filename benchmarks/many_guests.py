@@ -1,0 +1,239 @@
+"""What ``cgw status`` and ``cgw sync`` cost on a node with very many guests.
+
+    sudo make venv && sudo .venv/bin/python -m benchmarks.many_guests
+
+Runs in a network namespace and a runtime directory of its own. libvirt is libvirt's own test
+driver, which lists and describes the guests inside the process: what its daemon would add, one
+exchange over a socket for each guest, is not in these figures. A call of a hook goes on beside
+each sync, and the node's lock is tried every millisecond: the longest time that it was held says
+how long a hook may have to wait.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyroute2 import netns
+
+from benchmarks.turns import print_ratios, take_turns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_CHECKOUT = Path(__file__).parent.parent
+_PYTHON = str(_CHECKOUT / ".venv/bin/python")
+_PORTS = 3
+#: Seconds until hooks are called beside a sync.
+_PAUSE = 0.2
+_FIRST_PORT, _FIRST_REMOTE_PORT = 1024, 30_000
+#: cgw, with libvirt's test driver in the place of its QEMU driver.
+_LAUNCHER = """\
+import sys
+sys.path.insert(0, "{checkout}")
+sys.argv[0] = "cgw"
+from cgw_hooks.host import libvirt_api
+libvirt_api.URIS["qemu"] = "test://{guests}"
+from cgw_hooks.commands.cli import main
+sys.exit(main())
+"""
+_NETWORK = """\
+link set lo up
+link add guestbr0 type bridge
+link set guestbr0 up
+address add 10.5.0.1/16 dev guestbr0
+"""
+_CONFIG = """\
+[[guest-network]]
+bridge = "guestbr0"
+subnet = "10.5.0.0/16"
+node-address = "10.5.0.1"
+gateway-address = "10.5.255.254"
+
+"""
+
+
+class Node:
+    """A node with so many guests of its own, and so many that other nodes run."""
+
+    def __init__(self, stack: ExitStack, guests: int, remote_guests: int) -> None:
+        self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cgw-bench-")))
+        self.namespace = f"cgw-{os.getpid()}-{guests}x{remote_guests}"
+        subprocess.run(["ip", "netns", "add", self.namespace], check=True)
+        stack.callback(subprocess.run, ["ip", "netns", "delete", self.namespace], check=False)
+        subprocess.run(
+            ["ip", "-n", self.namespace, "-batch", "-"], input=_NETWORK, text=True, check=True
+        )
+        self._write("cgw.toml", _CONFIG + "".join(map(_remote_guest, range(remote_guests))))
+        domains = "".join(_domain(n, _FIRST_PORT + n * _PORTS) for n in range(guests))
+        self._write("guests.xml", f"<node>{domains}</node>")
+        self._write("cgw", _LAUNCHER.format(checkout=_CHECKOUT, guests=self.folder / "guests.xml"))
+        self.runtime = self.folder / "run"
+        self.environment = {
+            "HOME": "/root",
+            "LC_ALL": "C",
+            "PATH": os.environ["PATH"],
+            "CGW_RUNTIME_DIR": str(self.runtime),
+            "CGW_CONFIG": str(self.folder / "cgw.toml"),
+        }
+        self.inside(lambda: Path("/proc/sys/net/ipv4/ip_forward").write_text("1"))
+        self.cgw("sync")
+
+    def _write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.write_text(text)
+        path.chmod(0o600)
+
+    def inside(self, act: Callable[[], object]) -> None:
+        """Act in the node's namespace."""
+        netns.pushns(self.namespace)
+        try:
+            act()
+        finally:
+            netns.popns()
+
+    def cgw(self, *arguments: str, given: str = "") -> float:
+        """Run cgw on the node; seconds from fork to exit. It must find nothing wrong."""
+        program = ["nsenter", f"--net=/run/netns/{self.namespace}", _PYTHON, "-I"]
+        started = time.perf_counter()
+        subprocess.run(
+            [*program, str(self.folder / "cgw"), *arguments],
+            input=given.encode(), env=self.environment, check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        return time.perf_counter() - started
+
+    def lose_everything(self) -> None:
+        """Remove ruleset and records, as a reload of nftables and a full /run would."""
+        subprocess.run(["ip", "netns", "exec", self.namespace, "nft", "flush ruleset"], check=True)
+        for folder in ("guests", "index"):
+            shutil.rmtree(self.runtime / folder)
+
+    def hook(self) -> float:
+        """Start and stop one more guest; seconds of its longest hook call."""
+        return max(
+            self.cgw("hook", "qemu", "one-more", operation, "begin", "-", given=_ONE_MORE)
+            for operation in ("prepare", "started", "stopped", "release")
+        )
+
+    @contextmanager
+    def measuring_lock(self) -> Iterator[list[float]]:
+        """The longest time that the lock was held, in seconds, once this has ended."""
+        longest = [0.0]
+        over = threading.Event()
+        thread = threading.Thread(target=self._watch_lock, args=(longest, over))
+        thread.start()
+        try:
+            yield longest
+        finally:
+            over.set()
+            thread.join()
+
+    def _watch_lock(self, longest: list[float], over: threading.Event) -> None:
+        with open(self.runtime / "lock", "rb") as file:
+            free = time.perf_counter()
+            while not over.wait(0.001):
+                now = time.perf_counter()
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    fcntl.flock(file, fcntl.LOCK_UN)
+                except BlockingIOError:
+                    longest[0] = max(longest[0], now - free)
+                else:
+                    free = now
+
+
+def _domain(number: int, first_port: int) -> str:
+    """A running guest's definition, as libvirt's test driver reads it."""
+    ranges = "".join(f'<cgw:range start="{first_port + n}" to="{22 + n}"/>' for n in range(_PORTS))
+    return (
+        f'<domain type="test"><name>web{number}</name>'
+        f"<uuid>11111111-1111-4111-8111-{number:012d}</uuid><metadata>"
+        f'<cgw:publish xmlns:cgw="urn:cgw-hooks:1" address="{_address(10, number)}">'
+        f'<cgw:portForward proto="tcp">{ranges}</cgw:portForward></cgw:publish></metadata>'
+        "<memory>1024</memory><vcpu>1</vcpu><os><type>hvm</type></os></domain>"
+    )
+
+
+def _remote_guest(number: int) -> str:
+    first = _FIRST_REMOTE_PORT + number * _PORTS
+    published = ", ".join(f'"{first + n}:{22 + n}"' for n in range(_PORTS))
+    return (
+        f'[[remote-guest]]\nname = "far{number}"\naddress = "{_address(100, number)}"\n'
+        f"publish = [{published}]\n\n"
+    )
+
+
+def _address(third: int, number: int) -> str:
+    return f"10.5.{third + number // 250}.{1 + number % 250}"
+
+
+#: The guest whose hooks are called beside a sync.
+_ONE_MORE = _domain(20_000, 65_000)
+
+
+def _measure_syncs(node: Node, prepare: Callable[[], None], rounds: int) -> dict[str, list[float]]:
+    """The syncs, the longest time that each held the lock, and hook calls beside them."""
+    found: dict[str, list[float]] = {"sync": [], "lock held": [], "hook call beside it": []}
+    for _ in range(rounds):
+        prepare()
+        hooks: list[float] = []
+        over = threading.Event()
+
+        def call_hooks(hooks: list[float] = hooks, over: threading.Event = over) -> None:
+            time.sleep(_PAUSE)
+            while not over.is_set():
+                hooks.append(node.hook())
+
+        beside = threading.Thread(target=call_hooks)
+        with node.measuring_lock() as longest:
+            beside.start()
+            found["sync"].append(node.cgw("sync"))
+            over.set()
+            beside.join()
+        found["lock held"].append(longest[0])
+        found["hook call beside it"].append(max(hooks))
+    return found
+
+
+def main() -> int:
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(description="What status and sync cost with many guests.")
+    parser.add_argument("--rounds", type=int, default=10, help="measurements of each case")
+    parser.add_argument("--guests", type=int, default=1000, help="guests that this node runs")
+    parser.add_argument("--remote-guests", type=int, default=5000, help="guests of other nodes")
+    chosen = parser.parse_args()
+    with ExitStack() as stack:
+        few = Node(stack, 1, 0)
+        many = Node(stack, chosen.guests, 0)
+        cluster = Node(stack, chosen.guests, chosen.remote_guests)
+        local, all_of_them = f"{chosen.guests:,}", f"{chosen.guests:,} and {chosen.remote_guests:,}"
+        cases = {
+            "status, 1 guest": lambda: few.cgw("status"),
+            f"status, {local} guests": lambda: many.cgw("status"),
+            f"status --json, {local} guests": lambda: many.cgw("status", "--json"),
+            f"status, {all_of_them} of other nodes": lambda: cluster.cgw("status"),
+            "sync, 1 guest": lambda: few.cgw("sync"),
+            f"sync, {local} guests": lambda: many.cgw("sync"),
+            f"sync, {all_of_them} of other nodes": lambda: cluster.cgw("sync"),
+        }
+        print_ratios("COMMAND", take_turns(cases, chosen.rounds, warm_up=1))
+        alone = {"hook call alone": [cluster.hook() for _ in range(chosen.rounds)]}
+        steady = _measure_syncs(cluster, lambda: None, chosen.rounds)
+        print_ratios(f"{all_of_them} OF OTHER NODES, NOTHING TO DO", {**alone, **steady})
+        lost = _measure_syncs(cluster, cluster.lose_everything, chosen.rounds)
+        print_ratios(f"{all_of_them} OF OTHER NODES, EVERYTHING LOST", {**alone, **lost})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""Which device of the node has which address, as the kernel tells it. No pyroute2.
+
+Source: include/uapi/linux/if_addr.h, inet_fill_ifaddr in net/ipv4/devinet.c.
+"""
+
+from __future__ import annotations
+
+import _socket
+import struct
+from ipaddress import ip_address
+
+from cgw_hooks.host import netlink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cgw_hooks.core.published_port import Address
+
+_GET_ADDRESS = 22  # RTM_GETADDR
+_MESSAGE = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
+_ADDRESS, _LOCAL = 1, 2  # IFA_ADDRESS; IFA_LOCAL is the own one of a point-to-point device
+_FAMILY = {4: _socket.AF_INET, 6: _socket.AF_INET6}
+
+
+def devices(version: int) -> dict[Address, str]:
+    """Each own address of an IP version (4 or 6), with its device; not loopback's.
+
+    Raises ``OSError`` where the kernel does not tell.
+    """
+    request = _MESSAGE.pack(_FAMILY[version], 0, 0, 0, 0)
+    with netlink.Channel(netlink.ROUTE) as channel:
+        found = channel.dump(_GET_ADDRESS, request, _read)
+    return {address: device for address, device in found if not address.is_loopback}
+
+
+def _read(payload: memoryview) -> tuple[Address, str] | None:
+    index = _MESSAGE.unpack_from(payload)[4]
+    found = netlink.attributes(payload[_MESSAGE.size :])
+    packed = found.get(_LOCAL) or found.get(_ADDRESS)
+    try:
+        return (ip_address(bytes(packed)), _socket.if_indextoname(index)) if packed else None
+    except OSError:  # the device went away at this moment
+        return None

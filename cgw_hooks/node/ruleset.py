@@ -1,0 +1,89 @@
+"""Our tables as they are in the kernel, against what they should be. Changes nothing."""
+
+from __future__ import annotations
+
+from cgw_hooks.core.named_tuple import NamedTuple
+from cgw_hooks.core.parse.nft_listing import Listing, parse_listing
+from cgw_hooks.core.rules import arp_filter, table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from cgw_hooks.core.node_config import NodeConfig
+    from cgw_hooks.core.published_port import PublishedPort
+    from cgw_hooks.host.nft import Nft
+
+
+class Difference(NamedTuple):
+    """How the kernel's table is not what it should be."""
+
+    #: What is wrong with the rules that published ports need, in words; empty: nothing.
+    rules: str
+    #: Map -> keys.
+    missing: dict[str, set[str]]
+    extra: dict[str, set[str]]
+    #: What is wrong with the ARP filter, in words. Ports work without it.
+    arp_filter: str = ""
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self.rules or self.missing or self.extra or self.arp_filter)
+
+    def in_words(self) -> list[str]:
+        """The same for a person."""
+        words = [wrong for wrong in (self.rules, self.arp_filter) if wrong]
+        for what, found in (("missing", self.missing), ("left over", self.extra)):
+            count = sum(map(len, found.values()))
+            if count:
+                words.append(f"table {table.TABLE}: {count} elements were {what}")
+        return words
+
+
+def read_tables(nft: Nft, config: NodeConfig) -> dict[str, Listing]:
+    """Our tables as they are in the kernel, those that are there. Raises ``RulesetError``."""
+    listed = nft.read("list tables").splitlines()
+    there = {line.removeprefix("table ").partition(" #")[0].strip() for line in listed}
+    return {
+        name: parse_listing(nft.list_table(name)) for name in table.tables(config) if name in there
+    }
+
+
+def compare(
+    config: NodeConfig, should_be: Collection[PublishedPort], found: dict[str, Listing]
+) -> Difference:
+    """How the kernel's tables differ from static rules and these ports."""
+    wanted = table.elements(should_be)
+    if table.TABLE not in found:
+        if not should_be and not config.guest_networks:
+            return Difference("", {}, {})  # nothing was published yet
+        missing = {name: set(elements) for name, elements in wanted.items()}
+        return Difference(f"table {table.TABLE} is not there", missing, {})
+    listing = found[table.TABLE]
+    missing, extra = {}, {}
+    for name in table.map_names():
+        here, there = wanted.get(name, {}), listing.maps.get(name, {})
+        missing[name] = {key for key, _ in here.items() - there.items()}
+        extra[name] = there.keys() - here.keys()
+    return Difference(
+        _wrong_revision(config, listing) or _wrong_chains(table.TABLE, config, found),
+        {name: keys for name, keys in missing.items() if keys},
+        {name: keys for name, keys in extra.items() if keys},
+        _wrong_chains(arp_filter.TABLE, config, found),
+    )
+
+
+def _wrong_revision(config: NodeConfig, listing: Listing) -> str:
+    if table.revision(config) in listing.maps.get("revision", {}).values():
+        return ""
+    return f"table {table.TABLE} is not the one of this config"
+
+
+def _wrong_chains(name: str, config: NodeConfig, found: dict[str, Listing]) -> str:
+    """What is wrong with the chains of one of our tables; nothing if the config needs none."""
+    for chain, count in table.tables(config).get(name, {}).items():
+        if name not in found:
+            return f"table {name} is not there"
+        if found[name].chains.get(chain) != count:
+            return f"table {name}: chain {chain} does not have its {count} rules"
+    return ""
