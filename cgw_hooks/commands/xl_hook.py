@@ -41,7 +41,7 @@ def online(node: Publisher, vif: Vif) -> int:
     try:
         guest = xl.read_vif(node.config, vif)
         if guest is not None:
-            hook.log_published(node.publish(guest))
+            hook.log_published(node.publish(guest, refuse_taken=True))
     except (InvalidAnnotation, PortConflict) as error:
         unknown = Guest(vif.key, vif.guest, uuid=vif.uuid, device=vif.device)
         return hook.refuse(node, unknown, error, may_refuse=True)

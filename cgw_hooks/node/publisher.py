@@ -47,16 +47,18 @@ class Publisher:
         with self.state.locked():
             old, is_damaged = self._old(guest.key)
             found = ports.node_listeners([guest])
-            relatives = ports.refuse_conflict(self.state, guest, found)
+            relatives = ports.refuse_conflict(self.state, guest)
+            ports.refuse_taken(guest, found)
             overrides = tuple(sorted(remote.key for remote in relatives.remotes))
             record = Record(guest, State.RESERVED, time.time(), overrides=overrides, digest=digest)
             change = self._change(record, old, relatives.remotes, rebuild=is_damaged)
         self._finish(change)
 
-    def publish(self, guest: Guest) -> Record:
+    def publish(self, guest: Guest, *, refuse_taken: bool = False) -> Record:
         """Translate to the guest's ports, and to no others that it had before.
 
-        A port that a listener of the node has is withheld, with a problem in the record. Raises
+        A port that a listener of the node has is withheld, with a problem in the record;
+        ``refuse_taken``: a guest that did not have it yet is refused instead. Raises
         ``PortConflict``; then nothing has changed.
         """
         with self.state.locked():
@@ -66,14 +68,18 @@ class Publisher:
             if old and old.reserves and old.guest.claims == guest.claims:
                 remotes = self._records(old.overrides)
             else:
-                remotes, twins = ports.refuse_conflict(self.state, guest, found)
+                remotes, twins = ports.refuse_conflict(self.state, guest)
+                if refuse_taken:
+                    ports.refuse_taken(guest, found)
             record = published(guest, old, time.time())._replace(
                 overrides=tuple(sorted(remote.key for remote in remotes))
             )
             record = ports.withhold(record, found)
             if old and old.overrides != record.overrides:
                 remotes = self._records({*old.overrides, *record.overrides})
-            change = self._change(record, old, remotes, twins, rebuild=is_damaged)
+            # Without a record, elements of withheld ports may be there all the same.
+            unknown = is_damaged or (old is None and bool(record.withheld))
+            change = self._change(record, old, remotes, twins, rebuild=unknown)
         self._finish(change)
         self.delete_missing_flows(record.translated)
         return record
