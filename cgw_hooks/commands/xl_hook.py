@@ -10,6 +10,7 @@ from cgw_hooks.core.guest import XL, Guest, GuestKey
 from cgw_hooks.core.parse.vif import backend_vif
 from cgw_hooks.errors import InvalidAnnotation, PortConflict
 from cgw_hooks.host.xenstore import parse_listing
+from cgw_hooks.node import handover
 from cgw_hooks.sources import xl
 
 TYPE_CHECKING = False
@@ -30,7 +31,7 @@ def main(name: str, operation: str, vif_name: str, vm_path: str, listing: bytes)
 
 def offline(node: Publisher, vif_name: str) -> int:
     """Take back what the vif's record says. Why it went is not known: TCP flows stay."""
-    hook.log_withdrawn(node.release_device(GuestKey(XL, vif_name)))
+    hook.log_withdrawn(handover.release_device(node, GuestKey(XL, vif_name)))
     return 0
 
 
@@ -41,7 +42,7 @@ def online(node: Publisher, vif: Vif) -> int:
     try:
         guest = xl.read_vif(node.config, vif)
         if guest is not None:
-            hook.log_published(node.publish(guest))
+            hook.log_published(node.publish(guest, refuse_taken=True))
     except (InvalidAnnotation, PortConflict) as error:
         unknown = Guest(vif.key, vif.guest, uuid=vif.uuid, device=vif.device)
         return hook.refuse(node, unknown, error, may_refuse=True)

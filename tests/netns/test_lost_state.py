@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -399,3 +400,26 @@ def test_a_guest_that_starts_over_a_record_that_cannot_be_read_is_published(
     assert guests[0].hook("started", xml=edited) == DONE
     assert client.asks(NODE[4], 8080) == f"web1 saw {CLIENT[4]}"
     assert client.asks(NODE[4], 2203) == f"web2 saw {CLIENT[4]}"
+
+
+@pytest.mark.parametrize("operation", ["stopped", "release"])
+@pytest.mark.parametrize("family", [4, 6])
+def test_udp_flows_to_a_guest_whose_record_cannot_be_read_end_when_it_stops(
+    client: Asker, node: Node, operation: str, family: int
+) -> None:
+    """What its ports were, the ruleset alone tells: of each kind of element."""
+    published = ["2202:22/udp", "2210-2219:2210/udp", f"[{NODE[6]}]:2203:22/udp"]
+    if family == 4:
+        published[-1] = f"{NODE[4]}:2203:22/udp"
+    web1 = node.guest("web1", *published, serves="22/udp 2215/udp", family=family)
+    web1.start()
+    with ExitStack() as until_end:
+        senders = [
+            until_end.enter_context(client.udp_sender(NODE[family], port))
+            for port in (2202, 2215, 2203)
+        ]
+        assert [sender.exchange().guest for sender in senders] == ["web1"] * 3
+        (node.runtime / f"guests/{web1.key}.json").write_text("")
+        assert web1.hook(operation).exit_code == 0
+        assert [s.exchange(timeout=0.5).answered for s in senders] == [False] * 3
+    assert web1.hook("release").exit_code == 0
