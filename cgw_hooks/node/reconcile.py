@@ -23,11 +23,12 @@ from cgw_hooks.sources import libvirt, static, xl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from cgw_hooks.core.guest import Guest
     from cgw_hooks.core.parse.nft_listing import Listing
     from cgw_hooks.core.published_port import PublishedPort
+    from cgw_hooks.host.state.state import State as NodeState
     from cgw_hooks.node.publisher import Publisher
 
 #: xl last: it leaves libvirt's guests alone.
@@ -36,6 +37,8 @@ _ATTEMPTS = 20
 _PAUSE = 0.1
 #: Seconds: a person can wait for another cgw a little longer than a hook may.
 _LOCK_WAIT = 10.0
+#: Seconds that records are written for until the lock is free again, for a moment.
+_LONGEST_WRITE = 0.3
 
 
 class Wanted:
@@ -91,10 +94,9 @@ def sync(publisher: Publisher, drivers: Collection[str] = HYPERVISORS) -> Report
         wanted = ask(publisher, before, drivers)
         plan = decide(wanted, before, _listeners(wanted, before))
         found = ruleset.read_tables(publisher.nft, publisher.config)
-        with publisher.state.locked(_LOCK_WAIT):
-            if publisher.state.version() == version:
-                repaired = _carry_out(publisher, plan, before, unreadable, found)
-                break
+        work = _compare(publisher, plan, before, found)
+        if _carry_out(publisher, plan, before, unreadable, work, version):
+            break
         time.sleep(_PAUSE)
     else:
         raise RecordError(
@@ -104,7 +106,7 @@ def sync(publisher: Publisher, drivers: Collection[str] = HYPERVISORS) -> Report
     return Report(
         [r for key, r in plan.records.items() if _is_news(r, before.get(key))],
         [r for key, r in before.items() if key not in plan.records and r.guest.ports],
-        repaired,
+        work.repaired,
         plan.problems,
     )
 
@@ -200,38 +202,81 @@ def _with_overrides(plan: _Plan) -> _Plan:
     return plan
 
 
-def _carry_out(
+class _Work(NamedTuple):
+    """What a plan changes, found out before the lock is taken."""
+
+    #: Records to write, each with the one that it replaces.
+    records: list[tuple[Record, Record | None]]
+    #: All ports that should have elements, if the ruleset is not yet so.
+    ruleset: list[PublishedPort] | None
+    #: What was wrong before this sync, beside what the sync itself changes.
+    repaired: list[str]
+
+
+def _compare(
+    publisher: Publisher,
+    plan: _Plan,
+    before: dict[GuestKey, Record],
+    found: dict[str, Listing],
+) -> _Work:
+    records = [
+        (record._replace(leaving=_gone(old, record)), old)
+        for key, record in plan.records.items()
+        if record != (old := before.get(key))
+    ]
+    was, should_be = translated(list(before.values())), translated(list(plan.records.values()))
+    wrong = ruleset.compare(publisher.config, was, found)
+    differs = wrong if was == should_be else ruleset.compare(publisher.config, should_be, found)
+    return _Work(records, should_be if differs else None, wrong.in_words())
+
+
+def _carry_out(  # noqa: PLR0913, PLR0917
     publisher: Publisher,
     plan: _Plan,
     before: dict[GuestKey, Record],
     unreadable: Collection[GuestKey],
-    found: dict[str, Listing],
-) -> list[str]:
-    """Write the records that differ, then the ruleset if it differs. Lock held.
+    work: _Work,
+    version: object,
+) -> bool:
+    """Write the records that differ, then the ruleset if it differs; False: ask again.
 
-    A record that goes, goes last: what a crash leaves says more than the ruleset has.
+    A record that goes, goes last: what a crash leaves says more than the ruleset has. Very many
+    records are written in parts, the lock is free in between. ``version``: of the records that
+    the plan was made from; where another call has changed one since, nothing more is done.
     """
     state = publisher.state
-    for key, record in plan.records.items():
-        old = before.get(key)
-        if record != old:
-            state.write(record._replace(leaving=_gone(old, record)), old)
-    should_be = translated(list(plan.records.values()))
-    # What was wrong before this sync, beside what the sync itself changes.
-    was = translated(list(before.values()))
-    repaired = ruleset.compare(publisher.config, was, found)
-    if ruleset.compare(publisher.config, should_be, found):
-        publisher.write_ruleset(should_be)
-    publisher.firewall.settle(plan.records.values(), before.values())
-    for key in {*before, *unreadable} - plan.records.keys():
-        state.remove(key, before.get(key))
-    state.rebuild(plan.records.values())
-    return repaired.in_words()
+    waiting = iter(work.records)
+    is_written = False
+    while not is_written:
+        with state.locked(_LOCK_WAIT):
+            if state.version() != version:
+                return False
+            is_written = _write_some(state, waiting)
+            if is_written:
+                if work.ruleset is not None:
+                    publisher.write_ruleset(work.ruleset)
+                publisher.firewall.settle(plan.records.values(), before.values())
+                for key in {*before, *unreadable} - plan.records.keys():
+                    state.remove(key, before.get(key))
+                state.rebuild(plan.records.values())
+            else:
+                version = state.version()
+    return True
+
+
+def _write_some(state: NodeState, waiting: Iterator[tuple[Record, Record | None]]) -> bool:
+    """Write records as long as hooks may wait; whether all are written."""
+    deadline = time.monotonic() + _LONGEST_WRITE
+    for record, old in waiting:
+        state.write(record, old)
+        if time.monotonic() > deadline:
+            return False
+    return True
 
 
 def _gone(old: Record | None, new: Record) -> tuple[PublishedPort, ...]:
     """The ports of a record that the new one does not have."""
-    if old is None:
+    if old is None or (old.translated == new.translated and not old.leaving):
         return ()
     stays = set(new.translated)
     return tuple(port for port in (*old.translated, *old.leaving) if port not in stays)
@@ -240,6 +285,8 @@ def _gone(old: Record | None, new: Record) -> tuple[PublishedPort, ...]:
 def _end_flows(publisher: Publisher, plan: _Plan, before: dict[GuestKey, Record]) -> None:
     """Delete the flows of ports that are gone, and of those that clients sent to too early."""
     after = list(plan.records.values())
+    if after == list(before.values()):
+        return
     stays = set(translated(after))
     ended: list[PublishedPort] = []
     stopped: list[PublishedPort] = []
