@@ -24,21 +24,25 @@ printf '%s\n' '#!$(2) -I' 'import sys' 'sys.path.insert(0, "$(3)")' \
     'from cgw_hooks.commands.cli import main' 'sys.exit(main())' > $(1) && chmod 755 $(1)
 endef
 
-.PHONY: help demo test lint format venv install uninstall bench clean apt-venv apt-lab
+.PHONY: help demo test test-all lint format venv install uninstall bench clean apt-venv apt-lab
 
 help:
 	@echo "sudo make demo      show the main job on a throw-away lab (SUITE=trixie: on Debian 13)"
 	@echo "sudo make test      lint and run all tests, in a lab of their own"
+	@echo "sudo make test-all  the same with all products of parameters (test: all pairs of them)"
 	@echo "sudo make install   put cgw under $(PREFIX); then: cgw install"
 	@echo "make venv           make .venv with .venv/bin/cgw from this checkout"
 	@echo "make lint           ruff and mypy"
-	@echo "sudo make bench     measure what a hook call, FULL-NAT, a migration and a vif cost"
+	@echo "sudo make bench     measure what a hook call, many flows, FULL-NAT, a migration and a vif cost"
 
 demo: venv apt-lab
 	@SUITE=$(SUITE) .venv/bin/python -m tests.lab.demo
 
 test: venv apt-lab lint
 	.venv/bin/python -m pytest $(SIDE_BY_SIDE) $(PYTEST_ARGS)
+
+test-all: venv apt-lab lint
+	.venv/bin/python -m pytest $(SIDE_BY_SIDE) --full $(PYTEST_ARGS)
 
 lint: venv
 	.venv/bin/ruff check .
@@ -51,6 +55,7 @@ format: venv
 
 bench: venv apt-lab
 	@.venv/bin/python -m benchmarks.hook_call
+	@.venv/bin/python -m benchmarks.many_flows
 	@.venv/bin/python -m benchmarks.migration_gap
 	@.venv/bin/python -m benchmarks.throughput
 	@.venv/bin/python -m benchmarks.xen_online

@@ -2,9 +2,9 @@
 
     sudo .venv/bin/python -m benchmarks.migration_gap
 
-The same guest moves to and fro between two nodes, under the same traffic and the same
-ruleset; in every other round the hook script is put aside. Rounds take turns, so that a
-busy machine slows both alike.
+The same guest moves over every ordered pair of three nodes, under the same traffic and the
+same ruleset; in every other round the hook script is put aside. Rounds take turns, so that
+a busy machine slows both alike.
 """
 
 import statistics
@@ -16,18 +16,20 @@ from rich.table import Table
 
 from tests.lab import migrating_guest as guest
 from tests.lab.cluster import Cluster, migrate, open_cluster
-from tests.lab.traffic import traffic
+from tests.lab.traffic import traffic, wait_for_answers
 
-_ROUNDS = 5
+_ROUNDS = 3
 _MILLISECONDS = 1000
 _HOOK = "/etc/libvirt/hooks/qemu.d/50-cgw"
 _CASES = {"with the hooks": ["mv", "/root/hook", _HOOK], "without": ["mv", _HOOK, "/root/hook"]}
+#: What the pauses are of, in the order of the table's rows: (kind of traffic or move, case).
+Pauses = defaultdict[tuple[str, str], list[float]]
 
 
 def main() -> int:
     """Measure and print; 1 if a client noticed more than a pause."""
-    pauses: dict[tuple[str, str], list[float]] = defaultdict(list)
-    failures = 0
+    pauses: Pauses = defaultdict(list)
+    failures = moves = 0
     with open_cluster() as cluster:
         guest.start(cluster)
         for node in cluster.nodes:
@@ -37,24 +39,27 @@ def main() -> int:
                 for node in cluster.nodes:
                     node.run(command)
                     node.reload_libvirtd()
-                failures += _there_and_back(cluster, case, pauses)
-    table = Table("longest pause, ms", *_CASES, title=f"median (worst) of {2 * _ROUNDS} migrations")
-    for kind in dict.fromkeys(kind for kind, _ in pauses):
-        table.add_row(kind, *(_cell(pauses[kind, case]) for case in _CASES))
+                failures += _round(cluster, case, pauses)
+            moves += len(guest.round_trip(cluster))
+    table = Table("longest pause, ms", *_CASES, title=f"median (worst) of {moves} migrations")
+    for row in dict.fromkeys(row for row, _ in sorted(pauses)):
+        table.add_row(row, *(_cell(pauses[row, case]) for case in _CASES))
     Console().print(table)
     print(f"{failures} failures")
     return 1 if failures else 0
 
 
-def _there_and_back(cluster: Cluster, case: str, pauses: dict[tuple[str, str], list[float]]) -> int:
-    first, second, _ = cluster.nodes
+def _round(cluster: Cluster, case: str, pauses: Pauses) -> int:
+    """Move the guest over every pair of nodes; how often a client noticed more than a pause."""
     failures = 0
-    for source, destination in ((first, second), (second, first)):
-        entries = guest.entries(cluster)
+    entries = guest.entries(cluster)
+    for source, destination in guest.round_trip(cluster):
         with traffic(cluster.client, entries, guest.PORTS, guest.NAME) as streams:
             migrate(guest.NAME, source, destination)
+            wait_for_answers(streams)
         for stream in streams:
-            pauses[stream.kind, case].append(stream.longest_gap * _MILLISECONDS)
+            for row in (stream.kind, f"{source.name} to {destination.name}"):
+                pauses[row, case].append(stream.longest_gap * _MILLISECONDS)
             failures += len(stream.failures)
     return failures
 

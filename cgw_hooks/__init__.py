@@ -1,11 +1,13 @@
 """Published ports for virtual machines, kept by the hypervisor's own hooks.
 
-Three rings, and a module imports only inward (tests/unit/test_structure.py
+Rings, the innermost first; a module imports only inward (tests/unit/test_structure.py
 holds it to that):
 
-- ``core``: pure values and decisions. No file, socket, clock or process.
-- ``host``: one module to each outside thing (record files, nft, libvirt, ...).
-- ``commands``: what a person or a hypervisor calls, composed of the two.
+- ``errors`` and ``core``: pure values and decisions. No file, socket, clock or process.
+- ``host``: one module to each outside thing (the state under /run, nft, libvirt, ...).
+- ``sources``: where guests come from.
+- ``node``: what this node does, and the only place that knows the order of steps.
+- ``commands``: what a person or a hypervisor calls.
 
 Keep this file empty of imports: a hook call pays for every one.
 """

@@ -129,8 +129,9 @@ def _vifs_of(name: str) -> list[Vif]:
     if running:
         return running
     for _path, settings in xl.configs_of(name):
-        specs = settings.get("vif", [])
-        return list(configured_vifs(name, specs if isinstance(specs, list) else [specs]))
+        from cgw_hooks.core.parse.xl_cfg import strings
+
+        return list(configured_vifs(name, strings(settings.get("vif", []))))
     return []
 
 

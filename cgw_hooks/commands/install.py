@@ -114,8 +114,9 @@ def _own_path() -> Path:
     if not _is_plain(path) or not path.name.startswith("cgw"):
         raise InstallError(
             quoted(path),
-            "it is not a path of cgw itself, or has spaces, quotes, $, % or backslashes",
-            "call install by another path of cgw",
+            "hooks and units cannot call this path",
+            "call install by the path of cgw itself, one without spaces, quotes, $, % and "
+            "backslashes",
         )
     return path
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cgw_hooks.errors import CgwError, printable, quoted
 from cgw_hooks.host import log
+from cgw_hooks.host.ruleset_generation import wait_until_quiet
 from cgw_hooks.node.reconcile import sync
 
 if TYPE_CHECKING:
@@ -15,10 +16,22 @@ if TYPE_CHECKING:
     from cgw_hooks.node.reconcile import Report
 
 
-def run(publisher: Publisher, *, json: bool) -> int:
-    """Carry the sync out; the exit code. Raises ``CgwError``."""
+#: Others put their rules back one after the other; after this pause they are done.
+_QUIET_SECONDS = 2.0
+_LONGEST_WAIT_SECONDS = 30.0
+
+
+def run(publisher: Publisher, *, json: bool, settle: bool = False) -> int:
+    """Carry the sync out; the exit code. Raises ``CgwError``.
+
+    ``settle``: do it once more when no rule of this host has changed for a while.
+    """
     report = sync(publisher)
     _log(report)
+    if settle:
+        wait_until_quiet(seconds=_QUIET_SECONDS, at_most=_LONGEST_WAIT_SECONDS)
+        report = sync(publisher)
+        _log(report)
     if json:
         sys.stdout.write(json_module.dumps(_as_json(report), indent=2) + "\n")
     else:
@@ -52,8 +65,8 @@ def _log(report: Report) -> None:
     for record in report.published:
         shown = "; ".join(map(str, record.translated))
         log.notice(f"sync: guest {quoted(record.guest.name)}: published {shown}")
-    for record in report.withdrawn:
-        log.notice(f"sync: guest {quoted(record.guest.name)}: withdrawn")
+    for name, ports in report.ended:
+        log.notice(f"sync: guest {quoted(name)}: withdrawn {'; '.join(map(str, ports))}")
     for what in report.repaired:
         log.notice(f"sync: repaired {what}")
     for problem in report.problems:

@@ -142,7 +142,12 @@ def _parser() -> argparse.ArgumentParser:
         "left out: this node's config",
     )
     commands.add("render", _render, "Print the ruleset as nft -f takes it. Applies nothing.")
-    commands.add_with_json("sync", _sync, "Make this node match the guests that run, once.")
+    sync = commands.add_with_json("sync", _sync, "Make this node match the guests that run, once.")
+    sync.add_argument(
+        "--settle",
+        action="store_true",
+        help="after a firewall was reloaded: once more, when others have put their rules back",
+    )
     node = commands.add("node", _node, "Configure this host as its guests' gateway, or undo that.")
     node.add_argument(
         "direction",
@@ -219,7 +224,7 @@ def _render(_arguments: argparse.Namespace) -> int:
 def _sync(arguments: argparse.Namespace) -> int:
     from cgw_hooks.commands import sync
 
-    return sync.run(_publisher(), json=arguments.json)
+    return sync.run(_publisher(), json=arguments.json, settle=arguments.settle)
 
 
 def _node(arguments: argparse.Namespace) -> int:

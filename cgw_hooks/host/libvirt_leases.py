@@ -1,7 +1,8 @@
 """The addresses that libvirt's networks give to guests, read from libvirt's own files.
 
-Never through libvirt: to call it about a guest from that guest's hook deadlocks.
-The files are those that libvirt and its lease helper keep for dnsmasq.
+This module must not ask libvirt: a call about a guest from that guest's hook deadlocks.
+The files are those that libvirt and its lease helper keep for dnsmasq (libvirt's
+src/util/virlease.c, src/network/leaseshelper.c).
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import json
 import os
 
+from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.parse.fields import parse_guest_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from cgw_hooks.core.guest import Interface
     from cgw_hooks.core.published_port import Address
@@ -21,41 +23,102 @@ if TYPE_CHECKING:
 DNSMASQ_DIRECTORY = "/var/lib/libvirt/dnsmasq"
 
 
+class _Lease(NamedTuple):
+    address: Address
+    mac: str
+
+
 def addresses_of(
-    interfaces: Iterable[Interface], now: float, directory: str = DNSMASQ_DIRECTORY
+    interfaces: Sequence[Interface], now: float, directory: str = DNSMASQ_DIRECTORY
 ) -> tuple[Address, ...]:
-    """The guest's addresses: a DHCP host entry first, then a lease; one to an IP family."""
+    """Return the guest's addresses: a DHCP host entry first, then a lease; one to an IP family.
+
+    ``now`` is the time in seconds since 1970: a lease that has expired gives no address. The
+    newest lease of an interface counts. An address that another MAC address has a newer lease
+    of is not the guest's any more, also where a host entry promises it: dnsmasq does not give
+    it to the guest before that lease ends.
+    """
+    own = {interface.mac for interface in interfaces}
     first: dict[int, Address] = {}
     for interface in interfaces:
-        for text in (*_host_entries(interface, directory), *_leases(interface, directory)):
-            try:
-                address = parse_guest_address(text)
-            except ValueError:
-                continue
-            first.setdefault(address.version, address)
+        holders = _holders(interface, now, directory)
+        leased = [address for address, mac in reversed(holders.items()) if mac == interface.mac]
+        for address in (*_host_entries(interface, directory), *leased):
+            if holders.get(address, interface.mac) in own:
+                first.setdefault(address.version, address)
     return tuple(first.values())
 
 
-def _host_entries(interface: Interface, directory: str) -> Iterator[str]:
+def other_holder(
+    address: Address,
+    interfaces: Iterable[Interface],
+    now: float,
+    directory: str = DNSMASQ_DIRECTORY,
+) -> str | None:
+    """Return the MAC address of another guest that has a lease of this address now.
+
+    It tells the two reasons apart for which a guest has lost an address: somebody else has it
+    (its ports must not go there), or nobody has (None).
+    """
+    interfaces = list(interfaces)
+    own = {interface.mac for interface in interfaces}
+    for interface in interfaces:
+        holder = _holders(interface, now, directory).get(address)
+        if holder and holder not in own:
+            return holder
+    return None
+
+
+def _host_entries(interface: Interface, directory: str) -> Iterator[Address]:
     """``52:54:00:05:06:0b,192.168.122.11,web1`` of NETWORK.hostsfile, IPv6 in brackets."""
     if interface.network:
         for line in _read(directory, f"{interface.network}.hostsfile").splitlines():
             fields = line.strip().split(",")
             if fields[0].lower() == interface.mac:
-                yield from (field.strip("[]") for field in fields[1:])
+                for field in fields[1:]:
+                    address = _address(field.strip("[]"))
+                    if address:
+                        yield address
 
 
-def _leases(interface: Interface, directory: str) -> Iterator[str]:
-    """``[{"ip-address": ..., "mac-address": ...}]`` of BRIDGE.status."""
+def _holders(interface: Interface, now: float, directory: str) -> dict[Address, str]:
+    """Return who has each address of the interface's network now, the newest lease last.
+
+    The lease helper writes a new or renewed lease at the end of the file. It leaves the leases
+    of destroyed guests and expired ones in it.
+    """
+    holders: dict[Address, str] = {}
+    for address, mac in _leases(interface, now, directory):
+        holders.pop(address, None)
+        holders[address] = mac
+    return holders
+
+
+def _leases(interface: Interface, now: float, directory: str) -> Iterator[_Lease]:
+    """``[{"ip-address": ..., "mac-address": ..., "expiry-time": ...}]`` of BRIDGE.status."""
     if not interface.bridge:
         return
     try:
-        leases = json.loads(_read(directory, f"{interface.bridge}.status"))
+        entries = json.loads(_read(directory, f"{interface.bridge}.status"))
     except (ValueError, RecursionError):
         return  # empty, being written at this moment, or not libvirt's
-    for lease in reversed(leases) if isinstance(leases, list) else ():  # the newest is the last
-        if isinstance(lease, dict) and str(lease.get("mac-address")).lower() == interface.mac:
-            yield str(lease.get("ip-address"))
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict) and not _has_expired(entry.get("expiry-time", 0), now):
+            address = _address(str(entry.get("ip-address")))
+            if address:
+                yield _Lease(address, str(entry.get("mac-address")).lower())
+
+
+def _has_expired(expiry_time: object, now: float) -> bool:
+    """Whether a lease has ended; 0 is one that never does. What is no number is not libvirt's."""
+    return not isinstance(expiry_time, int) or 0 != expiry_time < now
+
+
+def _address(text: str) -> Address | None:
+    try:
+        return parse_guest_address(text)
+    except ValueError:
+        return None
 
 
 def _read(directory: str, name: str) -> str:

@@ -33,8 +33,8 @@ _NESTED, _TYPE_MASK = 0x8000, 0x3FFF
 #: The kernel fills 32 KiB of a dump at the most in one go (netlink_dump). Only a single
 #: message, for example one link with many virtual functions, can be longer than that.
 _BUFFER_SIZE = 1 << 18
-#: One datagram carries up to so many commands. Their acknowledgements must fit into the
-#: socket's receive buffer (208 KiB by default, and each takes about 1 KiB of it).
+#: One datagram carries up to so many commands. If all fail, their error messages must fit
+#: into the socket's receive buffer (208 KiB by default, and each takes 1 to 2 KiB of it).
 _COMMANDS_AT_ONCE = 64
 _DUMP_ATTEMPTS = 5
 
@@ -43,9 +43,8 @@ class Channel:
     """A netlink socket of one protocol. A context manager; not for several threads at once."""
 
     def __init__(self, protocol: int) -> None:
-        self._socket = _socket.socket(
-            _socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, protocol
-        )
+        self._protocol = protocol
+        self._socket = self._open()
         self._buffer = bytearray(_BUFFER_SIZE)
         self._sequence = 0
 
@@ -74,7 +73,8 @@ class Channel:
 
         ``read`` may be called for one object again: a dump that the kernel says is not
         consistent, or of which an answer was lost, begins anew. A payload is valid during the
-        call only; ``read`` must copy what it keeps. Raises ``OSError`` with the kernel's error
+        call only; ``read`` must copy what it keeps. If it raises an error of its own, the channel
+        must not be used any more. Raises ``OSError`` with the kernel's error
         number, and ``InterruptedError`` where no dump of several was consistent.
         """
         for _ in range(_DUMP_ATTEMPTS):
@@ -89,6 +89,9 @@ class Channel:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
+                # The kernel may not have ended this dump, and a socket has one at a time.
+                self._socket.close()
+                self._socket = self._open()
         raise InterruptedError(errno.EINTR, "netlink: what was asked for changed all the time")
 
     def command(self, kind: int, bodies: Iterable[bytes]) -> list[int]:
@@ -99,19 +102,24 @@ class Channel:
         waiting = list(bodies)
         results: list[int] = []
         for start in range(0, len(waiting), _COMMANDS_AT_ONCE):
-            batch = waiting[start : start + _COMMANDS_AT_ONCE]
-            first = self._sequence + 1
-            self._socket.send(b"".join(self._message(kind, _ACK, body) for body in batch))
-            results += self._acknowledgements(first, len(batch))
+            results += self._batch(kind, waiting[start : start + _COMMANDS_AT_ONCE])
         return results
 
-    def _acknowledgements(self, first: int, count: int) -> list[int]:
-        """Read the error numbers of as many commands, which the kernel answers in their order."""
-        results: list[int] = []
-        while len(results) < count:
+    def _open(self) -> _socket.socket:
+        kind = _socket.SOCK_RAW | _socket.SOCK_CLOEXEC
+        return _socket.socket(_socket.AF_NETLINK, kind, self._protocol)
+
+    def _batch(self, kind: int, bodies: list[bytes]) -> list[int]:
+        """Send commands in one datagram. Only the last one asks for an answer in any case."""
+        first, results = self._sequence + 1, [0] * len(bodies)
+        flags = [0] * (len(bodies) - 1) + [_ACK]
+        self._socket.send(b"".join(map(self._message, [kind] * len(bodies), flags, bodies)))
+        ended = False
+        while not ended:
             for answer, _, sequence, payload in self._receive():
-                if answer == _ERROR and first <= sequence < first + count:
-                    results.append(_error_number(payload))
+                if answer == _ERROR and first <= sequence <= self._sequence:
+                    results[sequence - first] = _error_number(payload)
+                    ended |= sequence == self._sequence
         return results
 
     def _message(self, kind: int, flags: int, body: bytes) -> bytes:
@@ -168,11 +176,11 @@ def nested(kind: int, *attributes: bytes) -> bytes:
 def attributes(payload: bytes | memoryview) -> dict[int, bytes | memoryview]:
     """Split a payload into its attributes by type; of several of one type, the last one."""
     found: dict[int, bytes | memoryview] = {}
-    offset = 0
-    while offset + _ATTRIBUTE.size <= len(payload):
+    offset, end = 0, len(payload) - _ATTRIBUTE.size
+    while offset <= end:
         length, kind = _ATTRIBUTE.unpack_from(payload, offset)
-        found[kind & _TYPE_MASK] = payload[offset + _ATTRIBUTE.size : offset + length]
-        offset += max(_aligned(length), _ATTRIBUTE.size)  # a length of 0 must not loop for ever
+        found[kind & _TYPE_MASK] = payload[offset + 4 : offset + length]
+        offset += (length + 3) & ~3 or 4  # a length of 0 must not loop for ever
     return found
 
 

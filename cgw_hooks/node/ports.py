@@ -8,6 +8,8 @@ from __future__ import annotations
 from cgw_hooks.core.guest import REMOTE, GuestKey
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.ownership import Listeners, are_rivals
+from cgw_hooks.core.problem import Problem
+from cgw_hooks.core.record import State
 from cgw_hooks.errors import PortConflict, quoted
 from cgw_hooks.host import listeners
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from cgw_hooks.core.guest import Guest
     from cgw_hooks.core.published_port import Claim
     from cgw_hooks.core.record import Record
-    from cgw_hooks.host.state.state import State
+    from cgw_hooks.host.state.state import State as NodeState
 
 
 class Relatives(NamedTuple):
@@ -30,7 +32,7 @@ class Relatives(NamedTuple):
     twins: list[Record]
 
 
-def refuse_conflict(state: State, guest: Guest, found: Listeners) -> Relatives:
+def refuse_conflict(state: NodeState, guest: Guest, found: Listeners) -> Relatives:
     """Raise ``PortConflict`` where a guest of this node cannot have one of its ports.
 
     ``found``: the listeners of the node. Returns the guest's other records.
@@ -78,6 +80,21 @@ def taken_by_guest(guest: Guest, claim: Claim, holder: Guest) -> PortConflict:
         f"port {claim} is published by guest {quoted(holder.name)}{where}",
         "publish another, or stop that guest first",
     )
+
+
+def withhold(record: Record, found: Listeners) -> Record:
+    """The record without the ports that a listener of the node has, and with that problem.
+
+    Ports of which the listener has gone are the guest's again. Of a guest that is not
+    published, nothing can be withheld.
+    """
+    if record.withheld:
+        record = record._replace(withheld=(), problem=None)
+    taken = {port: claim for port in record.guest.ports if (claim := found.taken(port.claim))}
+    if not taken or record.state is not State.PUBLISHED:
+        return record
+    problem = Problem.of(taken_by_node(record.guest, next(iter(taken.values()))))
+    return record._replace(withheld=tuple(taken), problem=problem)
 
 
 def _refuse_holder(guest: Guest, claim: Claim, held: Claim, record: Record | None) -> None:

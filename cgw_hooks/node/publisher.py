@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from cgw_hooks.core.guest import Guest, GuestKey
     from cgw_hooks.core.node_config import NodeConfig
-    from cgw_hooks.core.ownership import Listeners
     from cgw_hooks.core.published_port import PublishedPort
     from cgw_hooks.host.state.state import State as NodeState
 
@@ -71,7 +70,7 @@ class Publisher:
             record = published(guest, old, time.time())._replace(
                 overrides=tuple(sorted(remote.key for remote in remotes))
             )
-            record = withhold(record, found)
+            record = ports.withhold(record, found)
             if old and old.overrides != record.overrides:
                 remotes = self._records({*old.overrides, *record.overrides})
             change = self._change(record, old, remotes, twins, rebuild=is_damaged)
@@ -89,8 +88,8 @@ class Publisher:
             with self.state.locked():
                 old, is_damaged = self._old(key)
                 if is_damaged:
-                    self.state.remove(key, None)
                     self.restore()
+                    self.state.remove(key, None)
                 if old is None or not (old.reserves and (old.translated or old.leaving)):
                     return self._stopped(old)
                 record = old._replace(
@@ -98,7 +97,7 @@ class Publisher:
                 )
                 change = self._change(record, old, self._records(old.overrides))
         except LockTimeout:
-            self._withdraw_without_lock(key)
+            self._withdraw_without_lock(key, connections_end=connections_end)
             raise
         self._finish(change, connections_end=connections_end)
         return old
@@ -109,16 +108,18 @@ class Publisher:
             old, is_damaged = self._old(key)
             is_withdrawn = old is None or not (old.reserves and (old.translated or old.leaving))
             if is_withdrawn:
-                self.state.remove(key, old)
                 if is_damaged:
                     self.restore()
+                self.state.remove(key, old)
         if not is_withdrawn:
             old = self.withdraw(key, connections_end=connections_end)
             with self.state.locked():
                 self.state.remove(key, self._old(key)[0])
         elif old and old.reserves and connections_end:
             # Once stopped, established TCP connections are all that may be left.
-            self.delete_flows(self._not_elsewhere(old, ("tcp",)), connections_end=True)
+            elsewhere = self._elsewhere(old)
+            left = [p for p in old.guest.ports if p.protocol == "tcp" and p not in elsewhere]
+            self.delete_flows(left, connections_end=True)
         return old
 
     def release_device(self, key: GuestKey) -> Record | None:
@@ -138,9 +139,14 @@ class Publisher:
             record = old or Record(guest._replace(ports=()), State.RESERVED, time.time())
             self.state.write(record._replace(problem=problem), old)
 
-    def restore(self) -> None:
-        """Make the ruleset hold exactly what the records say. Hold the lock."""
+    def restore(self, record: Record | None = None) -> None:
+        """Make the ruleset hold exactly what the records say. Hold the lock.
+
+        ``record`` counts instead of the one that is kept, which it could perhaps not replace.
+        """
         records, _ = self.state.all()
+        if record:
+            records[record.key] = record
         self.write_ruleset(translated(list(records.values())))
         self.firewall.settle(records.values(), ())
 
@@ -191,9 +197,9 @@ class Publisher:
         unwritten = self._write(record._replace(leaving=tuple(gone)), old)
         try:
             if rebuild:
-                self.restore()
+                self.restore(record)
             elif gone or record.translated:
-                self._commit(after, gone)
+                self._commit(record, after, gone)
             self.firewall.change(old, record)
         except CgwError as error:
             failed = record._replace(leaving=tuple(gone), problem=Problem.of(error))
@@ -208,16 +214,20 @@ class Publisher:
         except RecordError as error:
             if record.state is not State.STOPPED:
                 raise
-            # The record would bring the ports back with the next restore.
-            self.state.remove(record.key, old)
+            try:  # the old record would bring the ports back with the next restore
+                self.state.remove(record.key, old)
+            except RecordError:  # a read-only file system: at the next sync
+                return error
             return error
         return None
 
-    def _commit(self, add: Collection[PublishedPort], delete: Collection[PublishedPort]) -> None:
+    def _commit(
+        self, record: Record, add: Collection[PublishedPort], delete: Collection[PublishedPort]
+    ) -> None:
         try:
             self.nft.apply(table.change(self.config, add=add, delete=delete))
         except RulesetError:  # not the table that should be there
-            self.restore()
+            self.restore(record)
 
     def _finish(self, change: _Change, *, connections_end: bool = True) -> None:
         """Delete the flows of ports that are gone; outside the lock, since it may take long."""
@@ -230,12 +240,14 @@ class Publisher:
         if change.unwritten:
             raise change.unwritten
 
-    def _withdraw_without_lock(self, key: GuestKey) -> None:
+    def _withdraw_without_lock(self, key: GuestKey, *, connections_end: bool) -> None:
         """Close a stopped guest's ports though another cgw hangs; its record stays as it is."""
         old, _ = self._old(key)
-        if old:
-            gone = self._not_elsewhere(old, ("tcp", "udp", "sctp"))
+        elsewhere = self._elsewhere(old) if old else set()
+        gone = [port for port in old.translated if port not in elsewhere] if old else []
+        if gone:
             self.nft.apply(table.change(self.config, add=(), delete=gone))
+            self.delete_flows(gone, connections_end=connections_end)
 
     def _stopped(self, old: Record | None) -> Record | None:
         """Note that a guest without any element stops. Hold the lock."""
@@ -243,17 +255,9 @@ class Publisher:
             self.state.write(old._replace(state=State.STOPPED, problem=None), old)
         return old
 
-    def _not_elsewhere(self, record: Record, protocols: Collection[str]) -> list[PublishedPort]:
-        """A stopped guest's ports, without those that a remote guest publishes alike.
-
-        The guest may have moved to that node, and its connections with it.
-        """
-        alike = {port for remote in self._records(record.overrides) for port in remote.translated}
-        return [
-            port
-            for port in record.guest.ports
-            if port.target_address and port.protocol in protocols and port not in alike
-        ]
+    def _elsewhere(self, record: Record) -> set[PublishedPort]:
+        """What remote guests publish that are this guest: it may have moved to their node."""
+        return {port for remote in self._records(record.overrides) for port in remote.translated}
 
     def _old(self, key: GuestKey) -> tuple[Record | None, bool]:
         """The record of a guest, and whether there is one that cannot be read."""
@@ -274,15 +278,6 @@ class _Change(NamedTuple):
     gone: list[PublishedPort]
     #: Why the record of a stopped guest could not be written, though its ports are closed.
     unwritten: RecordError | None
-
-
-def withhold(record: Record, found: Listeners) -> Record:
-    """The record without the ports that a listener of the node has, and with that problem."""
-    taken = {port: claim for port in record.guest.ports if (claim := found.taken(port.claim))}
-    if not taken:
-        return record
-    problem = Problem.of(ports.taken_by_node(record.guest, next(iter(taken.values()))))
-    return record._replace(withheld=tuple(taken), problem=problem)
 
 
 def _perhaps(record: Record | None) -> tuple[PublishedPort, ...]:

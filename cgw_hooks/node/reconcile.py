@@ -15,30 +15,24 @@ from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.operations import DRIVERS
 from cgw_hooks.core.ownership import Candidate
 from cgw_hooks.core.problem import Problem
-from cgw_hooks.core.record import Record, State, published, translated
+from cgw_hooks.core.record import Record, State, published
 from cgw_hooks.errors import CgwError, HypervisorError, RecordError
 from cgw_hooks.node import ports, ruleset
-from cgw_hooks.node.publisher import withhold
+from cgw_hooks.node.plan import Plan, carry_out, compare, end_flows, ended
 from cgw_hooks.sources import libvirt, static, xl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable
 
     from cgw_hooks.core.guest import Guest
-    from cgw_hooks.core.parse.nft_listing import Listing
     from cgw_hooks.core.published_port import PublishedPort
-    from cgw_hooks.host.state.state import State as NodeState
     from cgw_hooks.node.publisher import Publisher
 
 #: xl last: it leaves libvirt's guests alone.
 HYPERVISORS = (*DRIVERS, XL)
 _ATTEMPTS = 20
 _PAUSE = 0.1
-#: Seconds: a person can wait for another cgw a little longer than a hook may.
-_LOCK_WAIT = 10.0
-#: Seconds that records are written for until the lock is free again, for a moment.
-_LONGEST_WRITE = 0.3
 
 
 class Wanted:
@@ -67,15 +61,10 @@ class Report(NamedTuple):
 
     published: list[Record]
     withdrawn: list[Record]
+    #: Name of a guest, and the ports of it that were translated before and are no more.
+    ended: list[tuple[str, list[PublishedPort]]]
     #: What was not in the ruleset as the records say, in words.
     repaired: list[str]
-    problems: list[Problem]
-
-
-class _Plan(NamedTuple):
-    """The records that should be, instead of those that are."""
-
-    records: dict[GuestKey, Record]
     problems: list[Problem]
 
 
@@ -94,18 +83,19 @@ def sync(publisher: Publisher, drivers: Collection[str] = HYPERVISORS) -> Report
         wanted = ask(publisher, before, drivers)
         plan = decide(wanted, before, _listeners(wanted, before))
         found = ruleset.read_tables(publisher.nft, publisher.config)
-        work = _compare(publisher, plan, before, found)
-        if _carry_out(publisher, plan, before, unreadable, work, version):
+        work = compare(publisher, plan, before, found)
+        if carry_out(publisher, plan, work, before, unreadable=unreadable, version=version):
             break
         time.sleep(_PAUSE)
     else:
         raise RecordError(
             publisher.state.directory, "guests kept starting and stopping", "run again: cgw sync"
         )
-    _end_flows(publisher, plan, before)
+    end_flows(publisher, plan, before)
     return Report(
         [r for key, r in plan.records.items() if _is_news(r, before.get(key))],
         [r for key, r in before.items() if key not in plan.records and r.guest.ports],
+        ended(plan, before),
         work.repaired,
         plan.problems,
     )
@@ -149,10 +139,10 @@ def _listeners(wanted: Wanted, before: dict[GuestKey, Record]) -> ownership.List
     return ports.node_listeners([*wanted.guests.values(), *(r.guest for r in before.values())])
 
 
-def decide(wanted: Wanted, before: dict[GuestKey, Record], listeners: ownership.Listeners) -> _Plan:
+def decide(wanted: Wanted, before: dict[GuestKey, Record], listeners: ownership.Listeners) -> Plan:
     """What the records should be: one decision about all guests. Reads and writes nothing."""
     now = time.time()
-    plan = _Plan({}, list(wanted.problems))
+    plan = Plan({}, list(wanted.problems))
     kept = {
         key: record
         for key, record in before.items()
@@ -165,11 +155,11 @@ def decide(wanted: Wanted, before: dict[GuestKey, Record], listeners: ownership.
         problem = wanted.kept.get(key)
         plan.records[key] = record._replace(problem=problem) if problem else record
     for guest, old in verdict.accepted:
-        if guest.key not in kept:
-            record = withhold(published(guest, old, now), listeners)
-            plan.records[guest.key] = record
-            if record.problem:
-                plan.problems.append(record.problem)
+        record = kept[guest.key] if guest.key in kept else published(guest, old, now)
+        record = ports.withhold(record, listeners)
+        plan.records[guest.key] = record
+        if record.withheld and record.problem:
+            plan.problems.append(record.problem)
     for (guest, old), holder, claim, keeps_old in verdict.refused:
         problem = Problem.of(ports.taken_by_guest(guest, claim, holder))
         plan.problems.append(problem)
@@ -192,7 +182,7 @@ def _nameless(key: GuestKey, problem: Problem) -> Guest:
     return Guest(key, key.id if key.is_remote else problem.subject)
 
 
-def _with_overrides(plan: _Plan) -> _Plan:
+def _with_overrides(plan: Plan) -> Plan:
     """Tell each guest's record which remote guests are the same guest."""
     alike = ownership.overrides(record.guest for record in plan.records.values())
     for key, record in plan.records.items():
@@ -200,112 +190,6 @@ def _with_overrides(plan: _Plan) -> _Plan:
         if overrides != record.overrides:
             plan.records[key] = record._replace(overrides=overrides)
     return plan
-
-
-class _Work(NamedTuple):
-    """What a plan changes, found out before the lock is taken."""
-
-    #: Records to write, each with the one that it replaces.
-    records: list[tuple[Record, Record | None]]
-    #: All ports that should have elements, if the ruleset is not yet so.
-    ruleset: list[PublishedPort] | None
-    #: What was wrong before this sync, beside what the sync itself changes.
-    repaired: list[str]
-
-
-def _compare(
-    publisher: Publisher,
-    plan: _Plan,
-    before: dict[GuestKey, Record],
-    found: dict[str, Listing],
-) -> _Work:
-    records = [
-        (record._replace(leaving=_gone(old, record)), old)
-        for key, record in plan.records.items()
-        if record != (old := before.get(key))
-    ]
-    was, should_be = translated(list(before.values())), translated(list(plan.records.values()))
-    wrong = ruleset.compare(publisher.config, was, found)
-    differs = wrong if was == should_be else ruleset.compare(publisher.config, should_be, found)
-    return _Work(records, should_be if differs else None, wrong.in_words())
-
-
-def _carry_out(  # noqa: PLR0913, PLR0917
-    publisher: Publisher,
-    plan: _Plan,
-    before: dict[GuestKey, Record],
-    unreadable: Collection[GuestKey],
-    work: _Work,
-    version: object,
-) -> bool:
-    """Write the records that differ, then the ruleset if it differs; False: ask again.
-
-    A record that goes, goes last: what a crash leaves says more than the ruleset has. Very many
-    records are written in parts, the lock is free in between. ``version``: of the records that
-    the plan was made from; where another call has changed one since, nothing more is done.
-    """
-    state = publisher.state
-    waiting = iter(work.records)
-    is_written = False
-    while not is_written:
-        with state.locked(_LOCK_WAIT):
-            if state.version() != version:
-                return False
-            is_written = _write_some(state, waiting)
-            if is_written:
-                if work.ruleset is not None:
-                    publisher.write_ruleset(work.ruleset)
-                publisher.firewall.settle(plan.records.values(), before.values())
-                for key in {*before, *unreadable} - plan.records.keys():
-                    state.remove(key, before.get(key))
-                state.rebuild(plan.records.values())
-            else:
-                version = state.version()
-    return True
-
-
-def _write_some(state: NodeState, waiting: Iterator[tuple[Record, Record | None]]) -> bool:
-    """Write records as long as hooks may wait; whether all are written."""
-    deadline = time.monotonic() + _LONGEST_WRITE
-    for record, old in waiting:
-        state.write(record, old)
-        if time.monotonic() > deadline:
-            return False
-    return True
-
-
-def _gone(old: Record | None, new: Record) -> tuple[PublishedPort, ...]:
-    """The ports of a record that the new one does not have."""
-    if old is None or (old.translated == new.translated and not old.leaving):
-        return ()
-    stays = set(new.translated)
-    return tuple(port for port in (*old.translated, *old.leaving) if port not in stays)
-
-
-def _end_flows(publisher: Publisher, plan: _Plan, before: dict[GuestKey, Record]) -> None:
-    """Delete the flows of ports that are gone, and of those that clients sent to too early."""
-    after = list(plan.records.values())
-    if after == list(before.values()):
-        return
-    stays = set(translated(after))
-    ended: list[PublishedPort] = []
-    stopped: list[PublishedPort] = []
-    for key, old in before.items():
-        new = plan.records.get(key)
-        gone = [port for port in (*old.translated, *old.leaving) if port not in stays]
-        # Why a guest stopped is not known: its TCP connections may go on elsewhere.
-        (ended if new else stopped).extend(gone)
-    publisher.delete_flows(ended, connections_end=True)
-    publisher.delete_flows(stopped, connections_end=False)
-    leaving = [record for record in after if _gone(before.get(record.key), record)]
-    if leaving:
-        with publisher.state.locked(_LOCK_WAIT):
-            for record in leaving:
-                now = publisher.state.find(record.key)
-                if now and now.leaving:
-                    publisher.state.write(now._replace(leaving=()), now)
-    news = set(translated(after)) - set(translated(list(before.values())))
-    publisher.delete_missing_flows(news)
 
 
 def _is_news(record: Record, old: Record | None) -> bool:

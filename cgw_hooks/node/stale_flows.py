@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cgw_hooks.core.flow import Flow
-    from cgw_hooks.core.published_port import PublishedPort
+    from cgw_hooks.core.published_port import Address, PublishedPort
 
 
 def delete_missing(ports: Iterable[PublishedPort]) -> None:
@@ -22,11 +22,22 @@ def delete_missing(ports: Iterable[PublishedPort]) -> None:
 
     Raises ``RulesetError``.
     """
+    local: dict[Address, bool] = {}
+
+    def is_local(address: Address) -> bool:
+        if address not in local:
+            local[address] = listeners.is_local(address)
+        return local[address]
 
     def misses(found: Flow, port: PublishedPort) -> bool:
-        return flow.misses(found, port, listeners.is_local)
+        return flow.misses(found, port, is_local)
 
-    _delete(ports, misses)
+    groups: dict[tuple[str, int], list[PublishedPort]] = {}
+    for port in ports:
+        if port.target_address:
+            groups.setdefault((port.protocol, port.family), []).append(port)
+    for (protocol, family), group in groups.items():
+        _delete(conntrack.Selection(protocol, family, _ranges(group)), group, misses)
 
 
 def delete_translated(ports: Iterable[PublishedPort], *, connections_end: bool) -> None:
@@ -35,31 +46,39 @@ def delete_translated(ports: Iterable[PublishedPort], *, connections_end: bool) 
     ``connections_end``: established TCP connections as well. One that the guest never answered
     is always over: its client asks again, and must not be sent to where nobody is.
     """
-    _delete(ports, flow.goes_to, connections_end=connections_end)
+    groups: dict[tuple[str, Address], list[PublishedPort]] = {}
+    for port in ports:
+        if port.target_address:
+            groups.setdefault((port.protocol, port.target_address), []).append(port)
+    for (protocol, address), group in groups.items():
+        selection = conntrack.Selection(
+            protocol,
+            address.version,
+            _ranges(group),
+            answered_by=address,
+            unanswered=protocol == "tcp" and not connections_end,
+        )
+        _delete(selection, group, flow.goes_to)
 
 
 def _delete(
-    ports: Iterable[PublishedPort],
+    selection: conntrack.Selection,
+    ports: list[PublishedPort],
     condition: Callable[[Flow, PublishedPort], bool],
-    *,
-    connections_end: bool = True,
 ) -> None:
-    """Ask the kernel once to a family and protocol."""
-    groups: dict[tuple[int, str], list[PublishedPort]] = {}
-    for port in ports:
-        if port.target_address:
-            groups.setdefault((port.family, port.protocol), []).append(port)
-    for (family, protocol), group in groups.items():
-        numbers = {number for port in group for number, _ in port.pairs()}
+    finder = flow.PortFinder(ports)
 
-        def matches(found: Flow, group: list[PublishedPort] = group) -> bool:
-            port = flow.port_of(found, group)
-            return port is not None and condition(found, port)
+    def matches(found: Flow) -> bool:
+        port = finder.port_of(found)
+        return port is not None and condition(found, port)
 
-        unanswered = protocol == "tcp" and not connections_end
-        try:
-            conntrack.delete_flows(family, protocol, numbers, matches, unanswered=unanswered)
-        except OSError as error:
-            raise RulesetError(
-                "conntrack", f"stale {protocol} flows cannot be deleted: {error}"
-            ) from error
+    try:
+        conntrack.delete_flows(selection, matches)
+    except OSError as error:
+        raise RulesetError(
+            "conntrack", f"stale {selection.protocol} flows cannot be deleted: {error}"
+        ) from error
+
+
+def _ranges(ports: Iterable[PublishedPort]) -> tuple[range, ...]:
+    return tuple(range(port.start, port.end + 1) for port in ports)

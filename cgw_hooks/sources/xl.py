@@ -91,9 +91,22 @@ def declarations(vif: Vif) -> Iterator[Declaration]:
             yield Declaration(path, annotation._replace(uuid=vif.uuid, addresses=addresses))
     for path, settings in configs_of(vif.guest):
         if KEY in settings:
-            value = settings[KEY]
-            words = value if isinstance(value, list) else [value]
-            yield Declaration(path, vif.annotation(words, f"{KEY} in {path}"))
+            source = f"{KEY} in {path}"
+            yield Declaration(path, vif.annotation(_words(vif, source, settings[KEY]), source))
+
+
+def _words(vif: Vif, source: str, value: Value) -> list[str]:
+    """What ``cgw_publish`` lists. A list within it must not be read as no port at all."""
+    from cgw_hooks.core.parse.xl_cfg import strings
+
+    words = strings(value)
+    if isinstance(value, list) and len(words) < len(value):
+        raise InvalidAnnotation(
+            f"guest {quoted(vif.guest)}",
+            f"{source} has a list within the list",
+            'write one list: ["2202:22/tcp", "123/udp"]',
+        )
+    return words
 
 
 def guest_of(config: NodeConfig, vif: Vif, declared: Declaration) -> Guest:

@@ -2,9 +2,9 @@
 
 import json
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import pytest
 
@@ -13,7 +13,8 @@ from tests.lab.client import Client
 from tests.lab.cluster import Cluster, migrate, migrate_command
 from tests.lab.domain import domain_xml
 from tests.lab.node import Node
-from tests.lab.traffic import traffic
+from tests.lab.traffic import traffic, wait_for_answers
+from tests.libvirt.waiting import eventually
 
 pytestmark = pytest.mark.libvirt
 
@@ -41,16 +42,8 @@ def clients_that_notice_nothing(cluster: Cluster) -> Iterator[None]:
     """Sessions, exchanges and new connections through every node, none of which may fail."""
     with traffic(cluster.client, guest.entries(cluster), guest.PORTS, guest.NAME) as streams:
         yield
-        done = time.monotonic()
-        wait_until(lambda: all(s.answers[-1] > done for s in streams), "answers on each stream")
+        wait_for_answers(streams)
     assert [stream for stream in streams if stream.failures] == []
-
-
-def wait_until(condition: Callable[[], bool], what: str, within: float = 15.0) -> None:
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.02)
 
 
 def published_state(node: Node) -> tuple[str, dict[str, str]]:
@@ -66,13 +59,12 @@ def lives_on(node: Node) -> bool:
 
 
 @pytest.mark.parametrize("mode", [(), ("--postcopy", "--postcopy-after-precopy")])
-def test_clients_go_on_while_the_guest_moves_there_and_back(
+def test_clients_go_on_while_the_guest_moves_round_all_nodes_and_back(
     cluster: Cluster, mode: tuple[str, ...]
 ) -> None:
-    first, second, _ = cluster.nodes
     before = [published_state(node)[0] for node in cluster.nodes]
     with clients_that_notice_nothing(cluster):
-        for source, destination in ((first, second), (second, first)):
+        for source, destination in guest.round_trip(cluster):
             migrate(guest.NAME, source, destination, *mode)
             assert lives_on(destination)
             assert not source.path(guest.RECORD).exists()
@@ -80,13 +72,13 @@ def test_clients_go_on_while_the_guest_moves_there_and_back(
 
 
 def test_clients_go_on_while_the_guest_moves_under_a_new_name(cluster: Cluster) -> None:
-    first, second, _ = cluster.nodes
     before = [published_state(node)[0] for node in cluster.nodes]
+    names = [guest.NAME, "web1-moved", "web1-moved-on", guest.NAME]
+    round_of_nodes = guest.round_trip(cluster)[:3]
     with clients_that_notice_nothing(cluster):
-        migrate(guest.NAME, first, second, "--dname", "web1-moved")
-        assert lives_on(second)
-        migrate("web1-moved", second, first, "--dname", guest.NAME)
-        assert lives_on(first)
+        for (source, destination), (name, new) in zip(round_of_nodes, pairwise(names), strict=True):
+            migrate(name, source, destination, "--dname", new)
+            assert lives_on(destination)
     assert [published_state(node)[0] for node in cluster.nodes] == before
 
 
@@ -96,9 +88,9 @@ def moving_slowly(cluster: Cluster) -> Iterator[None]:
     first, second, _ = cluster.nodes
     command = migrate_command(guest.NAME, second, "--live", *SLOWLY)
     with first.popen(command) as under_way:
-        wait_until(lambda: lives_on(second), "the destination's hook")
+        assert eventually(lambda: lives_on(second)), "the destination's hook was not called"
         yield
-        _, said = under_way.communicate(timeout=30)
+        _, said = under_way.communicate(timeout=120)
     assert under_way.returncode != 0, said
 
 
@@ -142,7 +134,7 @@ def test_a_migration_that_fails_leaves_all_nodes_as_they_were(
     before = [published_state(node) for node in cluster.nodes]
     with clients_that_notice_nothing(cluster):
         failure(cluster)
-        wait_until(lambda: not cluster.nodes[1].path(guest.RECORD).exists(), "release")
+        assert eventually(lambda: not cluster.nodes[1].path(guest.RECORD).exists())
     assert [published_state(node) for node in cluster.nodes] == before
     assert cluster.home_of(guest.NAME) is cluster.node
 

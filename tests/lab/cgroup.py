@@ -18,7 +18,7 @@ LEAF = "init"
 """The processes of a host are in this group of its group: version 2 allows none beside groups."""
 
 _NEEDED_CONTROLLERS = ("cpu", "memory")
-_PATIENCE_SECONDS = 5.0
+_PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,15 @@ from tests.lab import sctp
 from tests.lab.namespace import Namespace
 from tests.lab.reply import Outcome, Reply, parse_reply
 
-DEFAULT_PATIENCE = 1.0
+DEFAULT_PATIENCE = 30.0
+"""Seconds within which an answer comes on a busy machine too."""
+PATIENCE_FOR_SILENCE = 1.0
+"""Where no answer is expected: all of it is waited."""
 _POLL_INTERVAL = 0.02
-_POLL_PATIENCE = 0.15
+_FIRST_POLL_PATIENCE, _LONGEST_POLL_PATIENCE = 0.15, 5.0
+"""A guest that boots drops packets, so the first questions are short; a guest on a busy machine
+answers late, so later ones are longer."""
+_LONGEST_WAIT = 300.0
 _UNREACHABLE = {errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EACCES, errno.ENETDOWN}
 _PROTOCOL_UNREACHABLE = {errno.ENOPROTOOPT, errno.EPROTO}
 """What a raw socket reports then, over IPv4 and over IPv6."""
@@ -158,12 +164,14 @@ class Client:
         return self.sctp(address, port, timeout=timeout)
 
     def until_answered(
-        self, protocol: str, address: str, port: int, *, within: float = 60.0
+        self, protocol: str, address: str, port: int, *, within: float = _LONGEST_WAIT
     ) -> Reply:
         """Ask again and again until there is an answer; the last outcome if there never is."""
         return self._poll(protocol, address, port, within, wanted=True)
 
-    def until_closed(self, protocol: str, address: str, port: int, *, within: float = 5.0) -> Reply:
+    def until_closed(
+        self, protocol: str, address: str, port: int, *, within: float = _LONGEST_WAIT
+    ) -> Reply:
         """Ask again and again until there is no answer any more; the last answer if there is."""
         return self._poll(protocol, address, port, within, wanted=False)
 
@@ -171,10 +179,14 @@ class Client:
         self, protocol: str, address: str, port: int, within: float, *, wanted: bool
     ) -> Reply:
         deadline = time.monotonic() + within
+        # A late answer is an answer: it must not be taken for a closed port.
+        patience = _FIRST_POLL_PATIENCE if wanted else PATIENCE_FOR_SILENCE
         while True:
-            reply = self.ask(protocol, address, port, timeout=_POLL_PATIENCE)
+            reply = self.ask(protocol, address, port, timeout=patience)
             if reply.answered is wanted or time.monotonic() > deadline:
                 return reply
+            if reply.outcome is Outcome.TIMED_OUT:
+                patience = min(2 * patience, _LONGEST_POLL_PATIENCE)
             time.sleep(_POLL_INTERVAL)
 
     def _socket(

@@ -1,5 +1,7 @@
 """The cluster: nodes in a ring, each a gateway that `cgw node up` made, and a client with programs.
 
+Three nodes in a ring are a full mesh: the cluster runs no spanning tree, unless it is asked for.
+
 The guests publish on every node: where a guest lives, its own definition says so; elsewhere, the
 node's config does.
 """
@@ -65,8 +67,13 @@ def migrate(guest: str, source: Node, destination: Node, *options: str) -> None:
 
 
 @contextmanager
-def open_cluster(suite: str | None = None, *, node_count: int = NODE_COUNT) -> Iterator[Cluster]:
-    """A cluster of this suite (left out: that of $SUITE), taken down however the block ends."""
+def open_cluster(
+    suite: str | None = None, *, node_count: int = NODE_COUNT, full_mesh: bool = True
+) -> Iterator[Cluster]:
+    """A cluster of this suite (left out: that of $SUITE), taken down however the block ends.
+
+    Without `full_mesh`, its last node runs the spanning tree.
+    """
     with (
         open_lab(suite, node_count=node_count, wire_node=network.wire_bridges) as lab,
         cgroups(f"{lab.number}-client") as cgroup,
@@ -79,14 +86,16 @@ def open_cluster(suite: str | None = None, *, node_count: int = NODE_COUNT) -> I
         ) as client_host,
     ):
         for node in lab.nodes:
-            make_gateway(node)
+            make_gateway(node, full_mesh=full_mesh)
+        if full_mesh:
+            network.end_spanning_tree(lab.nodes[-1].network)
         yield Cluster(lab.number, lab.client, lab.nodes, lab.root, client_host)
 
 
-def make_gateway(node: Node) -> None:
-    """What an admin does once on each node."""
+def make_gateway(node: Node, *, full_mesh: bool) -> None:
+    """Do what an admin does once on each node."""
     name = f'[node]\nname = "{node.name}"\n'
-    node.write(CONFIG_FILE, name + gateway_config(node.addresses))
+    node.write(CONFIG_FILE, name + gateway_config(node.addresses, full_mesh=full_mesh))
     node.install()
     node.reload_libvirtd()
     node.run(["cgw", "node", "up"])

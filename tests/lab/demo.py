@@ -90,7 +90,7 @@ def _show(lab: Lab) -> None:
     with step(f"virsh start {GUEST}"):
         lab.node.start(GUEST)
     with step(f"client asks {address}:{LISTEN_PORT}, until the guest is up"):
-        reply = client.until_answered("tcp", address, LISTEN_PORT, within=60)
+        reply = client.until_answered("tcp", address, LISTEN_PORT)
         _expect(reply, answered=True)
     say("$ cgw status")
     for line in lab.node.run(["cgw", "status"]).stdout.splitlines():

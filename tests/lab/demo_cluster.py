@@ -10,7 +10,7 @@ from tests.lab.narration import DETAIL, DemoError, say, step
 from tests.lab.network import GATEWAY_ADDRESS
 from tests.lab.node import Node
 from tests.lab.progress import progress
-from tests.lab.traffic import Stream, traffic
+from tests.lab.traffic import Stream, traffic, wait_for_answers
 
 NAME = "guests.example"
 _MILLISECONDS = 1000
@@ -19,7 +19,7 @@ _MILLISECONDS = 1000
 def show() -> None:
     """Make a cluster, show what its clients see, take it down. Raises DemoError, HostError."""
     with open_cluster() as cluster:
-        say(f"lab: Debian {chosen_suite()}, {len(cluster.nodes)} nodes in a ring, a client")
+        say(f"lab: Debian {chosen_suite()}, {len(cluster.nodes)} nodes in a full mesh, a client")
         for node in cluster.nodes:
             addresses = f"{node.addresses.uplink:16}{node.addresses.guest_network:12}"
             say(f"{DETAIL}{node.name}  {addresses}gateway {GATEWAY_ADDRESS}, by cgw node up")
@@ -46,12 +46,12 @@ def _show_entries(cluster: Cluster) -> None:
 
 
 def _show_migration(cluster: Cluster) -> None:
-    first, second, _ = cluster.nodes
     say("- client begins a TCP session, UDP exchanges and new connections, through every node")
     entries = guest.entries(cluster)
     with traffic(cluster.client, entries, guest.PORTS, guest.NAME) as streams:
-        for source, destination in ((first, second), (second, first)):
+        for source, destination in guest.round_trip(cluster):
             _migrate(source, destination)
+        wait_for_answers(streams)
     for entry in entries:
         for stream in (stream for stream in streams if stream.entry == entry):
             _tell(stream)

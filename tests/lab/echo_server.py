@@ -1,7 +1,7 @@
-"""A server that answers as the lab's guest does; run as a program by `tests.lab.server`.
+"""A server that answers as the lab's guest does; run in a process of its own by `tests.lab.server`.
 
-`echo_server NAME PROTOCOL ADDRESS PORT`, PROTOCOL being tcp, tcp-echo, udp or sctp. Prints a line
-when it serves; ends when its standard input does.
+`run` takes the arguments NAME PROTOCOL ADDRESS PORT, PROTOCOL being tcp, tcp-echo, udp or sctp. It
+prints a line when it serves, and ends when its standard input does.
 """
 
 import os
@@ -87,5 +87,6 @@ def _serve_sctp(endpoint: socket.socket, name: str, port: int) -> None:
             endpoint.sendto(reply.packed(), (peer[0], 0))
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Serve as the program's arguments say."""
     main(*sys.argv[1:])

@@ -83,7 +83,7 @@ class Host(Throwaway):
         *,
         input: str | None = None,  # noqa: A002 - named as in subprocess
         check: bool = True,
-        timeout: float = 60.0,
+        timeout: float = 300.0,
         environment: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the host to its end.
@@ -160,7 +160,7 @@ def _end(holder: "subprocess.Popen[str]") -> None:
     assert holder.stdin is not None
     holder.stdin.close()
     try:
-        holder.wait(timeout=10)
+        holder.wait(timeout=60)
     except subprocess.TimeoutExpired:
         holder.kill()
         holder.wait()

@@ -4,6 +4,7 @@ from tests.lab.client import Client
 from tests.lab.cluster import Cluster
 from tests.lab.domain import domain_xml, guest_uuid
 from tests.lab.network import guest_address
+from tests.lab.node import Node
 from tests.lab.traffic import Ports
 
 NAME = "web1"
@@ -44,6 +45,16 @@ def start(cluster: Cluster) -> None:
 def definition() -> str:
     """The guest's definition."""
     return domain_xml(NAME, octet=OCTET, publish=PUBLISH, publish_address=ADDRESS)
+
+
+def round_trip(cluster: Cluster) -> list[tuple[Node, Node]]:
+    """The moves, as (from, to), that take the guest round all nodes, and round the other way back.
+
+    Every ordered pair of the three nodes is there once; it starts and ends on the first node.
+    """
+    first, second, third = cluster.nodes
+    there = [(first, second), (second, third), (third, first)]
+    return there + [(destination, source) for source, destination in reversed(there)]
 
 
 def entries(cluster: Cluster) -> dict[str, str]:

@@ -120,9 +120,10 @@ def wire_bridges(node: Namespace, client: Namespace, addresses: NodeAddresses) -
 def wire_ring(nodes: Sequence[Namespace]) -> None:
     """Join the nodes' guest bridges in a ring (two of them: by one link).
 
-    The last node runs the spanning tree, and blocks one of its two links; a bridge without it
-    passes the tree's frames on. On a bridge that runs the kernel's spanning tree a new guest's
-    device stays silent for twice the forward delay, 4 s at the least: the other nodes are quicker.
+    The last node of three runs the spanning tree, and blocks one of its two links; a bridge without
+    it passes the tree's frames on. On a bridge that runs the kernel's spanning tree a new guest's
+    device stays silent for twice the forward delay, 4 s at the least. Where every node is up with
+    `full-mesh`, `end_spanning_tree` ends that.
     """
     last = nodes[-1]
     if len(nodes) > _NODES_WITHOUT_RING:

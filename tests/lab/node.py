@@ -101,7 +101,7 @@ class Node(Host):
     def _libvirtd_pid(self) -> str:
         return self.path(_PID_FILE).read_text().strip()
 
-    def _end_libvirtd(self, signal_name: str, patience: float = 10.0) -> None:
+    def _end_libvirtd(self, signal_name: str, patience: float = 120.0) -> None:
         pid = self._libvirtd_pid()
         process = self.path("/proc") / pid
         self.run(["kill", f"-{signal_name}", pid])
@@ -141,7 +141,7 @@ class Node(Host):
         return self.virsh("domstate", name, driver=driver).stdout.strip()
 
     def wait_for_state(
-        self, name: str, state: str, *, within: float = 10.0, driver: str = "qemu"
+        self, name: str, state: str, *, within: float = 120.0, driver: str = "qemu"
     ) -> None:
         """Wait until the guest is in this state. Raises HostError when it is not in time."""
         deadline = time.monotonic() + within

@@ -13,11 +13,15 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from threading import Event
 
+from tests.lab.client import Client
 from tests.lab.namespace import Namespace
 
 INTERVAL = 0.02
-PATIENCE = 15.0
+PATIENCE = 60.0
 """Within which the kernel tries several times to get a SYN or a segment through."""
+MOST_AT_ONCE = 10
+"""New connections under way through one entry: the guest's backlog is 64, and an emulated guest on
+a busy machine answers fewer than come every 20 ms."""
 
 
 @dataclass
@@ -31,11 +35,18 @@ class Stream:
     answers: list[float] = field(default_factory=list)
     """When each answer came."""
     failures: list[str] = field(default_factory=list)
+    ended: float = 0.0
+    """When the traffic ended; 0 while it goes on."""
 
     @property
     def longest_gap(self) -> float:
-        """The longest time between two answers, in seconds."""
-        return max((after - before for before, after in pairwise(self.answers)), default=0.0)
+        """The longest time without an answer, in seconds.
+
+        A gap that is still open at the end counts: a stream that died is silent until then.
+        """
+        is_open = self.answers and self.answers[-1] < self.ended
+        moments = [*self.answers, self.ended] if is_open else self.answers
+        return max((after - before for before, after in pairwise(moments)), default=0.0)
 
     def note(self, answer: bytes) -> None:
         """Take an answer down."""
@@ -60,9 +71,12 @@ def traffic(
 ) -> Iterator[list[Stream]]:
     """Traffic from `namespace` to the guest within the block.
 
-    `entries` are the addresses that it is sent to, and as whom the guest must see it. The block
-    begins when every stream has had an answer, and ends when none is under way.
+    `entries` are the addresses that it is sent to, and as whom the guest must see it. The streams
+    start when the guest answers at every entry; the block begins when every stream has had an
+    answer, and ends when none is under way. Raises TimeoutError when there is none.
     """
+    for entry in entries:
+        _wait_for_guest(Client(namespace), entry, ports)
     streams, work = [], []
     over = Event()
     for entry, seen_as in entries.items():
@@ -77,21 +91,48 @@ def traffic(
     with ThreadPoolExecutor(max_workers=1) as executor:
         running = executor.submit(namespace.call, lambda: asyncio.run(_all(work)))
         try:
-            _wait_for_answers(streams)
+            wait_for_answers(streams)
             yield streams
         finally:
+            for stream in streams:
+                stream.ended = time.monotonic()
             over.set()
             running.result()
 
 
-def _wait_for_answers(streams: Sequence[Stream]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while silent := [stream for stream in streams if not stream.answers]:
-        if time.monotonic() > deadline:
+def wait_for_answers(streams: Sequence[Stream]) -> None:
+    """Wait until each stream has an answer that came after this call.
+
+    Raises TimeoutError, with the stream that has none, after `PATIENCE`.
+    """
+    began = time.monotonic()
+    while silent := [s for s in streams if not s.answers or s.answers[-1] < began]:
+        if time.monotonic() > began + PATIENCE:
             first = silent[0]
             why = f": {first.failures[-1]}" if first.failures else ""
-            raise TimeoutError(f"{first.kind} through {first.entry}: no answer at first{why}")
+            raise TimeoutError(f"{first.kind} through {first.entry}: no answer{why}")
         time.sleep(INTERVAL)
+
+
+def _wait_for_guest(client: Client, entry: str, ports: Ports) -> None:
+    """Wait until all three services answer there: a guest that boots starts them one by one."""
+    for protocol, port in (("tcp", ports.connection), ("udp", ports.datagram)):
+        reply = client.until_answered(protocol, entry, port, within=PATIENCE)
+        if not reply.answered:
+            raise TimeoutError(f"{protocol} {entry}:{port}: {reply.outcome.value}")
+    deadline = time.monotonic() + PATIENCE
+    while not _echoes(client, entry, ports.session):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{entry}:{ports.session}: no session")
+        time.sleep(INTERVAL)
+
+
+def _echoes(client: Client, entry: str, port: int) -> bool:
+    try:
+        with client.tcp_session(entry, port) as session:
+            return session.exchange("hello") == "hello"
+    except OSError:
+        return False
 
 
 async def _all(work: Sequence[Coroutine[None, None, None]]) -> None:
@@ -112,9 +153,13 @@ async def _session(stream: Stream, port: int, is_over: Callable[[], bool]) -> No
 
 
 async def _connections(stream: Stream, port: int, is_over: Callable[[], bool]) -> None:
+    under_way: set[asyncio.Task[None]] = set()
     async with asyncio.TaskGroup() as connections:
         while not is_over():
-            connections.create_task(_connect(stream, port))
+            if len(under_way) < MOST_AT_ONCE:
+                task = connections.create_task(_connect(stream, port))
+                under_way.add(task)
+                task.add_done_callback(under_way.discard)
             await asyncio.sleep(INTERVAL)
 
 

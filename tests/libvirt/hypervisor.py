@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tests.lab.client import Client
+from tests.lab.client import DEFAULT_PATIENCE, PATIENCE_FOR_SILENCE, Client
 from tests.lab.domain import domain_xml
 from tests.lab.lab import Lab
 from tests.lab.network import guest_address, guest_address6, remember_guests
@@ -104,9 +104,16 @@ class Hypervisor:
 
     # -- packets -----------------------------------------------------------------------------
 
-    def asks(self, port: int, protocol: str = "tcp", *, family: int = 4) -> str:
+    def asks(
+        self,
+        port: int,
+        protocol: str = "tcp",
+        *,
+        family: int = 4,
+        patience: float = DEFAULT_PATIENCE,
+    ) -> str:
         """Who answers the client at the node's port, as "web1 saw 10.5.5.251"; or why nobody."""
-        return spoken(self.client.ask(protocol, NODE[family], port))
+        return spoken(self.client.ask(protocol, NODE[family], port, timeout=patience))
 
     def asks_until_answered(self, port: int, protocol: str = "tcp", *, family: int = 4) -> str:
         """As `asks`, again and again until a booting guest is up."""
@@ -117,7 +124,8 @@ class Hypervisor:
 
         Over UDP it may be silent: it says so a few times a second only.
         """
-        answer = self.asks(port, protocol, family=family)
+        patience = PATIENCE_FOR_SILENCE if protocol == "udp" else DEFAULT_PATIENCE
+        answer = self.asks(port, protocol, family=family, patience=patience)
         return answer == "refused" or (protocol == "udp" and answer == "timed out")
 
     # -- cgw ---------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from tests.libvirt.waiting import eventually
 pytestmark = pytest.mark.libvirt
 
 CHECKOUT = Path(__file__).parents[2]
-PATIENCE = 120.0
+PATIENCE = 600.0
 INTERRUPTED = 130
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.lab.client import PATIENCE_FOR_SILENCE
 from tests.lab.domain import PUBLISH_NAMESPACE
 from tests.libvirt.answers import assert_open
 from tests.libvirt.hypervisor import Guest
@@ -45,7 +46,7 @@ def test_reset(web: Guest) -> None:
 
 def test_suspend_and_resume(web: Guest) -> None:
     web.virsh("suspend")
-    assert web.host.asks(8080) == "timed out"
+    assert web.host.asks(8080, patience=PATIENCE_FOR_SILENCE) == "timed out"
     web.virsh("resume")
 
 

@@ -3,7 +3,7 @@
 from contextlib import ExitStack
 from ipaddress import IPv6Address, ip_address
 
-from tests.lab.client import Client
+from tests.lab.client import DEFAULT_PATIENCE, Client
 from tests.lab.namespace import Namespace
 from tests.lab.reply import Reply
 from tests.lab.server import serve
@@ -11,9 +11,8 @@ from tests.netns.specs import services
 
 REFUSED = "refused"
 TIMED_OUT = "timed out"
-_PATIENCE = 2.0
-#: Long enough for an answer on a busy machine, where the test expects that there is none.
-_PATIENCE_FOR_NOTHING = 0.4
+#: Where silence is expected: as short as a stray answer needs, for all of it is waited.
+PATIENCE_FOR_NOTHING = 0.4
 
 
 class Asker(Client):
@@ -26,14 +25,14 @@ class Asker(Client):
         self._until_end = until_end
 
     def asks(
-        self, address: str, port: int, protocol: str = "tcp", *, patience: float = _PATIENCE
+        self, address: str, port: int, protocol: str = "tcp", *, patience: float = DEFAULT_PATIENCE
     ) -> str:
         """Who answers there and which source it saw, as "web1 saw 10.5.5.251"; or why nobody."""
         return spoken(self.ask(protocol, address, port, timeout=patience))
 
     def is_unanswered(self, address: str, port: int, protocol: str = "tcp") -> bool:
         """Whether nobody answers there, for whatever reason."""
-        reply = self.ask(protocol, address, port, timeout=_PATIENCE_FOR_NOTHING)
+        reply = self.ask(protocol, address, port, timeout=PATIENCE_FOR_NOTHING)
         return not reply.answered
 
     def serve(self, address: str, what: str, name: str | None = None) -> None:

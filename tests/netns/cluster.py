@@ -27,7 +27,7 @@ from tests.netns.node import Node
 PROTOCOLS = ("tcp", "udp", "sctp")
 SERVED = 22
 HOMES = {"web1": 1, "web2": 2, "web3": 3, "web4": 1}
-_LINK_PATIENCE = 15.0
+_LINK_PATIENCE = 120.0
 
 
 def guest_number(name: str) -> int:

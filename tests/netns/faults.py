@@ -41,18 +41,16 @@ def hook_killed_at(
     flows, of another firewall. Empty: the call ended before it came so far.
     """
     guest.hooked.append(operation)
-    process = guest.node.start_hook(guest.name, operation, reason, program=_killed_at(step))
+    process = guest.node.start_hook(guest.name, operation, reason, code=_killed_at(step))
     _, said = process.communicate((xml or guest.xml).encode())
-    return _died_at(process.returncode, said)
+    return _died_at(process.wait(), said)
 
 
 def cgw_killed_at(step: int, node: Node, *arguments: str, given: str = "") -> str:
     """Any call of cgw, killed likewise; `given` on its stdin."""
-    process = subprocess.run(
-        [*node.namespace.enter_command(), *_killed_at(step), *arguments],
-        env=node.environment(), input=given.encode(), capture_output=True, check=False,
-    )  # fmt: skip
-    return _died_at(process.returncode, process.stderr)
+    process = node.start_cgw(*arguments, code=_killed_at(step))
+    _, said = process.communicate(given.encode())
+    return _died_at(process.wait(), said)
 
 
 def sync_killed_at(step: int, node: Node) -> str:
@@ -60,8 +58,8 @@ def sync_killed_at(step: int, node: Node) -> str:
     return cgw_killed_at(step, node, "sync")
 
 
-def _killed_at(step: int) -> tuple[str, ...]:
-    return (str(PYTHON), "-I", "-c", _KILLED, str(CHECKOUT), str(step))
+def _killed_at(step: int) -> str:
+    return f"checkout, left = {str(CHECKOUT)!r}, {step}\n{_KILLED}"
 
 
 def _died_at(code: int, said: bytes) -> str:
@@ -75,8 +73,7 @@ def _died_at(code: int, said: bytes) -> str:
 # by the one function that calls it.
 _KILLED = """
 import os, signal, socket, sys
-_, checkout, left, *arguments = sys.argv
-left, run = int(left), os.environ["CGW_RUNTIME_DIR"]
+run = os.environ["CGW_RUNTIME_DIR"]
 sys.path.insert(0, checkout)
 
 def step(name):
@@ -114,6 +111,5 @@ from cgw_hooks.host.nft import Nft
 from cgw_hooks.commands import cli
 Nft.apply = dies_before(Nft.apply)
 sys.addaudithook(audit)
-sys.argv = ["cgw", *arguments]
 sys.exit(cli.main())
 """

@@ -4,11 +4,13 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from tests.lab import domain, network
+from tests.full import is_full
+from tests.lab import domain, forked, network
 from tests.lab.namespace import Namespace, namespace
 from tests.netns.asker import Asker
 from tests.netns.guest import Finished, Guest
@@ -18,11 +20,14 @@ CHECKOUT = Path(__file__).parent.parent.parent
 CGW = CHECKOUT / ".venv/bin/cgw"
 SCRIPT = CHECKOUT / "hooks/qemu.d/50-cgw"
 PYTHON = CHECKOUT / ".venv/bin/python"
-_LONGEST_HOOK = 60.0
+_LONGEST_HOOK = 300.0
 _PATH = f"{CGW.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LISTED_TABLE = re.compile(r"^table (?P<name>\S+ \S+) \{.*?^\}$", flags=re.DOTALL | re.MULTILINE)
 _HAIRPIN_ELEMENTS = re.compile(r"(set hairpin \{[^}]*?)\n\t\telements = \{[^}]*\}")
 OUR_TABLE = "inet cgw"
+Process = subprocess.Popen[bytes] | forked.Forked
+#: What cgw imports from elsewhere, at once or late.
+_LOADED = ("cgw_hooks.*", "libvirt", "lxml.etree", "nftables", "pyroute2", "rich.table")
 
 
 class Node(Asker):
@@ -113,19 +118,44 @@ class Node(Asker):
         given = xml.encode() if isinstance(xml, str) else xml
         stdout, stderr = process.communicate(given, timeout=_LONGEST_HOOK)
         assert stdout == b"", f"{name} {operation}: libvirt would take stdout for the guest's XML"
-        return Finished(process.returncode, stderr.decode().strip())
+        return Finished(process.wait(), stderr.decode().strip())
 
     def start_hook(
-        self, name: str, operation: str, reason: str = "-", *, program: tuple[str, ...] = ()
-    ) -> "subprocess.Popen[bytes]":
-        """Begin a call; it waits for the XML on its stdin."""
+        self, name: str, operation: str, reason: str = "-", *, code: str = ""
+    ) -> Process:
+        """Begin a call; it waits for the XML on its stdin. See `start_cgw` for `code`."""
         if self._foreign is None:
             self.accept_foreign_tables()
-        driver = () if self.program == SCRIPT else ("hook", "qemu")
-        call = [*(program or [str(self.program)]), *driver, name, operation, "begin", reason]
+        call = [name, operation, "begin", reason]
+        if self.program == CGW:
+            return self.start_cgw("hook", "qemu", *call, code=code)
+        return self._start_interpreter([str(self.program), *call])
+
+    def start_hook_by(
+        self, program: Sequence[str], name: str, operation: str, reason: str = "-"
+    ) -> "subprocess.Popen[bytes]":
+        """Begin a call by a program of the test's own, in a process of its own."""
+        if self._foreign is None:
+            self.accept_foreign_tables()
+        return self._start_interpreter([*program, "hook", "qemu", name, operation, "begin", reason])
+
+    def start_cgw(self, *arguments: str, code: str = "") -> Process:
+        """Start cgw with these arguments; with `code`, Python runs that instead of cgw's `main`.
+
+        A full run starts an interpreter for each call, as libvirt and an admin do. `make test`
+        forks one that has cgw's modules loaded: these calls are most of the tier's time.
+        """
+        if is_full():
+            program = [str(PYTHON), "-I", "-c", code] if code else [str(CGW)]
+            return self._start_interpreter([*program, *arguments])
+        return forked.start(
+            self.namespace, "cgw_hooks.commands.cli:main", [str(CGW), *arguments],
+            python=PYTHON, modules=_LOADED, environment=self.environment(), code=code,
+        )  # fmt: skip
+
+    def _start_interpreter(self, command: list[str]) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(
-            [*self.namespace.enter_command(), *call],
-            env=self.environment(), cwd="/",
+            [*self.namespace.enter_command(), *command], env=self.environment(), cwd="/",
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
@@ -138,11 +168,14 @@ class Node(Asker):
         self, *arguments: str, given: str = "", check: bool = True
     ) -> "subprocess.CompletedProcess[str]":
         """Run cgw as a person does; `given` on its stdin."""
-        return subprocess.run(
-            [*self.namespace.enter_command(), str(CGW), *arguments],
-            env=self.environment(), cwd="/", text=True, capture_output=True, check=check,
-            input=given, timeout=_LONGEST_HOOK,
-        )  # fmt: skip
+        process = self.start_cgw(*arguments)
+        stdout, stderr = (
+            output.decode() for output in process.communicate(given.encode(), timeout=_LONGEST_HOOK)
+        )
+        done = subprocess.CompletedProcess(arguments, process.wait(), stdout, stderr)
+        if check:
+            done.check_returncode()
+        return done
 
     # -- what it left behind -----------------------------------------------------------------
 

@@ -44,7 +44,7 @@ SNAT = "ip saddr 10.5.5.0/24 oif xenbr0 snat 192.168.122.11"
 FULL_NAT = "ip daddr 10.5.5.0/24 oif guestbr0 snat 10.5.5.251"
 FROM_GATEWAY = "arp saddr ip 10.5.5.254 drop"
 TO_GATEWAY = "arp daddr ip 10.5.5.254 drop"
-PATIENCE = 5.0
+PATIENCE = 60.0
 
 
 class Made(NamedTuple):

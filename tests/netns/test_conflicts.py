@@ -147,6 +147,35 @@ def test_who_listens_at_another_address_only_is_in_nobodys_way(
     assert node.asks(address, 2202, protocol).startswith("node saw")
 
 
+def test_a_connected_udp_client_of_the_node_is_in_nobodys_way(
+    client: Asker, node: Node, third: Asker
+) -> None:
+    """It takes answers of one server alone, as a DNS client does."""
+
+    def connected() -> socket.socket:
+        made = socket.socket(type=socket.SOCK_DGRAM)
+        made.bind((NODE[4], 2202))
+        made.connect((THIRD[4], 53))
+        return made
+
+    third.serve(THIRD[4], "53/udp")
+    web1 = node.guest("web1", "2202:22/udp", serves="22/udp")
+    with node.namespace.call(connected):
+        web1.start()
+        assert client.asks(NODE[4], 2202, "udp") == f"web1 saw {CLIENT[4]}"
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_who_listens_on_any_address_has_also_the_addresses_that_come_later(
+    node: Node, protocol: str
+) -> None:
+    """A guest must not get port 22 of an address that the node is given afterwards."""
+    node.serve("0.0.0.0", f"2202/{protocol}")
+    web1 = node.guest("web1", f"192.168.122.99:2202:22/{protocol}")
+    assert web1.hook("prepare").exit_code == CONFLICT
+    assert node.files() == {}
+
+
 def test_another_protocol_is_in_nobodys_way(node: Node) -> None:
     node.serve("0.0.0.0", "2202/udp")
     node.guest("web1", "2202:22/tcp", "2202:22/sctp").start()
@@ -164,7 +193,7 @@ def test_a_process_that_comes_later_does_not_stop_a_running_guest(
 
 def _connected_from(node: Node, source_port: int, address: str, port: int) -> socket.socket:
     endpoint = node.namespace.call(socket.socket)
-    endpoint.settimeout(2)
+    endpoint.settimeout(30)
     endpoint.bind(("", source_port))
     endpoint.connect((address, port))
     return endpoint

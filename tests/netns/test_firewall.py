@@ -6,6 +6,7 @@ its nftables one (libvirt 10.4 on, network_nftables.c), with the guest bridge in
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from itertools import combinations, permutations
 from typing import Protocol
 
 import pytest
@@ -22,9 +23,11 @@ pytestmark = pytest.mark.netns
 
 EXCEPTION = "cgw-hooks"
 IPTABLES = ("iptables", "ip6tables")
+#: Each sees only what was made with it.
+TOOLS = [f"{command}-{variant}" for command in IPTABLES for variant in ("nft", "legacy")]
 
 
-def iptables_backend(node: Node) -> None:
+def iptables_backend(node: Node, variant: str = "") -> None:
     """Chain LIBVIRT_FWI, for both families; and somebody's own rule in FORWARD."""
     for command, subnet in zip(IPTABLES, (GUEST_SUBNET, GUEST_SUBNET6), strict=True):
         answers = "-m conntrack --ctstate RELATED,ESTABLISHED"
@@ -35,7 +38,12 @@ def iptables_backend(node: Node) -> None:
             f"-A LIBVIRT_FWI -o {GUEST_BRIDGE} -d {subnet} {answers} -j ACCEPT",
             f"-A LIBVIRT_FWI -o {GUEST_BRIDGE} -j REJECT",
         ):
-            node.namespace.run([command, *rule.split()])
+            node.namespace.run([command + variant, *rule.split()])
+
+
+def legacy_backend(node: Node) -> None:
+    """The same by iptables-legacy, whose tables nft does not see."""
+    iptables_backend(node, "-legacy")
 
 
 def nftables_backend(node: Node) -> None:
@@ -57,7 +65,11 @@ def nftables_backend(node: Node) -> None:
 
 
 Backend = Callable[[Node], None]
-BACKENDS: dict[str, Backend] = {"iptables": iptables_backend, "nftables": nftables_backend}
+BACKENDS: dict[str, Backend] = {
+    "iptables": iptables_backend,
+    "iptables-legacy": legacy_backend,
+    "nftables": nftables_backend,
+}
 
 
 #: Rejects what comes in, and is as it was at the end.
@@ -97,11 +109,76 @@ def network_guest(node: Node) -> GuestMaker:
     return make
 
 
-def exceptions(node: Node) -> int:
-    """How many rules of ours there are in others' tables."""
+def exceptions(node: Node, bridge: str = "") -> int:
+    """How many rules of ours there are in others' tables; or of those, for one bridge."""
     # nft does not show the comments of iptables' rules.
-    saved = [node.namespace.run([f"{command}-save"]).stdout for command in IPTABLES]
-    return "".join([*saved, node.foreign_tables()]).count(EXCEPTION)
+    saved = [node.namespace.run([f"{tool}-save"]).stdout for tool in TOOLS]
+    rules = "".join([*saved, node.foreign_tables()]).splitlines()
+    return sum(EXCEPTION in rule and bridge in rule for rule in rules)
+
+
+def flush(node: Node) -> None:
+    """Flush everything: the tables of nft, and those that only iptables-legacy sees."""
+    node.nft("flush ruleset\n")
+    for command in IPTABLES:
+        for action in ("-F", "-X"):
+            node.namespace.run([f"{command}-legacy", action])
+
+
+def iptables_rules(node: Node, text: str) -> Iterator[tuple[str, str]]:
+    """The rules with this text: the tool that made each, and its `-A ...`."""
+    for tool in TOOLS:
+        for line in node.namespace.run([f"{tool}-save"]).stdout.splitlines():
+            if line.startswith("-A FORWARD ") and text in line:
+                yield tool, line
+
+
+def nft_rules(node: Node, text: str) -> Iterator[tuple[str, str, str]]:
+    """The rules with this text in libvirt's chain of each family: chain, rule, handle."""
+    for ip in ("ip", "ip6"):
+        chain = f"{ip} libvirt_network forward"
+        if f"table {ip} libvirt_network" in node.foreign_tables():
+            for line in node.nft(f"list chain {chain}\n", "-a").splitlines():
+                rule, found, handle = line.strip().partition(" # handle ")
+                if found and text in rule:
+                    yield chain, rule, handle
+
+
+def libvirts_jump_comes_first(node: Node) -> None:
+    """What `firewall-cmd --reload` ends in: libvirt puts its jump in front of what is there."""
+    for tool, rule in list(iptables_rules(node, "-j LIBVIRT_FWI")):
+        for action in ("-D", "-I"):
+            node.namespace.run([tool, *rule.replace("-A", action).split()])
+    for chain, _, handle in list(nft_rules(node, "jump guest_input")):
+        node.nft(f"delete rule {chain} handle {handle}\n")
+        node.nft(f"insert rule {chain} counter jump guest_input\n")
+
+
+def exceptions_go(node: Node) -> None:
+    """Somebody removes our rules."""
+    for tool, rule in list(iptables_rules(node, EXCEPTION)):
+        node.namespace.run([tool, *rule.replace("-A", "-D", 1).split()])
+    for chain, _, handle in list(nft_rules(node, EXCEPTION)):
+        node.nft(f"delete rule {chain} handle {handle}\n")
+
+
+def exceptions_double(node: Node) -> None:
+    """Our rules are there once more, at the end."""
+    for tool, rule in list(iptables_rules(node, EXCEPTION)):
+        node.namespace.run([tool, *rule.split()])
+    for chain, rule, _ in list(nft_rules(node, EXCEPTION)):
+        node.nft(f"add rule {chain} {rule}\n")
+
+
+def heal(node: Node, guest: Guest, healer: str) -> None:
+    """Let `cgw sync` or the guest's hook mend the node."""
+    if healer == "sync":
+        node.cgw("sync", check=False)  # libvirt does not answer here: the records count
+    else:
+        assert guest.hook("reconnect") == DONE
+
+
+healers = pytest.mark.parametrize("healer", ["sync", "reconnect"])
 
 
 @behind_a_firewall
@@ -151,7 +228,7 @@ def test_the_exception_goes_with_the_last_guest_of_the_bridge(
     assert exceptions(node) == 0
 
 
-@pytest.mark.parametrize("healer", ["sync", "reconnect"])
+@healers
 def test_a_rebuilt_firewall_gets_its_exception_again(
     client: Asker, node: Node, backend: Backend, network_guest: GuestMaker, healer: str
 ) -> None:
@@ -159,17 +236,212 @@ def test_a_rebuilt_firewall_gets_its_exception_again(
     web1 = network_guest("web1", "2202:22")
     web1.start()
     once = exceptions(node)
-    node.nft("flush ruleset\n")
+    flush(node)
     backend(node)
     node.accept_foreign_tables()
     assert client.asks(NODE[4], 2202) == REFUSED
-    if healer == "sync":
-        node.cgw("sync", check=False)  # libvirt does not answer here: the records count
-    else:
-        assert web1.hook("reconnect") == DONE
+    heal(node, web1, healer)
     assert exceptions(node) == once
     assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
     assert_as_recorded(node)
+
+
+@pytest.mark.parametrize(
+    ("harm", "healer"),
+    [
+        (libvirts_jump_comes_first, "sync"),
+        (libvirts_jump_comes_first, "reconnect"),
+        (exceptions_go, "sync"),
+        (exceptions_double, "reconnect"),
+    ],
+)
+def test_an_exception_is_put_in_front_again(  # noqa: PLR0913, PLR0917 - who, where, what, by whom
+    client: Asker,
+    node: Node,
+    backend: Backend,
+    network_guest: GuestMaker,
+    harm: Callable[[Node], None],
+    healer: str,
+) -> None:
+    """It is missing, or behind libvirt's reject, or there twice; then it is in front, once."""
+    web1 = network_guest("web1", "2202:22")
+    web1.start()
+    once = exceptions(node)
+    assert once == len(IPTABLES)
+    harm(node)
+    is_harmed = harm is not exceptions_double
+    assert client.asks(NODE[4], 2202) == (REFUSED if is_harmed else f"web1 saw {CLIENT[4]}")
+    assert node.states() == {"web1": "failed" if is_harmed else "published"}
+    heal(node, web1, healer)
+    assert exceptions(node) == once
+    assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+    assert node.states() == {"web1": "published"}
+    web1.stop()
+    assert exceptions(node) == 0
+    flush(node)
+    backend(node)  # with other handles, and in its own order
+    node.accept_foreign_tables()
+
+
+@behind_a_firewall
+def test_all_copies_of_an_exception_go_with_the_guest(
+    node: Node, network_guest: GuestMaker
+) -> None:
+    web1 = network_guest("web1", "2202:22")
+    web1.start()
+    exceptions_double(node)
+    assert exceptions(node) == 2 * len(IPTABLES)
+    web1.stop()
+    assert exceptions(node) == 0
+
+
+OTHER_BRIDGE = "virbr7"
+
+
+@behind_a_firewall
+@pytest.mark.parametrize("operation", ["started", "reconnect"])
+def test_a_guest_that_changed_networks_takes_its_exception_along(
+    client: Asker, node: Node, network_guest: GuestMaker, operation: str
+) -> None:
+    """Its old network's one stays as long as another guest is there."""
+    make_other_network(node)
+    web1, web2 = network_guest("web1", "2202:22"), network_guest("web2", "2203:22")
+    web1.start()
+    web2.start()
+    moved = move_to_other_network(web1)
+    assert web1.hook(operation, xml=moved) == DONE
+    assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+    assert client.asks(NODE[4], 2203) == f"web2 saw {CLIENT[4]}"
+    assert exceptions(node, GUEST_BRIDGE) == exceptions(node, OTHER_BRIDGE) == len(IPTABLES)
+    web2.stop()
+    assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+    assert exceptions(node, GUEST_BRIDGE) == 0
+    assert exceptions(node, OTHER_BRIDGE) == len(IPTABLES)
+    web1.stop(xml=moved)
+    assert exceptions(node) == 0
+
+
+def make_other_network(node: Node) -> None:
+    """Make another libvirt network; its rules are beside those of the first one."""
+    node.namespace.ip(
+        f"link add {OTHER_BRIDGE} type bridge\n"
+        f"link set {OTHER_BRIDGE} up\n"
+        f"address add 10.7.7.254/24 dev {OTHER_BRIDGE}\n"
+    )
+    answers = "-d 10.7.7.0/24 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+    for tool, _ in list(iptables_rules(node, "-j LIBVIRT_FWI")):
+        for what in [answers, "-j REJECT"] if tool.startswith("iptables") else ["-j REJECT"]:
+            rule = f"-A LIBVIRT_FWI -o {OTHER_BRIDGE} {what}"
+            node.namespace.run([tool, *rule.split()])
+    for chain, _, _ in list(nft_rules(node, "jump guest_input")):
+        into = chain.replace("forward", "guest_input")
+        node.nft(f"add rule {into} oif {OTHER_BRIDGE} ct state established,related accept\n")
+        node.nft(f"add rule {into} oif {OTHER_BRIDGE} counter reject\n")
+    node.accept_foreign_tables()
+
+
+def move_to_other_network(guest: Guest) -> str:
+    """Move a running guest, as `virsh update-device` does; its definition from then on."""
+    guest.node.namespace.ip(f"link set guest{guest.octet} master {OTHER_BRIDGE}")
+    guest.wire.namespace.ip(
+        "address flush dev eth0\naddress add 10.7.7.11/24 dev eth0\n"
+        "route add default via 10.7.7.254\n"
+    )
+    guest.wire.serve("10.7.7.11", "22/tcp")
+    bridged = guest.xml.replace(f'bridge="{GUEST_BRIDGE}"', f'bridge="{OTHER_BRIDGE}"')
+    return bridged.replace('address="10.5.5.11"', 'address="10.7.7.11"')
+
+
+def emptied(backend: Backend) -> Backend:
+    """What a former backend of libvirt leaves: its chains, without the networks' rules."""
+
+    def make(node: Node) -> None:
+        backend(node)
+        if backend is nftables_backend:
+            for ip in ("ip", "ip6"):
+                node.nft(f"flush chain {ip} libvirt_network guest_input\n")
+        else:
+            for tool, _ in list(iptables_rules(node, "-j LIBVIRT_FWI")):
+                node.namespace.run([tool, "-F", "LIBVIRT_FWI"])
+
+    return make
+
+
+@pytest.mark.parametrize(("left", "used"), [*permutations(BACKENDS, 2)])
+def test_what_a_former_backend_left_empty_hides_no_other(
+    client: Asker, node: Node, network_guest: GuestMaker, left: str, used: str
+) -> None:
+    """Only the one that rejects gets the exception."""
+    emptied(BACKENDS[left])(node)
+    BACKENDS[used](node)
+    node.accept_foreign_tables()
+    web1 = network_guest("web1", "2202:22")
+    web1.start()
+    assert exceptions(node) == len(IPTABLES)
+    assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+    assert node.states() == {"web1": "published"}
+    exceptions_go(node)
+    assert client.asks(NODE[4], 2202) == REFUSED
+    assert node.states() == {"web1": "failed"}
+    web1.stop()
+    node.assert_foreign_tables_untouched()
+    flush(node)
+    node.accept_foreign_tables()
+
+
+@pytest.mark.parametrize("pair", [*combinations(BACKENDS, 2)], ids="+".join)
+def test_where_two_firewalls_reject_both_get_the_exception(
+    client: Asker, node: Node, network_guest: GuestMaker, pair: tuple[str, str]
+) -> None:
+    for backend in pair:
+        BACKENDS[backend](node)
+    node.accept_foreign_tables()
+    web1 = network_guest("web1", "2202:22")
+    web1.start()
+    assert exceptions(node) == 2 * len(IPTABLES)
+    assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+    web1.stop()
+    assert exceptions(node) == 0
+    node.assert_foreign_tables_untouched()
+    flush(node)
+    node.accept_foreign_tables()
+
+
+def test_a_table_that_is_not_libvirts_stays_as_it_is(
+    client: Asker, node: Node, network_guest: GuestMaker
+) -> None:
+    """A native table of the name that iptables uses; and a chain like ours in it."""
+    node.nft("""
+        table ip filter {
+          chain forward { type filter hook forward priority filter; }
+          chain theirs { ct status dnat accept; }
+        }
+    """)
+    web1 = network_guest("web1", "2202:22")
+    web1.start()
+    assert node.states() == {"web1": "published"}
+    assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+    assert exceptions(node) == 0
+    node.cgw("sync", check=False)
+    web1.stop()
+    node.assert_foreign_tables_untouched()
+
+
+@healers
+def test_a_flushed_firewall_is_no_error(
+    client: Asker, node: Node, backend: Backend, network_guest: GuestMaker, healer: str
+) -> None:
+    """Nothing rejects then; to make its rules again is libvirt's task."""
+    web1 = network_guest("web1", "2202:22")
+    web1.start()
+    flush(node)
+    heal(node, web1, healer)
+    assert node.states() == {"web1": "published"}
+    assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+    assert exceptions(node) == 0
+    web1.stop()
+    backend(node)
+    node.accept_foreign_tables()
 
 
 @behind_a_firewall

@@ -3,7 +3,7 @@
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -12,8 +12,10 @@ from tests.netns.clean import assert_as_recorded
 from tests.netns.configs import CLIENT, FULL_NAT, NODE, NODE_AMONG_GUESTS
 from tests.netns.conftest import NodeMaker
 from tests.netns.faults import owned_table
-from tests.netns.guest import DONE, Guest
+from tests.netns.guest import DONE, Guest, annotated
+from tests.netns.halts import FLOWS, LISTING, halted_cgw
 from tests.netns.node import OUR_TABLE, Node
+from tests.netns.own_mounts import OwnMounts, own_mounts
 
 pytestmark = pytest.mark.netns
 
@@ -250,3 +252,148 @@ def test_the_ruleset_after_a_flush_and_a_config_change_is_the_new_one(
     assert web1.hook("reconnect") == DONE
     assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
     assert_as_recorded(node)
+
+
+# -- a sync and a guest that restarts beside it ----------------------------------------------
+
+
+def remote_entry(port: int) -> str:
+    """Web1 as a guest of another node."""
+    return (
+        '[[remote-guest]]\nname = "web1"\naddress = "10.5.5.11"\n'
+        f'publish = ["{port}:22/udp", "{port}:22"]\n'
+    )
+
+
+def test_a_guest_that_comes_back_while_a_sync_withdraws_it_keeps_its_record(
+    client: Asker, make_node: NodeMaker
+) -> None:
+    """The first sync has withdrawn it and is about to delete its flows; then it ends."""
+    node = make_node(remote_entry(2202))
+    node.guest("web1", serves="22/tcp 22/udp")
+    node.cgw("sync", check=False)
+    with client.udp_sender(NODE[4], 2202) as sender:
+        assert sender.exchange().guest == "web1"
+        node.configure("")
+        with halted_cgw(node, FLOWS, "sync"):
+            node.configure(remote_entry(2202))
+            node.cgw("sync", check=False)
+            assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+        assert node.states() == {"web1": "published"}
+        assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+        node.configure("")
+        node.cgw("sync", check=False)
+        assert client.asks(NODE[4], 2202) == REFUSED
+        assert not sender.exchange(timeout=0.5).answered
+
+
+def test_guests_that_stop_and_start_while_a_sync_looks_are_as_their_last_calls_left_them(
+    client: Asker, node: Node, guests: list[Guest]
+) -> None:
+    """The sync has read the records before; it must look again."""
+    web1, web2, _ = guests
+    new = node.guest("web4", "2204:22", serves="22/tcp", octet=14)
+    with halted_cgw(node, LISTING, "sync"):
+        web1.stop()
+        new.start()
+        assert web2.hook("stopped") == DONE
+        web2.hook("release")
+        web2.start()
+    assert client.asks(NODE[4], 2202) == REFUSED
+    assert client.asks(NODE[4], 2203) == f"web2 saw {CLIENT[4]}"
+    assert client.asks(NODE[4], 2204) == f"web4 saw {CLIENT[4]}"
+    assert set(node.states()) == {"web2", "web4", "web9"}
+    web2.stop()
+    assert client.asks(NODE[4], 2203) == REFUSED
+
+
+# -- records that cannot be written or read --------------------------------------------------
+
+
+@pytest.fixture
+def mounts(node: Node) -> Iterator[OwnMounts]:
+    """Where the test can fill /run, and make it read-only."""
+    with own_mounts(node) as made:
+        yield made
+
+
+def test_a_guest_that_stops_while_run_is_full_is_closed_and_starts_again(
+    client: Asker, node: Node, mounts: OwnMounts
+) -> None:
+    mounts.make_runtime_small()
+    web1 = node.guest("web1", "2202:22", "2203:22/udp", serves="22/tcp 22/udp")
+    for operation in ("prepare", "started"):
+        assert mounts.hook(web1, operation) == DONE
+    with client.udp_sender(NODE[4], 2203) as sender:
+        assert sender.exchange().guest == "web1"
+        mounts.fill_runtime()
+        assert mounts.hook(web1, "stopped").exit_code == 0
+        assert client.asks(NODE[4], 2202) == REFUSED
+        assert not sender.exchange(timeout=0.5).answered
+        assert "it cannot be written: No space left on device" in mounts.syslog()
+        assert mounts.hook(web1, "release").exit_code == 0
+        # As long as /run is full the guest starts all the same, and the reason is said.
+        mounts.fill_runtime()  # the old record is gone, and left its place
+        assert mounts.hook(web1, "prepare").exit_code == 0
+        assert "No space left on device" in mounts.syslog()
+        assert mounts.hook(web1, "stopped").exit_code == 0
+        mounts.empty_runtime()
+        for operation in ("prepare", "started"):
+            assert mounts.hook(web1, operation) == DONE
+        assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+    for operation in ("stopped", "release"):
+        assert mounts.hook(web1, operation) == DONE
+    assert client.asks(NODE[4], 2202) == REFUSED
+
+
+def test_a_guest_that_stops_while_run_is_read_only_is_closed_and_starts_again(
+    client: Asker, node: Node, mounts: OwnMounts
+) -> None:
+    web1 = node.guest("web1", "2202:22", serves="22/tcp")
+    web2 = node.guest("web2", "2203:22", serves="22/tcp")
+    for guest in (web1, web2):
+        guest.start()
+    mounts.make_runtime_read_only()
+    for operation in ("stopped", "release"):
+        assert mounts.hook(web1, operation).exit_code == 0
+        assert "Read-only file system" in mounts.syslog()
+        assert client.asks(NODE[4], 2202) == REFUSED
+        assert client.asks(NODE[4], 2203) == f"web2 saw {CLIENT[4]}"
+    assert mounts.hook(web1, "prepare").exit_code == 0
+    assert mounts.hook(web1, "started").exit_code == 0
+    mounts.make_runtime_writable()
+    web1.start()
+    assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+    web1.stop()
+    assert client.asks(NODE[4], 2202) == REFUSED
+
+
+@pytest.mark.parametrize("operation", ["stopped", "release"])
+@pytest.mark.parametrize(
+    "content", ["", "{", '{"version": 1}', '{"version": 99, "driver": "qemu"}']
+)
+def test_a_guest_whose_record_cannot_be_read_is_closed_when_it_stops_and_starts_again(
+    client: Asker, node: Node, guests: list[Guest], content: str, operation: str
+) -> None:
+    """Truncated by a crash of the host's kernel, or of another version of cgw-hooks."""
+    (node.runtime / f"guests/{guests[0].key}.json").write_text(content)
+    assert guests[0].hook(operation).exit_code == 0
+    assert client.asks(NODE[4], 2202) == REFUSED
+    assert client.asks(NODE[4], 2203) == f"web2 saw {CLIENT[4]}"
+    assert guests[0].hook("release").exit_code == 0
+    guests[0].start()
+    assert answers(client) == ["web1", "web2"]
+
+
+@pytest.mark.parametrize("content", ["", '{"version": 1}'])
+def test_a_guest_that_starts_over_a_record_that_cannot_be_read_is_published(
+    client: Asker, node: Node, guests: list[Guest], content: str
+) -> None:
+    """The host died at once with the guest: no stopped came."""
+    (node.runtime / f"guests/{guests[0].key}.json").write_text(content)
+    edited = annotated(guests[0], "8080:22")
+    assert guests[0].hook("prepare", xml=edited) == DONE
+    assert client.asks(NODE[4], 2202) == REFUSED
+    assert guests[0].hook("started", xml=edited) == DONE
+    assert client.asks(NODE[4], 8080) == f"web1 saw {CLIENT[4]}"
+    assert client.asks(NODE[4], 2203) == f"web2 saw {CLIENT[4]}"

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab import network
+from tests.lab.domain import guest_uuid
 from tests.netns.asker import REFUSED, Asker
 from tests.netns.configs import FULL_NAT, NODE, NODE_AMONG_GUESTS
 from tests.netns.conftest import NodeMaker
@@ -224,3 +225,145 @@ def test_a_file_that_others_could_have_written_is_not_read(cluster: Cluster) -> 
 def states(node: Node) -> set[str]:
     """The states of all rows of `cgw status`."""
     return {row["state"] for row in node.status_rows()}
+
+
+# -- decided as one set ----------------------------------------------------------------------
+
+
+def entry(name: str, octet: int, *publish: str, uuid: str = "") -> str:
+    """A guest of another node with an IPv4 address, and perhaps its uuid."""
+    identity = f'uuid = "{uuid}"\n' if uuid else ""
+    return (
+        f'[[remote-guest]]\nname = "{name}"\naddress = "{network.guest_address(octet)}"\n'
+        f"{identity}publish = {[*publish]}\n"
+    )
+
+
+@pytest.fixture
+def served(cluster: Cluster) -> list[Guest]:
+    """Three on the guests' network, web1 to web3, that run on another node."""
+    return [cluster.node.guest(f"web{n}", serves="22/tcp 22/udp", octet=10 + n) for n in (1, 2, 3)]
+
+
+def asked(client: Asker, *ports: int, protocol: str = "tcp") -> list[str]:
+    """Who answers at each port."""
+    return [client.asks(NODE[4], port, protocol).split()[0] for port in ports]
+
+
+@pytest.mark.usefixtures("served")
+def test_two_guests_elsewhere_may_have_one_address(client: Asker, cluster: Cluster) -> None:
+    """Two entries for the services of one guest, for example; local guests are published too."""
+    entries = entry("ssh", WEB1, "2202:22"), entry("dns", WEB1, "2203:22/udp")
+    assert cluster.set_peers(*entries) == ""
+    local = cluster.node.guest("web4", "2204:22", serves="22/tcp", octet=14)
+    local.start()
+    assert asked(client, 2202, 2204) == ["web1", "web4"]
+    assert asked(client, 2203, protocol="udp") == ["web1"]
+    assert states(cluster.node) == {"published"}
+    assert cluster.set_peers(*entries) == ""
+
+
+@pytest.mark.usefixtures("served")
+def test_one_sync_swaps_the_ports_of_two_guests_elsewhere(client: Asker, cluster: Cluster) -> None:
+    cluster.set_peers(entry("web1", WEB1, "2202:22/udp"), entry("web2", WEB2, "2203:22/udp"))
+    with client.udp_sender(NODE[4], 2202) as sender:
+        assert sender.exchange().guest == "web1"
+        swapped = entry("web1", WEB1, "2203:22/udp"), entry("web2", WEB2, "2202:22/udp")
+        assert cluster.set_peers(*swapped) == ""
+        assert asked(client, 2202, 2203, protocol="udp") == ["web2", "web1"]
+        assert sender.exchange().guest == "web2"
+    assert states(cluster.node) == {"published"}
+
+
+@pytest.mark.usefixtures("served")
+@pytest.mark.parametrize("step", [1, -1])
+def test_one_sync_moves_a_chain_of_guests_elsewhere(
+    client: Asker, cluster: Cluster, step: int
+) -> None:
+    """Each gets the port that another one gives up."""
+
+    def entries(first: int) -> list[str]:
+        return [entry(f"web{n}", 10 + n, f"{first + n}:22") for n in (1, 2, 3)]
+
+    cluster.set_peers(*entries(2200))
+    assert asked(client, 2201, 2202, 2203) == ["web1", "web2", "web3"]
+    assert cluster.set_peers(*entries(2200 + step)) == ""
+    assert asked(client, *(2200 + step + n for n in (1, 2, 3))) == ["web1", "web2", "web3"]
+    assert asked(client, 2201 if step == 1 else 2203) == [REFUSED]
+
+
+@pytest.mark.usefixtures("served")
+def test_of_two_elsewhere_that_want_one_port_the_second_is_refused_by_both_names(
+    client: Asker, cluster: Cluster
+) -> None:
+    local = cluster.node.guest("web4", "2204:22", serves="22/tcp", octet=14)
+    local.start()
+    complaint = cluster.set_peers(
+        entry("web1", WEB1, "2202:22"), entry("web2", WEB2, "2202:22"), entry("web3", 13, "2203:22")
+    )
+    assert complaint.count("\n") == 0
+    assert '"web2": port *:2202/tcp is published by guest "web1"' in complaint
+    assert 'remote-guest "web1"' in complaint
+    assert asked(client, 2202, 2203, 2204) == ["web1", "web3", "web4"]
+    shown = cluster.node.states()
+    assert shown["web2"] == "not published"
+    assert {shown[name] for name in ("web1", "web3", "web4")} == {"published"}
+    local.stop()
+
+
+@pytest.mark.usefixtures("served")
+def test_a_refused_entry_keeps_what_it_had_while_nobody_else_wants_it(
+    client: Asker, cluster: Cluster
+) -> None:
+    cluster.set_peers(entry("web1", WEB1, "2202:22"), entry("web2", WEB2, "2203:22"))
+    complaint = cluster.set_peers(entry("web1", WEB1, "2202:22"), entry("web2", WEB2, "2202:22"))
+    assert '"web2": port *:2202/tcp is published by guest "web1"' in complaint
+    assert asked(client, 2202, 2203) == ["web1", "web2"]
+
+
+# -- who is the same guest -------------------------------------------------------------------
+
+
+def test_the_uuid_of_an_entry_tells_the_guest_whatever_it_is_called(
+    client: Asker, cluster: Cluster
+) -> None:
+    """Virsh migrate --dname, and an address that has changed as well."""
+    local = cluster.node.guest("web1", "2202:22", serves="22/tcp", octet=WEB1)
+    cluster.node.guest("web2", serves="22/tcp", octet=WEB2)
+    complaint = cluster.set_peers(entry("before", WEB2, "2202:22", uuid=guest_uuid(WEB1)))
+    assert complaint == ""
+    assert asked(client, 2202) == ["web2"]
+    local.start()
+    assert asked(client, 2202) == ["web1"]
+    assert cluster.node.states() == {"web1": "published", "before": "overridden"}
+    assert cluster.set_peers(entry("before", WEB2, "2202:22", uuid=guest_uuid(WEB1))) == ""
+    assert asked(client, 2202) == ["web1"]
+    local.stop()
+    assert asked(client, 2202) == ["web2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "octet", "uuid"),
+    [
+        ("web1", WEB2, ""),
+        ("web2", WEB1, ""),
+        ("web1", WEB1, guest_uuid(WEB2)),
+    ],
+    ids=["its name alone", "its address alone", "both, and another uuid"],
+)
+def test_a_guest_that_only_resembles_one_elsewhere_does_not_get_its_port(
+    client: Asker, cluster: Cluster, name: str, octet: int, uuid: str
+) -> None:
+    """Whoever may define guests chooses names and addresses; the port is the other one's."""
+    served_by = cluster.node.guest(f"served{octet}", serves="22/tcp", octet=octet)
+    impostor = cluster.node.guest(
+        "web1", "2202:80", octet=WEB1, addresses=network.guest_address(WEB1)
+    )
+    assert cluster.set_peers(entry(name, octet, "2202:22", uuid=uuid)) == ""
+    refused = impostor.hook("prepare")
+    assert refused.exit_code == CONFLICT
+    assert f'is published by guest "{name}" of another node' in refused.complaint
+    assert impostor.hook("started") == DONE
+    assert asked(client, 2202) == [served_by.name]
+    impostor.stop()
+    assert asked(client, 2202) == [served_by.name]

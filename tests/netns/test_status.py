@@ -378,7 +378,7 @@ def test_a_remote_guest_that_runs_here_is_overridden_and_no_problem(
     ],
     ids=["changed", "taken out", "added"],
 )
-def test_a_config_entry_that_was_changed_and_not_synced_is_told(
+def test_a_config_entry_that_was_changed_and_not_synced_is_told(  # noqa: PLR0913, PLR0917
     client: Asker, make_node: NodeMaker, config: str, answers: dict[int, str], code: str, state: str
 ) -> None:
     node = make_node(REMOTE.format(PORT))

@@ -1,1 +1,1 @@
-"""Tests of the shell scripts, of the install, and of what a call loads: real processes, no network."""
+"""Tests of the shell scripts, of the install, and of what a call loads: real processes."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 from xml.sax.saxutils import escape
 
@@ -125,16 +124,15 @@ def test_a_record_of_another_driver_is_not_the_guests(host: Host) -> None:
 @pytest.mark.parametrize(
     "xml",
     [
-        pytest.param(domain(f"<description>{'a' * 20_000_000}</description>"), id="description"),
-        pytest.param(domain(f"<d>{'=&quot;u' * 2_500_000}</d>"), id="nearly the mark"),
-        pytest.param(f"<domain><d>{'a' * 20_000_000}</d>".encode() + PLAIN, id="before the uuid"),
-        pytest.param(b"<domain><uuid>" + b"a" * 20_000_000, id="no end of uuid"),
+        pytest.param(domain(f"<description>{'a' * 8_000_000}</description>"), id="description"),
+        pytest.param(domain(f"<d>{'=&quot;u' * 1_000_000}</d>"), id="nearly the mark"),
+        pytest.param(f"<domain><d>{'a' * 8_000_000}</d>".encode() + PLAIN, id="before the uuid"),
+        pytest.param(b"<domain><uuid>" + b"a" * 8_000_000, id="no end of uuid"),
     ],
 )
-def test_20_mb_are_read_in_sane_time(host: Host, xml: bytes) -> None:
-    begin = time.monotonic()
+def test_twice_what_libvirt_sends_at_most_is_read_in_sane_time(host: Host, xml: bytes) -> None:
+    """Libvirt's limit is 4 MiB. What is quadratic would take hours, and `run` waits for 60 s."""
     done = host.run(xml)
-    assert time.monotonic() - begin < 20
     assert (0, b"", b"") == (done.returncode, done.stdout, done.stderr)
     assert [] == host.calls()
 

@@ -29,7 +29,9 @@ def node() -> Iterator[Namespace]:
     """A node that reaches the guest's address."""
     with namespace("budget") as made:
         made.ip(
-            "link add guestbr0 type bridge\nlink set guestbr0 up\naddress add 10.5.5.1/24 dev guestbr0\n"
+            "link add guestbr0 type bridge\n"
+            "link set guestbr0 up\n"
+            "address add 10.5.5.1/24 dev guestbr0\n"
         )
         yield made
 
@@ -43,9 +45,10 @@ def loaded_by_a_hook_call(node: Namespace, tmp_path: Path, xml: bytes, operation
         "print(code, *{m.partition('.')[0] for m in set(sys.modules) - before})"
     )
     runtime = str(tmp_path / "run")
+    # Without site-packages not even `site` is loaded, but lxml is not found either.
+    without_site = [] if b"urn:cgw-hooks" in xml else ["-S"]
     done = subprocess.run(
-        [*node.enter_command(), PYTHON, "-I", "-S", "-c", program, str(ROOT)] if not annotated_needs_site(xml)
-        else [*node.enter_command(), PYTHON, "-I", "-c", program, str(ROOT)],
+        [*node.enter_command(), PYTHON, "-I", *without_site, "-c", program, str(ROOT)],
         input=xml,
         env=dict(os.environ, CGW_RUNTIME_DIR=runtime, CGW_CONFIG=str(tmp_path / "none")),
         capture_output=True,
@@ -54,11 +57,6 @@ def loaded_by_a_hook_call(node: Namespace, tmp_path: Path, xml: bytes, operation
     code, *names = done.stdout.decode().split()
     assert ("0", b"") == (code, done.stderr)
     return set(names)
-
-
-def annotated_needs_site(xml: bytes) -> bool:
-    """Without site-packages not even ``site`` is loaded, but lxml is not found either."""
-    return b"urn:cgw-hooks" in xml
 
 
 @pytest.mark.parametrize("operation", ["prepare", "started", "stopped", "release", "reconnect"])

@@ -112,7 +112,8 @@ def test_the_files_call_the_cgw_that_installed_them(host: Host) -> None:
         assert "cgw=cgw" not in text
         subprocess.run(["sh", "-n", host.root / name], check=True)
     node, _, sync = (files[unit][0] for unit in UNITS)
-    assert f"ExecStart={CGW} sync\nExecReload={CGW} sync\n" in sync
+    assert f"ExecStart={CGW} sync\n" in sync
+    assert f"ExecReload={CGW} sync --settle\n" in sync
     assert f"ExecStart={CGW} node up\nExecReload={CGW} node up\n" in node
     assert f"ExecStop={CGW} node down\n" in node
     # But for the one line, they are what is in the package.
@@ -192,7 +193,7 @@ def test_a_file_of_somebody_elses_at_our_place_is_neither_overwritten_nor_remove
 ) -> None:
     host.has({place: "#!/bin/sh\n# somebody's\n"})
     line = host.refused("install", "--xen")
-    assert f"{host.root / place}: is there already and is not ours; move it away first" == line
+    assert f"{host.root / place}: it is there already and is not ours; move it away first" == line
     lines = host.done("uninstall")
     assert f"kept  {host.root / place} (not ours)" in lines
     assert {place: ("#!/bin/sh\n# somebody's\n", 0o644)} == host.files()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
@@ -11,7 +12,7 @@ import pytest
 from cgw_hooks.core.guest import Guest, GuestKey
 from cgw_hooks.core.parse.config_toml import parse_config
 from cgw_hooks.core.parse.domain_xml import parse_domain
-from cgw_hooks.core.published_port import ANY_ADDRESS, PublishedPort
+from cgw_hooks.core.published_port import ANY_ADDRESS, Claim, PublishedPort
 from cgw_hooks.errors import InvalidAnnotation, quoted
 from cgw_hooks.sources.libvirt import key_of
 
@@ -111,6 +112,42 @@ def port(  # noqa: PLR0913  (each says one thing that a test is about)
         target_address=target_address,
         sources=tuple(ip_network(source) for source in sources),
     )
+
+
+def random_ports(seed: int) -> list[PublishedPort]:
+    """Valid ports with a listening range each, so that no two want the same packet."""
+    pick = random.Random(seed)  # noqa: S311  (the same ports in every run)
+    ports = []
+    for block in pick.sample(range(1, 600), 40):
+        family, start = pick.choice((4, 6)), block * 100
+        count = pick.randint(1, 100)
+        to = pick.choice((start, pick.randint(1, 65535 - count + 1)))
+        at = {4: ("", "192.0.2.1"), 6: ("", "2001:db8::1")}[family]
+        sources = {4: ("10.0.0.0/8", "192.0.2.0/24"), 6: ("fd00::/8", "2001:db8::/32")}[family]
+        ports.append(
+            port(
+                (start, start + count - 1),
+                to,
+                protocol=pick.choice(("tcp", "udp", "sctp")),
+                at=pick.choice(at),
+                target=str(ip_address(pick.getrandbits(32 if family == 4 else 128))),
+                sources=sources[: pick.randint(0, 2)],
+            )
+        )
+    return [p for p in ports if p.target_address and p.target_address.version == p.family]
+
+
+def random_claims(seed: int, count: int, highest: int = 65535) -> list[Claim]:
+    """Claims of few protocols and addresses, single ports to nearly all of them: many overlap."""
+    pick = random.Random(seed)  # noqa: S311  (the same claims in every run)
+    addresses = [ip_address(a) for a in ("0.0.0.0", "192.0.2.1", "192.0.2.2", "::", "2001:db8::1")]
+    claims = []
+    for _ in range(count):
+        start = pick.randint(1, highest)
+        length = pick.choice((1, 1, 2, 63, 64, 65, 66, 1000, 60000))
+        end = min(start + length - 1, highest)
+        claims.append(Claim(pick.choice(("tcp", "udp")), pick.choice(addresses), start, end))
+    return claims
 
 
 def guest(*ports: PublishedPort, name: str = "web1", uuid: str = UUID) -> Guest:

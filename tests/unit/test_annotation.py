@@ -6,6 +6,7 @@ from xml.sax.saxutils import quoteattr
 
 import pytest
 
+from cgw_hooks.core.guest import GuestKey
 from cgw_hooks.core.parse.domain_xml import parse_domain
 from tests.unit.builders import (
     NAMESPACE,
@@ -21,6 +22,7 @@ from tests.unit.builders import (
 pytestmark = pytest.mark.unit
 
 GUEST = "10.5.5.202"
+KEY = GuestKey("qemu", UUID)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +193,7 @@ def test_each_ip_family_of_the_guest_is_published(
 def test_the_address_is_the_interfaces_where_the_annotation_has_none(
     devices: str, expected: list[str]
 ) -> None:
-    annotation = parse_domain("qemu", "web1", domain(publish(forward('start="80"')), devices))
+    annotation = parse_domain(KEY, "web1", domain(publish(forward('start="80"')), devices))
     assert annotation is not None
     assert expected == [str(address) for address in annotation.addresses]
 
@@ -221,7 +223,7 @@ def test_publish_alone_is_read_with_its_namespace() -> None:
 
 def test_a_guest_without_annotation_publishes_nothing() -> None:
     others = '<app:x xmlns:app="http://example.org/"><publish/></app:x>'
-    assert parse_domain("qemu", "web1", domain(others)) is None
+    assert parse_domain(KEY, "web1", domain(others)) is None
 
 
 def test_interfaces_are_read_with_mac_network_and_bridge() -> None:
@@ -230,7 +232,7 @@ def test_interfaces_are_read_with_mac_network_and_bridge() -> None:
         '<source network="default" bridge="virbr0"/></interface>'
         '<interface type="bridge"><source bridge="guestbr0"/></interface>'
     )
-    annotation = parse_domain("qemu", "web1", domain(publish(""), devices))
+    annotation = parse_domain(KEY, "web1", domain(publish(""), devices))
     assert annotation is not None
     first, second = annotation.interfaces
     assert ("52:54:00:aa:bb:0c", "default", "virbr0") == (first.mac, first.network, first.bridge)
@@ -241,7 +243,7 @@ def test_interfaces_are_read_with_mac_network_and_bridge() -> None:
 @pytest.mark.parametrize("bridge", ["../../etc", 'a"; flush ruleset', "", "a" * 16, "."])
 def test_a_bridge_that_no_kernel_names_so_is_not_taken(bridge: str) -> None:
     devices = f'<interface><source network="n" bridge={quoteattr(bridge)}/></interface>'
-    annotation = parse_domain("qemu", "web1", domain(publish(""), devices))
+    annotation = parse_domain(KEY, "web1", domain(publish(""), devices))
     assert annotation is not None
     assert () == annotation.guest(()).network_bridges
 

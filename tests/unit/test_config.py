@@ -77,10 +77,13 @@ def test_the_example_uncommented_is_valid_and_means_what_the_design_says() -> No
 @pytest.mark.parametrize(
     ("changed", "problem"),
     [
-        ({"full_mesh": "true"}, "guest-network[1].full-mesh: needs internode-devices; name the"),
+        (
+            {"full_mesh": "true"},
+            "guest-network[1].full-mesh: internode-devices is missing; name the",
+        ),
         (
             {"full_mesh": '"true"', "internode_devices": '"eth1.100"'},
-            'guest-network[1].full-mesh: "true": give true or false, without quotes',
+            'guest-network[1].full-mesh: "true" cannot be used; give true or false, without quotes',
         ),
     ],
 )
@@ -109,8 +112,8 @@ def test_a_remote_guest_may_have_an_address_of_each_family() -> None:
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
-        ('address = "10.5.5.2"', "remote-guest[1].name: is missing"),
-        ('name = "web1"', "remote-guest[1].address: is missing"),
+        ('address = "10.5.5.2"', "remote-guest[1].name: it is missing; give it"),
+        ('name = "web1"', "remote-guest[1].address: it is missing; give the guest's address"),
         (
             'name = "../web1"\naddress = "10.5.5.2"',
             'remote-guest[1].name: "../web1" cannot be used; give',
@@ -131,7 +134,7 @@ def test_a_wrong_remote_guest_is_refused(entry: str, problem: str) -> None:
 
 def test_a_remote_guest_is_named_once() -> None:
     entry = '[[remote-guest]]\nname = "web1"\naddress = "10.5.5.2"\n'
-    assert "is there already" in refusal(entry + entry)
+    assert 'remote-guest[2].name: "web1" is there already; give each' in refusal(entry + entry)
 
 
 @pytest.mark.parametrize(
@@ -168,10 +171,10 @@ def test_a_bridge_may_have_a_second_subnet_of_ipv6() -> None:
 @pytest.mark.parametrize(
     ("text", "key", "value"),
     [
-        ("not toml", "not TOML: ", "line 1"),
-        ('[node]\nname = "a\nb"', "not TOML: ", "line 2"),
-        ("[node]\nname = 1\nname = 2", "not TOML: ", "overwrite a value"),
-        ("nodes = 1", '"nodes": unknown key', "guest-network, node, remote-guest, policy, uplink"),
+        ("not toml", "config: it is not TOML: ", "line 1"),
+        ('[node]\nname = "a\nb"', "config: it is not TOML: ", "line 2"),
+        ("[node]\nname = 1\nname = 2", "config: it is not TOML: ", "overwrite a value"),
+        ("nodes = 1", '"nodes": unknown key', "guest-network, node, policy, remote-guest, uplink"),
         ('"a\\nb\\u001b[2J" = 1', r'"a\nb\x1b[2J": unknown key', "known here are"),
         ('[node]\nnmae = "n"', 'node."nmae": unknown key', "name, return-path"),
         (network(bridges='"b"'), 'guest-network[1]."bridges": unknown key', "bridge, "),
@@ -197,11 +200,11 @@ def test_a_bridge_may_have_a_second_subnet_of_ipv6() -> None:
         ),
         ("guest-network = 3", "guest-network: ", "[[guest-network]]"),
         ('[guest-network]\nbridge = "b"', "guest-network: ", "[[guest-network]]"),
-        ("guest-network = [3]", "guest-network[1]: ", "make it a table"),
-        (network(bridge=None), "guest-network[1].bridge: ", "is missing"),
-        (network(subnet=None), "guest-network[1].subnet: ", "is missing"),
-        (network(node_address=None), "guest-network[1].node-address: ", "is missing"),
-        (network(gateway_address=None), "guest-network[1].gateway-address: ", "is missing"),
+        ("guest-network = [3]", "guest-network[1]: ", "it is not a table; write [[guest-network]]"),
+        (network(bridge=None), "guest-network[1].bridge: ", "it is missing; give it"),
+        (network(subnet=None), "guest-network[1].subnet: ", "it is missing; give it"),
+        (network(node_address=None), "guest-network[1].node-address: ", "it is missing; give it"),
+        (network(gateway_address=None), "guest-network[1].gateway-address: ", "it is missing;"),
         (network(subnet='"10.5.5.1/24"'), "guest-network[1].subnet: ", '"10.5.5.1/24"'),
         (network(subnet='"10.5.5.0/24 10.6.0.0/24"'), "guest-network[1].subnet: ", "one network"),
         (network(subnet='"fe80::%x;flush/64"'), "guest-network[1].subnet: ", '"fe80::%x;flush/64"'),
@@ -219,7 +222,7 @@ def test_a_bridge_may_have_a_second_subnet_of_ipv6() -> None:
         (
             network(node_address='"10.5.5.254"'),
             "guest-network[1].node-address: ",
-            '"10.5.5.254" cannot be used; is the gateway address',
+            '"10.5.5.254" is the gateway address, which every node has; give this node one',
         ),
         (
             network() + network(bridge='"b2"', subnet='"10.5.0.0/16"'),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cgw_hooks.core.flow import Flow, goes_to, misses, port_of
+from cgw_hooks.core.flow import Flow, PortFinder, goes_to, misses
 from cgw_hooks.core.published_port import PublishedPort
 from tests.unit.builders import port
 
@@ -61,7 +61,7 @@ NTP6 = port(123, protocol="udp", target="fd00::5")
 def test_a_flow_misses_the_port_that_it_is_meant_for(
     found: Flow, published: PublishedPort, expected: bool
 ) -> None:
-    assert port_of(found, [published]) is published
+    assert PortFinder([published]).port_of(found) is published
     assert expected == misses(found, published, is_local)
 
 
@@ -77,11 +77,40 @@ def test_a_flow_misses_the_port_that_it_is_meant_for(
     ],
 )
 def test_a_flow_is_not_meant_for_a_port(found: Flow, published: PublishedPort) -> None:
-    assert port_of(found, [published]) is None
+    assert PortFinder([published]).port_of(found) is None
 
 
-def test_of_several_ports_the_one_that_the_flow_is_meant_for_is_found() -> None:
-    assert port_of(flow(port=8009), [NTP, NTP6, RANGE]) is RANGE
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (flow(port=8000), RANGE),
+        (flow(port=8009), RANGE),
+        (flow(port=8010), None),
+        (flow(port=123), NTP),
+        (flow(to=NODE6, port=123), NTP6),
+        (flow(to=NODE6, port=8000), None),
+    ],
+)
+def test_of_several_ports_the_one_that_the_flow_is_meant_for_is_found(
+    found: Flow, expected: PublishedPort | None
+) -> None:
+    assert PortFinder([NTP, NTP6, RANGE]).port_of(found) is expected
+
+
+def test_each_port_among_thousands_is_found() -> None:
+    ports = [port(number, protocol="udp") for number in range(1000, 9000, 2)]
+    finder = PortFinder(reversed(ports))
+    assert ports == [finder.port_of(flow(port=number)) for number in range(1000, 9000, 2)]
+    assert {None} == {finder.port_of(flow(port=number)) for number in range(1001, 9000, 2)}
+
+
+@pytest.mark.parametrize("number", [8000, 8004, 8006, 8009, 8010])
+def test_ranges_that_overlap_hide_no_port(number: int) -> None:
+    """For example the ports of one record before and after a change."""
+    whole, part = port((8000, 8009), 80, protocol="udp"), port(8005, protocol="udp")
+    found = PortFinder([part, whole]).port_of(flow(port=number))
+    assert (whole if number < 8010 else None) == found
+    assert PortFinder([part, whole]).port_of(flow(port=8005)) in {part, whole}
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,13 @@ def test_a_port_is_decimal_digits_from_1_to_65535(attribute: str, bad: str) -> N
             id="scoped source",
         ),
         pytest.param(
+            forward('start="80"', 'proto="tcp" source="::ffff:10.0.0.0/104"'),
+            "<portForward source>",
+            '"::ffff:10.0.0.0/104"',
+            "give an IPv4 address or network as such",
+            id="IPv4 source within IPv6",
+        ),
+        pytest.param(
             forward('start="80"', 'proto="tcp" address="192.0.2.1" source="2001:db8::/32"'),
             "<portForward source>",
             '"2001:db8::/32"',
@@ -188,7 +195,10 @@ def test_a_bad_port_forward_is_refused(inner: str, element: str, value: str, cur
 
 @pytest.mark.parametrize(
     "bad",
-    ["127.0.0.1", "::1", "224.0.0.1", "ff02::1", "fe80::1", "fd00::1%eth0", "web", "10.5.5.0/24"],
+    [
+        *("127.0.0.1", "::1", "224.0.0.1", "ff02::1", "fe80::1", "fd00::1%eth0", "web"),
+        *("10.5.5.0/24", "::ffff:192.0.2.1", "::ffff:c000:201", "::192.0.2.1"),
+    ],
 )
 def test_a_bad_listening_address_is_refused(bad: str) -> None:
     inner = forward('start="80"', f'proto="tcp" address="{bad}"')

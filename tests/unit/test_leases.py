@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cgw_hooks.core.guest import Interface
-from cgw_hooks.host.libvirt_leases import addresses_of
+from cgw_hooks.host.libvirt_leases import addresses_of, other_holder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,18 +18,20 @@ pytestmark = pytest.mark.unit
 
 MAC = "52:54:00:05:05:0b"
 OTHER = "52:54:00:05:05:0c"
+#: The time of every test, in seconds since 1970.
+NOW = 1795000000.5
 ON_DEFAULT = Interface(MAC, network="default", bridge="virbr0")
 #: As `virsh net-dumpxml` has it before the guest runs: the bridge is not known yet.
 DEFINED = Interface(MAC, network="default")
 
 
 def found(folder: Path, *interfaces: Interface) -> list[str]:
-    return [str(address) for address in addresses_of(interfaces, str(folder))]
+    return [str(address) for address in addresses_of(interfaces, NOW, str(folder))]
 
 
-def lease(address: str, mac: str = MAC, **more: object) -> dict[str, object]:
+def lease(address: str, mac: str = MAC, *, expiry: object = 1795003600) -> dict[str, object]:
     """One entry as libvirt_leaseshelper writes it."""
-    return {"ip-address": address, "mac-address": mac, "expiry-time": 1795000000, **more}
+    return {"ip-address": address, "mac-address": mac, "expiry-time": expiry}
 
 
 def leased(folder: Path, *leases: object, bridge: str = "virbr0") -> None:
@@ -65,6 +68,86 @@ def test_a_lease_is_the_guests_address_once_its_bridge_is_known(tmp_path: Path) 
 def test_the_newest_lease_counts(tmp_path: Path) -> None:
     leased(tmp_path, lease("192.168.122.11"), lease("192.168.122.77"))
     assert ["192.168.122.77"] == found(tmp_path, ON_DEFAULT)
+
+
+@pytest.mark.parametrize("expiry", [1, 1794999999, 1795000000])
+def test_an_expired_lease_gives_no_address(tmp_path: Path, expiry: int) -> None:
+    leased(tmp_path, lease("192.168.122.11", expiry=expiry))
+    assert [] == found(tmp_path, ON_DEFAULT)
+
+
+@pytest.mark.parametrize("expiry", [0, 1795000001, 2**40])
+def test_a_lease_counts_until_it_expires(tmp_path: Path, expiry: int) -> None:
+    """0 is a lease for ever, as dnsmasq hands it to the lease helper."""
+    leased(tmp_path, lease("192.168.122.11", expiry=expiry))
+    assert ["192.168.122.11"] == found(tmp_path, ON_DEFAULT)
+
+
+def test_a_lease_without_an_expiry_time_counts(tmp_path: Path) -> None:
+    leased(tmp_path, {"ip-address": "192.168.122.11", "mac-address": MAC})
+    assert ["192.168.122.11"] == found(tmp_path, ON_DEFAULT)
+
+
+@pytest.mark.parametrize("expiry", ["soon", "1795003600", None, 1.5, [], {}])
+def test_a_lease_whose_expiry_time_is_no_whole_number_counts_for_nothing(
+    tmp_path: Path, expiry: object
+) -> None:
+    leased(tmp_path, lease("192.168.122.11"), lease("192.168.122.77", expiry=expiry))
+    assert ["192.168.122.11"] == found(tmp_path, ON_DEFAULT)
+
+
+def test_an_older_lease_counts_when_the_newest_has_expired(tmp_path: Path) -> None:
+    leased(tmp_path, lease("192.168.122.11"), lease("192.168.122.77", expiry=7))
+    assert ["192.168.122.11"] == found(tmp_path, ON_DEFAULT)
+
+
+def test_an_address_that_another_guest_was_given_since_is_not_the_guests(tmp_path: Path) -> None:
+    leased(tmp_path, lease("192.168.122.11"), lease("192.168.122.11", OTHER))
+    assert [] == found(tmp_path, ON_DEFAULT)
+    leased(tmp_path, lease("192.168.122.11", OTHER), lease("192.168.122.11"))
+    assert ["192.168.122.11"] == found(tmp_path, ON_DEFAULT)
+
+
+def test_an_older_address_counts_when_the_newest_was_given_away(tmp_path: Path) -> None:
+    given_away = lease("192.168.122.77"), lease("192.168.122.77", OTHER)
+    leased(tmp_path, lease("192.168.122.11"), *given_away)
+    assert ["192.168.122.11"] == found(tmp_path, ON_DEFAULT)
+
+
+def test_an_expired_lease_of_another_guest_takes_nothing_away(tmp_path: Path) -> None:
+    leased(tmp_path, lease("192.168.122.11"), lease("192.168.122.11", OTHER, expiry=7))
+    assert ["192.168.122.11"] == found(tmp_path, ON_DEFAULT)
+
+
+def test_a_host_entry_does_not_count_while_another_guest_has_the_address(tmp_path: Path) -> None:
+    """As dnsmasq does not give it out either: the guest has its old lease, or none."""
+    reserved(tmp_path, f"{MAC},192.168.122.11")
+    leased(tmp_path, lease("192.168.122.11", OTHER))
+    assert [] == found(tmp_path, ON_DEFAULT)
+    leased(tmp_path, lease("192.168.122.11", OTHER), lease("192.168.122.77"))
+    assert ["192.168.122.77"] == found(tmp_path, ON_DEFAULT)
+
+
+def test_an_address_of_the_guests_second_interface_is_still_the_guests(tmp_path: Path) -> None:
+    second = Interface(OTHER, network="default", bridge="virbr0")
+    leased(tmp_path, lease("192.168.122.11"), lease("192.168.122.11", OTHER))
+    assert ["192.168.122.11"] == found(tmp_path, ON_DEFAULT, second)
+
+
+def test_who_else_has_an_address_is_told(tmp_path: Path) -> None:
+    def holder(address: str) -> str | None:
+        return other_holder(ip_address(address), [ON_DEFAULT], NOW, str(tmp_path))
+
+    leased(
+        tmp_path,
+        lease("192.168.122.11"),
+        lease("192.168.122.12", OTHER.upper()),
+        lease("192.168.122.13", OTHER, expiry=7),
+    )
+    assert holder("192.168.122.11") is None
+    assert holder("192.168.122.12") == OTHER
+    assert holder("192.168.122.13") is None
+    assert holder("192.168.122.14") is None
 
 
 def test_a_host_entry_counts_more_than_a_lease(tmp_path: Path) -> None:

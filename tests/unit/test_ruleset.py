@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import re
-from ipaddress import ip_address
 
 import pytest
 
@@ -12,7 +10,7 @@ from cgw_hooks.core.node_config import NodeConfig
 from cgw_hooks.core.parse.config_toml import parse_config
 from cgw_hooks.core.published_port import PublishedPort
 from cgw_hooks.core.rules import table
-from tests.unit.builders import CLUSTER, annotated, guest_of, port
+from tests.unit.builders import CLUSTER, annotated, guest_of, port, random_ports
 
 pytestmark = pytest.mark.unit
 
@@ -43,6 +41,13 @@ def revision(config: NodeConfig, *ports: PublishedPort) -> str:
             port((8000, 8002), 80),
             "published4",
             [f"6 . {8000 + n} : 10.5.5.202 . {80 + n}" for n in range(3)],
+        ),
+        (port((8000, 8002)), "ranges4", ["6 . 8000-8002 : 10.5.5.202"]),
+        (port((1, 65535), at="192.0.2.1"), "ranges4_at", ["192.0.2.1 . 6 . 1-65535 : 10.5.5.202"]),
+        (
+            port((80, 81), target="fd00::5", sources=("2001:db8::/32",)),
+            "ranges6_from",
+            ["2001:db8::/32 . ::/0 . 6 . 80-81 : fd00::5"],
         ),
         (port(80, at="192.0.2.1"), "published4_at", ["192.0.2.1 . 6 . 80 : 10.5.5.202 . 80"]),
         (
@@ -94,7 +99,12 @@ def test_a_change_deletes_before_it_adds_and_touches_nothing_else() -> None:
 
 def test_restore_flushes_every_map_of_published_ports_and_no_table() -> None:
     text = table.restore(CLUSTER, [])
-    expected = {f"published{family}{kind}" for family in "46" for kind in ("", "_at", "_from")}
+    expected = {
+        f"{stem}{family}{kind}"
+        for stem in ("published", "ranges")
+        for family in "46"
+        for kind in ("", "_at", "_from")
+    }
     assert expected | {"revision"} == set(
         re.findall(r"^flush map inet cgw (\w+)$", text, re.MULTILINE)
     )
@@ -127,27 +137,10 @@ def test_a_guests_name_never_reaches_the_text(name: str) -> None:
     assert guest_of(annotated(), "web1").ports == ports
 
 
-def random_ports(seed: int) -> list[PublishedPort]:
-    """Valid ports with a listening range each, so that no two want the same packet."""
-    pick = random.Random(seed)  # noqa: S311  (the same ports in every run)
-    ports = []
-    for block in pick.sample(range(1, 600), 40):
-        family, start = pick.choice((4, 6)), block * 100
-        count = pick.randint(1, 100)
-        to = pick.randint(1, 65535 - count + 1)
-        at = {4: ("", "192.0.2.1"), 6: ("", "2001:db8::1")}[family]
-        sources = {4: ("10.0.0.0/8", "192.0.2.0/24"), 6: ("fd00::/8", "2001:db8::/32")}[family]
-        ports.append(
-            port(
-                (start, start + count - 1),
-                to,
-                protocol=pick.choice(("tcp", "udp", "sctp")),
-                at=pick.choice(at),
-                target=str(ip_address(pick.getrandbits(32 if family == 4 else 128))),
-                sources=sources[: pick.randint(0, 2)],
-            )
-        )
-    return [p for p in ports if p.target_address and p.target_address.version == p.family]
+def key_count(published: PublishedPort) -> int:
+    """How many keys a port has in its map: one to a source, and to a port that changes."""
+    one_range = published.keeps_numbers and published.end > published.start
+    return (1 if one_range else len(list(published.pairs()))) * max(1, len(published.sources))
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -156,8 +149,7 @@ def test_every_element_is_added_once_and_deleted_once(seed: int) -> None:
     assert len(ports) > 30
     text = table.change(CLUSTER, add=ports, delete=ports)
     added, deleted = elements(text, "add"), elements(text, "delete")
-    expected = sum(len(list(p.pairs())) * max(1, len(p.sources)) for p in ports)
-    assert expected == sum(map(len, added.values()))
+    assert sum(map(key_count, ports)) == sum(map(len, added.values()))
     keys = {name: [e.partition(" : ")[0] for e in listed] for name, listed in added.items()}
     assert keys == deleted
     for listed in keys.values():
@@ -166,14 +158,22 @@ def test_every_element_is_added_once_and_deleted_once(seed: int) -> None:
     assert _ALLOWED.fullmatch(text)
 
 
+def said(name: str, element: str) -> list[tuple[int, str]]:
+    """The listening ports of one element, each with its target."""
+    key, target = element.split(" : ")
+    listen = key.split(" . ")[-1]
+    if name.startswith("published"):
+        return [(int(listen), target)]
+    first, last = map(int, listen.split("-"))
+    return [(number, f"{target} . {number}") for number in range(first, last + 1)]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_every_element_says_the_target_of_its_listening_port(seed: int) -> None:
     ports = random_ports(seed)
-    listed = elements(table.change(CLUSTER, add=ports, delete=()), "add").values()
+    added = elements(table.change(CLUSTER, add=ports, delete=()), "add")
     shown = {
-        (int(key.split(" . ")[-1]), target)
-        for element in (e for one in listed for e in one)
-        for key, target in [element.split(" : ")]
+        pair for name, listed in added.items() for element in listed for pair in said(name, element)
     }
     expected = {
         (listen, f"{p.target_address} . {p.to + listen - p.start}")
@@ -181,3 +181,8 @@ def test_every_element_says_the_target_of_its_listening_port(seed: int) -> None:
         for listen in range(p.start, p.end + 1)
     }
     assert expected == shown
+
+
+def test_random_ports_fill_every_map() -> None:
+    ports = [one for seed in range(5) for one in random_ports(seed)]
+    assert set(table.map_names()) == set(table.elements(ports))

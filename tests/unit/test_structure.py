@@ -11,7 +11,7 @@ import pytest
 from tests.unit.builders import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 pytestmark = pytest.mark.unit
 
@@ -30,21 +30,56 @@ INWARD = {
 }
 STATE = f"{PACKAGE}/host/state/"
 
+#: Names of files and folders below the runtime directory.
+STATE_NAMES = {"guests", "index", "node.json", "record.new", "lock", "bridges", "uuids"}
+#: The hook looks whether a guest has a record before it loads anything else; this tells it where.
+NAMES_THE_STATE = f"{PACKAGE}/host/paths.py"
+
+#: Every hook call that loads these takes some milliseconds longer.
+SLOW_IMPORTS = {"typing", "contextlib"}
+#: The modules of the inner rings that may import them, since no hook call ever loads these.
+NEVER_IN_A_HOOK_CALL = {
+    "host/libvirt_api.py": "a hook must not call libvirt: libvirt waits for the hook",
+    "host/own_network.py": "only `cgw install` makes a network namespace, to try its hook",
+}
+#: What a hook call loads of the outermost ring.
+HOOK_COMMANDS = {f"{PACKAGE}/commands/{name}.py" for name in ("__init__", "cli", "hook", "xl_hook")}
+
 
 @cache
 def tree(module: str) -> ast.Module:
     return ast.parse((ROOT / module).read_text(encoding="utf-8"))
 
 
-def imports(module: str) -> Iterator[str]:
+@cache
+def imports(module: str) -> list[str]:
     """Every import of a module, also late ones and those for type checkers."""
-    for node in ast.walk(tree(module)):
+    return list(imported(ast.walk(tree(module))))
+
+
+def imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """What these statements import, by whole name."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module}:{node.lineno}: a relative import"
+            assert node.level == 0, f"line {node.lineno}: a relative import"
             for alias in node.names:
                 yield f"{node.module}.{alias.name}"
+
+
+def without_type_checking(node: ast.AST) -> Iterator[ast.AST]:
+    """A module's nodes, but for what stands under ``if TYPE_CHECKING:``."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        guard = ast.unparse(node.test) if isinstance(node, ast.If) and child in node.body else ""
+        if guard != "TYPE_CHECKING":
+            yield from without_type_checking(child)
+
+
+def imports_at_run_time(module: str) -> set[str]:
+    """What a module imports when it runs, by first name; also late."""
+    return {name.partition(".")[0] for name in imported(without_type_checking(tree(module)))}
 
 
 def is_within(name: str, allowed: set[str]) -> bool:
@@ -94,6 +129,39 @@ def test_the_core_does_no_io() -> None:
     calls = [n for m in core for n in ast.walk(tree(m)) if isinstance(n, ast.Call)]
     names = {call.func.id for call in calls if isinstance(call.func, ast.Name)}
     assert set() == names & {"open", "print", "input", "exec", "eval", "__import__"}
+
+
+def test_this_tier_starts_no_process_and_makes_no_network() -> None:
+    effects = {"subprocess", "socket", "multiprocessing", "threading", "tests.lab", "tests.netns"}
+    tests = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests/unit").glob("*.py"))
+    assert len(tests) > 5
+    assert {} == {m: e for m in tests if (e := {i for i in imports(m) if is_within(i, effects)})}
+
+
+def test_what_a_hook_call_loads_does_without_slow_imports() -> None:
+    outer = {m for m in MODULES if m.startswith(f"{PACKAGE}/commands/")} - HOOK_COMMANDS
+    slow = {m for m in MODULES if m not in outer and imports_at_run_time(m) & SLOW_IMPORTS}
+    assert {f"{PACKAGE}/{module}" for module in NEVER_IN_A_HOOK_CALL} == slow
+
+
+def test_only_the_state_knows_what_its_files_are_called() -> None:
+    found = {
+        f"{module}:{node.lineno}: {node.value}"
+        for module in MODULES
+        if not module.startswith(STATE) and module != NAMES_THE_STATE
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if not STATE_NAMES.isdisjoint(node.value.split("/"))
+    }
+    assert set() == found
+
+
+@pytest.mark.parametrize("package", [m for m in MODULES if m.endswith("/__init__.py")])
+def test_a_package_loads_nothing_by_itself(package: str) -> None:
+    body = tree(package).body
+    assert isinstance(body[0], ast.Expr)
+    more = ["__version__"] if package == f"{PACKAGE}/__init__.py" else []
+    assert more == [ast.unparse(statement).partition(" = ")[0] for statement in body[1:]]
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from cgw_hooks.core.parse.vif import configured_vifs, latest, running_vifs
-from cgw_hooks.core.parse.xl_cfg import parse_xl_config
+from cgw_hooks.core.parse.vif import Vif, configured_vifs, latest, running_vifs
+from cgw_hooks.core.parse.xl_cfg import parse_xl_config, strings
 from cgw_hooks.errors import InvalidAnnotation
+from cgw_hooks.host import xl_files
 from cgw_hooks.host.xenstore import parse_listing
+from cgw_hooks.sources.xl import declarations
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.unit
 
@@ -21,6 +28,9 @@ pytestmark = pytest.mark.unit
         ('cgw_publish = [ "2202:22/tcp", "123/udp" ]', {"cgw_publish": ["2202:22/tcp", "123/udp"]}),
         ('v = [\n "a",\n\n "b",\n]\nn = 1\n', {"v": ["a", "b"], "n": "1"}),
         ("v = []", {"v": []}),
+        ("v = [[]]", {"v": [[]]}),
+        ('v = [\n ["a", "b"],\n [[1]\n,], "c" ]', {"v": [["a", "b"], [["1"]], "c"]}),
+        ('v = [["a"]]\nv += ["b"]', {"v": [["a"], "b"]}),
         ('n = "a"\nn = "b"', {"n": "b"}),
         ('v = ["a"]\nv += ["b"]', {"v": ["a", "b"]}),
         ('n = "a#b;c=\\"d\\" \\x41\\102\\n"', {"n": 'a#b;c="d" AB\n'}),
@@ -33,11 +43,55 @@ def test_settings(text: str, expected: dict[str, object]) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ['n = "a', "n = [1", "n = ", "n", "= 1", 'n = open("/etc/shadow")', "n = [1 2]", "n = 1 m = 2"],
+    [
+        *('n = "a', "n = [1", "n = ", "n", "= 1", 'n = open("/etc/shadow")', "n = [1 2]"),
+        *("n = 1 m = 2", "n = [[1]", "n = [[1] 2]", "n = [1,, 2]", "n = [,]", "n = [1]]"),
+        *('n = "a"; n += ["b"]', 'n = ["a"]; n += "b"'),
+    ],
 )
 def test_what_xl_would_not_read_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="line 2"):
         parse_xl_config("first = 1\n" + text)
+
+
+def test_lists_may_lie_in_one_another_as_deep_as_they_like() -> None:
+    # Five times the depth at which Python gives a recursion up.
+    found = parse_xl_config("v = " + "[" * 5_000 + "]" * 5_000)["v"]
+    for _ in range(4_999):
+        assert isinstance(found, list)
+        (found,) = found
+    assert [] == found
+
+
+def test_where_strings_are_wanted_a_list_within_the_list_is_left_out() -> None:
+    assert ["a", "b"] == strings(["a", ["c"], "b"])
+    assert ["a"] == strings("a")
+
+
+@pytest.fixture
+def web1_cfg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The guest's config, in a folder in the place of /etc/xen."""
+    monkeypatch.setattr(xl_files, "CONFIGS", (str(tmp_path),))
+    monkeypatch.setenv("CGW_CONFIG", str(tmp_path / "cgw.toml"))
+    return tmp_path / "web1.cfg"
+
+
+def test_nested_lists_of_other_settings_keep_no_port_from_being_published(web1_cfg: Path) -> None:
+    text = 'name = "web1"\nusbdev = [["a", "b"], ["c"]]\ncgw_publish = ["2202:22"]\n'
+    web1_cfg.write_text(text, encoding="utf-8")
+    (declared,) = declarations(Vif("vif3.0", "web1", "", ip="10.5.5.201"))
+    assert [(2202, 22)] == [(forward.start, forward.to) for forward in declared.annotation.forwards]
+
+
+def test_a_list_within_the_published_ports_is_refused(web1_cfg: Path) -> None:
+    text = 'name = "web1"\ncgw_publish = ["2202:22", ["80"]]\n'
+    web1_cfg.write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidAnnotation) as caught:
+        list(declarations(Vif("vif3.0", "web1", "", ip="10.5.5.201")))
+    assert (
+        f'guest "web1": cgw_publish in {web1_cfg} has a list within the list; '
+        'write one list: ["2202:22/tcp", "123/udp"]' == str(caught.value)
+    )
 
 
 LISTING = """\

@@ -12,7 +12,7 @@ _OPTIONS = (
     "quiet loglevel=0 mitigations=off cryptomgr.notests apparmor=0 panic=0 "
     f"lab.gateway={network.GATEWAY_ADDRESS}"
 )
-_SLOW = 60.0
+_SLOW = 300.0
 _HERE = "/usr/local/bin/here"
 #: Holds the process id of the xl that receives a migrating guest.
 RECEIVER = "/run/receiver"

@@ -118,7 +118,7 @@ def test_a_guest_that_declares_nothing_starts_whatever_is_broken(libvirt: Libvir
     dom0.shell("mv /usr/local/lib/cgw /usr/local/lib/away")
     try:
         libvirt.virsh("start", "plain")
-        assert dom0.itself("until_answered", "tcp", "10.5.5.203", 22, within=30.0).guest == "plain"
+        assert dom0.itself("until_answered", "tcp", "10.5.5.203", 22, within=300.0).guest == "plain"
     finally:
         dom0.shell("mv /usr/local/lib/away /usr/local/lib/cgw")
     assert libvirt.operations("plain") == STARTED

@@ -102,7 +102,7 @@ def test_a_guest_that_declares_nothing_starts_whatever_is_broken(xen: XenHost) -
     xen.dom0.shell("mv /usr/local/lib/cgw /usr/local/lib/away")
     try:
         xen.create("web1")
-        reply = xen.dom0.itself("until_answered", "tcp", "10.5.5.201", 22, within=30.0)
+        reply = xen.dom0.itself("until_answered", "tcp", "10.5.5.201", 22, within=300.0)
         assert reply.guest == "web1"
     finally:
         xen.dom0.shell("mv /usr/local/lib/away /usr/local/lib/cgw")

@@ -99,7 +99,7 @@ def test_by_policy_a_guest_with_a_bad_annotation_runs_unpublished(xen: XenHost) 
     xen.write(CONFIG, WARN)
     xen.define("web1", 201, "ip=10.5.5.201,script=vif-cgw,gatewaydev=cgw 2202:22/icmp")
     xen.create("web1")
-    reply = xen.dom0.itself("until_answered", "tcp", "10.5.5.201", 22, within=30.0)
+    reply = xen.dom0.itself("until_answered", "tcp", "10.5.5.201", 22, within=300.0)
     assert reply.guest == "web1"
     (row,) = rows(xen)
     assert row["state"] == "not published"

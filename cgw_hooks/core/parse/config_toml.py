@@ -56,10 +56,10 @@ _REMOTE_GUEST_KEYS = {"name", "uuid", "address", "publish"}
 class _Table:
     """One table of the file; knows its name, to say it in every error."""
 
-    def __init__(self, name: str, content: object, keys: set[str]) -> None:
+    def __init__(self, name: str, content: object, keys: set[str], heading: str = "") -> None:
         self.name = name
         if not isinstance(content, dict):
-            raise InvalidConfig(name, "it is not a table", f"write [{name}]")
+            raise InvalidConfig(name, "it is not a table", f"write {heading or f'[{name}]'}")
         self.content: dict[str, Any] = content
         for key in content:
             if key not in keys:
@@ -78,7 +78,8 @@ class _Table:
         if not isinstance(content, list):
             raise InvalidConfig(key, "it is not a list of tables", f"write [[{key}]]")
         return [
-            _Table(f"{key}[{number}]", entry, keys) for number, entry in enumerate(content, start=1)
+            _Table(f"{key}[{number}]", entry, keys, f"[[{key}]]")
+            for number, entry in enumerate(content, start=1)
         ]
 
     def text(self, key: str, default: _T | None, parse: Callable[[str], _T]) -> _T:
@@ -159,10 +160,10 @@ def _guest_network(table: _Table) -> GuestNetwork:
         if address not in network.subnet:
             raise table.error(key, address, f"give an address in the subnet, {network.subnet}")
     if network.node_address == network.gateway_address:
-        raise table.error(
-            "node-address",
-            network.node_address,
-            "is the gateway address, which every node has; give this node one of its own",
+        raise InvalidConfig(
+            table.path("node-address"),
+            f"{quoted(network.node_address)} is the gateway address, which every node has",
+            "give this node one of its own",
         )
     return network
 
@@ -185,7 +186,9 @@ def _remote_guests(tables: list[_Table]) -> tuple[Annotation, ...]:
     for table in tables:
         name = table.text("name", None, fields.parse_name)
         if name in guests:
-            raise table.error("name", name, "it is there already; give each guest one entry")
+            raise InvalidConfig(
+                table.path("name"), f"{quoted(name)} is there already", "give each guest one entry"
+            )
         addresses = table.addresses()
         if not addresses:
             raise InvalidConfig(table.path("address"), "it is missing", "give the guest's address")

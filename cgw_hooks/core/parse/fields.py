@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _PORT_DIGITS = 5
 _NAME_BYTES = 180  # NAME_MAX (255) of linux/limits.h, less what the state's files add to it
 _UUID_LENGTH, _UUID_CHARACTERS = 36, frozenset("0123456789abcdef-")
+_IPV4_PREFIXES = (bytes(12), bytes(10) + b"\xff\xff")
+_IPV4_CURE = "give an IPv4 address or network as such, not within an IPv6 one"
 _INTERFACE_NAME_LENGTH = 15  # IFNAMSIZ (16) of linux/if.h, less its final NUL
 _INTERFACE_NAME_PUNCTUATION = "-_.:@"
 
@@ -47,6 +49,8 @@ def parse_address(text: str) -> Address:
         raise ValueError("give an IPv4 or IPv6 address") from None
     if getattr(address, "scope_id", None) is not None:
         raise ValueError("give an address without a scope (%...)")
+    if _holds_ipv4(address):
+        raise ValueError(_IPV4_CURE)
     return address
 
 
@@ -96,22 +100,26 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 
     Overlapping ones are merged: an interval map takes each address once.
     """
-    networks: list[Network] = []
-    for word in text.replace(",", " ").split():
-        try:
-            if "%" in word:  # ip_network() takes whatever follows it as a scope, and keeps it
-                raise ValueError(word)
-            networks.append(ip_network(word))
-        except ValueError:
-            raise ValueError(
-                "give networks as ADDRESS/LENGTH with no bit set behind the length, "
-                "parted by commas"
-            ) from None
+    networks = [_parse_network(word) for word in text.replace(",", " ").split()]
     if not networks:
         raise ValueError("give at least one network, or leave the attribute out")
     four = [network for network in networks if network.version == 4]  # noqa: PLR2004
     six = [network for network in networks if network.version == 6]  # noqa: PLR2004
     return (*collapse_addresses(four), *collapse_addresses(six))
+
+
+def _parse_network(text: str) -> Network:
+    try:
+        if "%" in text:  # ip_network() takes whatever follows it as a scope, and keeps it
+            raise ValueError(text)
+        network = ip_network(text)
+    except ValueError:
+        raise ValueError(
+            "give networks as ADDRESS/LENGTH with no bit set behind the length, parted by commas"
+        ) from None
+    if _holds_ipv4(network.network_address):
+        raise ValueError(_IPV4_CURE)
+    return network
 
 
 def parse_interface_name(text: str) -> str:
@@ -123,6 +131,18 @@ def parse_interface_name(text: str) -> str:
     ):
         return text
     raise ValueError(f"give a network device's name, {_INTERFACE_NAME_LENGTH} characters at most")
+
+
+def _holds_ipv4(address: Address) -> bool:
+    """Whether it is an IPv4 address within an IPv6 one (RFC 4291 section 2.5.5).
+
+    No packet has one, and nft lists it in another spelling than it was given.
+    """
+    return (
+        address.version == 6  # noqa: PLR2004
+        and not (address.is_unspecified or address.is_loopback)
+        and address.packed[:12] in _IPV4_PREFIXES
+    )
 
 
 def _is_link_local6(address: Address) -> bool:

@@ -6,7 +6,8 @@ import re
 
 from cgw_hooks.core.named_tuple import NamedTuple
 
-_OBJECT = re.compile(r"\t(map|set|chain) (\S+) \{[^\n]*\n(.*?)\n\t\}", re.DOTALL)
+#: A chain without rules has no line between its braces.
+_OBJECT = re.compile(r"^\t(map|set|chain) (\S+) \{[^\n]*\n(.*?)^\t\}", re.DOTALL | re.MULTILINE)
 _ELEMENTS = re.compile(r"elements = \{ (.*?) \}", re.DOTALL)
 _BASE_CHAIN = "type "
 

@@ -1,8 +1,8 @@
 """xl.cfg text -> its settings. Read as xl reads it (libxlu_cfg), never evaluated.
 
-Settings are ``NAME = VALUE``; a value is a string in quotes, a number, or a list
-of those in brackets, which may go over lines. The last assignment of a name counts,
-``+=`` adds to the one before.
+Settings are ``NAME = VALUE``; a value is a string in quotes, a number, or a list of values
+in brackets, which may go over lines. The last assignment of a name counts, ``+=`` adds to
+the one before.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 
 from cgw_hooks.errors import quoted
 
-Value = str | list[str]
+Value = str | list["Value"]
 
 _TOKEN = re.compile(
     r"""(?P<blank>[ \t\r]+|\#[^\n]*)
@@ -58,24 +58,42 @@ class _Reader:
             adds = self._take("sign", "+=")
             if not adds:
                 self._expect("sign", "=")
+            line = self._line
             value = self._list() if self._take("sign", "[") else self._atom()
             if adds and name in found:
-                value = _joined(found[name], value)
+                value = _joined(found[name], value, line)
             found[name] = value
             self._expect("end")
         return found
 
-    def _list(self) -> list[str]:
-        values: list[str] = []
+    def _list(self) -> list[Value]:
+        # Without recursion, since nothing limits how deep lists may lie in one another.
+        whole: list[Value] = []
+        open_lists = [whole]
         self._skip_lines()
-        while not self._take("sign", "]"):
-            values.append(self._atom())
+        while open_lists:
+            if self._take("sign", "]"):
+                open_lists.pop()
+            elif self._take("sign", "["):
+                inner: list[Value] = []
+                open_lists[-1].append(inner)
+                open_lists.append(inner)
+                self._skip_lines()
+                continue
+            else:
+                open_lists[-1].append(self._atom())
+            if open_lists:
+                self._end_item()
+        return whole
+
+    def _end_item(self) -> None:
+        """Behind a value of a list: a comma, or the list's end, which stays."""
+        self._skip_lines()
+        if self._take("sign", ","):
             self._skip_lines()
-            if not self._take("sign", ","):
-                self._expect("sign", "]")
-                break
-            self._skip_lines()
-        return values
+        else:
+            self._expect("sign", "]")
+            self.at -= 1
 
     def _atom(self) -> str:
         return self._take("number") or _unquoted(self._expect("string"))
@@ -96,17 +114,27 @@ class _Reader:
     def _expect(self, kind: str, text: str | None = None) -> str:
         taken = self._take(kind, text)
         if not taken:
-            _kind, spelt, line = self.tokens[min(self.at, len(self.tokens) - 1)]
-            raise ValueError(f"line {line}: {quoted(spelt)} where {text or kind} should be")
+            spelt = self.tokens[min(self.at, len(self.tokens) - 1)][1]
+            raise ValueError(f"line {self._line}: {quoted(spelt)} where {text or kind} should be")
         return taken
 
+    @property
+    def _line(self) -> int:
+        """The line of the next token."""
+        return self.tokens[min(self.at, len(self.tokens) - 1)][2]
 
-def _joined(before: Value, added: Value) -> Value:
+
+def strings(value: Value) -> list[str]:
+    """A value where a list of strings is wanted: a list within it is left out."""
+    return [value] if isinstance(value, str) else [one for one in value if isinstance(one, str)]
+
+
+def _joined(before: Value, added: Value, line: int) -> Value:
     if isinstance(before, list) and isinstance(added, list):
         return before + added
     if isinstance(before, str) and isinstance(added, str):
         return before + added
-    raise ValueError("+= of a list and a string")
+    raise ValueError(f"line {line}: += of a list and a string")
 
 
 def _unquoted(string: str) -> str:

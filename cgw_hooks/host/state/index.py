@@ -107,7 +107,7 @@ class Index:
         """The folders in which overlapping claims may lie; of a long range, those that exist."""
         protocol = f"ports/{claim.protocol}"
         numbers = bucket_numbers(claim)
-        if len(numbers) <= 2:  # noqa: PLR2004  (a claim of at most 64 ports)
+        if len(numbers) <= 3:  # noqa: PLR2004  (a claim of at most 64 ports)
             names = [WIDE, *map(str, numbers)]
         else:
             names = [

@@ -5,6 +5,7 @@ The kernel drops the lock when its holder dies; of one that hangs, nobody waits 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -34,9 +35,8 @@ class Lock:
     def __enter__(self) -> None:
         make_safe_directory(self._directory)
         path = os.path.join(self._directory, "lock")
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            self._descriptor = os.open(path, flags, 0o600)
+            self._descriptor = _open(path)
         except OSError as error:
             raise RecordError(path, f"it cannot be opened: {error.strerror}", "mend it") from error
         try:
@@ -64,3 +64,14 @@ class Lock:
                 pause = min(pause * 2, _LONGEST_PAUSE)
             else:
                 return
+
+
+def _open(path: str) -> int:
+    """Return a descriptor; on a file system that has become read-only, one that only reads."""
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags | os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, flags | os.O_RDONLY)

@@ -123,14 +123,17 @@ class State:
         found = sorted(n.removesuffix(_SUFFIX) for n in names if n.endswith(_SUFFIX))
         return [GuestKey.parse(name) for name in found]
 
-    def version(self) -> frozenset[tuple[str, int, int]]:
+    def version(self) -> tuple[int, frozenset[tuple[str, int, int]]]:
         """A value that is another one after any record was written or removed."""
         try:
+            # The folder's own time tells of a record that came and went in the meantime. It
+            # advances in steps of 4 ms (CONFIG_HZ=250); within one, a record written anew is
+            # another file.
+            changed = os.stat(self._guests).st_mtime_ns
             with os.scandir(self._guests) as found:
-                # A record that is written anew is another file.
-                return frozenset((f.name, f.inode(), f.stat().st_mtime_ns) for f in found)
+                return changed, frozenset((f.name, f.inode(), f.stat().st_mtime_ns) for f in found)
         except FileNotFoundError:  # the folder, or a record at this moment
-            return frozenset()
+            return 0, frozenset()
 
     # -- the index ---------------------------------------------------------------------------
 

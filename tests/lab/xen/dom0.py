@@ -27,7 +27,7 @@ GUEST_FOLDER = "/usr/lib/cgw-lab"
 #: With what PVH guests need (TCG has it of AMD alone); Xen cannot use TCG's RDTSCP.
 CPU = "Opteron_G3,-rdtscp,+npt"
 _MEMORY_MIB, _DOM0_MEMORY_MIB = 3072, 1024
-_BOOT_SECONDS = 120.0
+_BOOT_SECONDS = 600.0
 _XEN_OPTIONS = (
     f"console=com1 com1=115200,8n1 loglvl=warning guest_loglvl=warning sched=credit "
     f"dom0_mem={_DOM0_MEMORY_MIB}M,max:{_DOM0_MEMORY_MIB}M dom0_max_vcpus=1"
@@ -58,7 +58,7 @@ class Dom0(Throwaway):
         *,
         input: str = "",  # noqa: A002 - named as in subprocess
         check: bool = True,
-        timeout: float = 120.0,
+        timeout: float = 600.0,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in dom0 to its end. Raises Dom0Error when it fails (and `check`)."""
         done = self._call("run", argv=list(argv), standard_input=input, seconds=timeout)

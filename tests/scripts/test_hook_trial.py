@@ -16,7 +16,7 @@ from cgw_hooks.commands import hook_trial
 from cgw_hooks.host import confinement
 from tests.unit.builders import CGW, PYTHON, ROOT, is_one_line
 
-pytestmark = pytest.mark.unit
+pytestmark = pytest.mark.scripts
 
 HOOK = "etc/libvirt/hooks/qemu.d/50-cgw"
 LAUNCHER = """\

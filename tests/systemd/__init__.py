@@ -1,0 +1,1 @@
+"""Units under a real systemd, beside the firewalls whose start or reload takes our rules."""
