@@ -14,7 +14,7 @@ from cgw_hooks import __version__
 from cgw_hooks.core.node_config import NodeConfig
 from cgw_hooks.core.record import translated
 from cgw_hooks.core.rules import table
-from cgw_hooks.errors import CgwError, NotFound, printable, quoted
+from cgw_hooks.errors import CgwError, NotFound, RecordError, printable, quoted
 from cgw_hooks.host import paths
 from cgw_hooks.host.config_file import load_config
 from cgw_hooks.host.state.state import State
@@ -218,7 +218,7 @@ def _render(_arguments: argparse.Namespace) -> int:
     sys.stdout.write(table.restore(publisher.config, translated(list(records.values()))))
     for error in errors.values():
         sys.stderr.write(f"cgw: {printable(str(error))}\n")
-    return CgwError.exit_code if errors else 0
+    return RecordError.exit_code if errors else 0
 
 
 def _sync(arguments: argparse.Namespace) -> int:

@@ -31,6 +31,16 @@ LOCK_WAIT = 10.0
 _LONGEST_WRITE, _PAUSE = 0.3, 0.05
 
 
+class Before(NamedTuple):
+    """The records as they were when the plan was made."""
+
+    #: Another value after any of them was written or removed.
+    version: object
+    records: dict[GuestKey, Record]
+    #: Of these nothing could be read.
+    unreadable: Collection[GuestKey]
+
+
 class Plan(NamedTuple):
     """The records that should be, instead of those that are."""
 
@@ -67,22 +77,15 @@ def compare(
     return Work(records, should_be if differs else None, wrong.in_words())
 
 
-def carry_out(
-    publisher: Publisher,
-    plan: Plan,
-    work: Work,
-    before: dict[GuestKey, Record],
-    *,
-    unreadable: Collection[GuestKey],
-    version: object,
-) -> bool:
+def carry_out(publisher: Publisher, plan: Plan, work: Work, before: Before) -> bool:
     """Write the records that differ, then the ruleset if it differs; False: ask again.
 
     A record that goes, goes last: what a crash leaves says more than the ruleset has. Very many
-    records are written in parts, the lock is free in between. ``version``: of the records that
-    the plan was made from; where another call has changed one since, nothing more is done.
+    records are written in parts, the lock is free in between. Where another call has changed a
+    record since the plan was made, nothing more is done.
     """
     state = publisher.state
+    version, records, unreadable = before
     waiting = iter(work.records)
     is_written = False
     while not is_written:
@@ -93,9 +96,9 @@ def carry_out(
             if is_written:
                 if work.ruleset is not None:
                     publisher.write_ruleset(work.ruleset)
-                publisher.firewall.settle(plan.records.values(), before.values())
-                for key in {*before, *unreadable} - plan.records.keys():
-                    state.remove(key, before.get(key))
+                publisher.firewall.settle(plan.records.values(), records.values())
+                for key in {*records, *unreadable} - plan.records.keys():
+                    state.remove(key, records.get(key))
                 state.rebuild(plan.records.values())
             else:
                 version = state.version()

@@ -18,7 +18,7 @@ from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.record import Record, State, published
 from cgw_hooks.errors import CgwError, HypervisorError, RecordError
 from cgw_hooks.node import ports, ruleset
-from cgw_hooks.node.plan import Plan, carry_out, compare, end_flows, ended
+from cgw_hooks.node.plan import Before, Plan, carry_out, compare, end_flows, ended
 from cgw_hooks.sources import libvirt, static, xl
 
 TYPE_CHECKING = False
@@ -84,7 +84,7 @@ def sync(publisher: Publisher, drivers: Collection[str] = HYPERVISORS) -> Report
         plan = decide(wanted, before, _listeners(wanted, before))
         found = ruleset.read_tables(publisher.nft, publisher.config)
         work = compare(publisher, plan, before, found)
-        if carry_out(publisher, plan, work, before, unreadable=unreadable, version=version):
+        if carry_out(publisher, plan, work, Before(version, before, unreadable)):
             break
         time.sleep(_PAUSE)
     else:
