@@ -13,7 +13,7 @@ import sys
 
 from cgw_hooks.core.operations import DRIVERS, Action, action, ends_connections, may_refuse
 from cgw_hooks.core.parse import domain_scan
-from cgw_hooks.errors import CgwError, InvalidAnnotation, PortConflict, quoted
+from cgw_hooks.errors import CgwError, InvalidAnnotation, PortConflict, printable, quoted
 from cgw_hooks.host import paths
 
 TYPE_CHECKING = False
@@ -58,7 +58,7 @@ def publisher() -> "Publisher":
 def say(line: str) -> None:
     """Tell whoever called, if somebody listens: a closed stderr must not change the exit code."""
     try:
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{printable(line)}\n")
         sys.stderr.flush()
     except (AttributeError, OSError, ValueError):  # None where the descriptor is closed
         return

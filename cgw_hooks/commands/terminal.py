@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cgw_hooks import __version__
 from cgw_hooks.core.node_config import NodeConfig
 from cgw_hooks.core.record import translated
 from cgw_hooks.core.rules import table
-from cgw_hooks.errors import CgwError, NotFound, quoted
+from cgw_hooks.errors import CgwError, NotFound, RecordError, printable, quoted
 from cgw_hooks.host import paths
 from cgw_hooks.host.config_file import load_config
 from cgw_hooks.host.state.state import State
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> int:
     try:
         return _carry_out(arguments)
     except CgwError as error:
-        sys.stderr.write(f"cgw: {error}\n")
+        sys.stderr.write(f"cgw: {printable(str(error))}\n")
         return error.exit_code
     except BrokenPipeError:  # the reader of a pipe had enough
         _let_go_of_stdout()
@@ -79,6 +80,8 @@ def _stand_in_for_closed_outputs() -> None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")  # a write: EBADF
     if sys.stderr is None:
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that this locale cannot write
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _let_go_of_stdout() -> None:
@@ -205,7 +208,7 @@ def _check(arguments: argparse.Namespace) -> int:
         sys.stdout.write(f"{subject}: ok\n")
     else:
         for line in check.check(_publisher(), subject):
-            sys.stdout.write(f"{line}\n")
+            sys.stdout.write(f"{printable(line)}\n")
     return 0
 
 
@@ -214,8 +217,8 @@ def _render(_arguments: argparse.Namespace) -> int:
     records, errors = publisher.state.all()
     sys.stdout.write(table.restore(publisher.config, translated(list(records.values()))))
     for error in errors.values():
-        sys.stderr.write(f"cgw: {error}\n")
-    return CgwError.exit_code if errors else 0
+        sys.stderr.write(f"cgw: {printable(str(error))}\n")
+    return RecordError.exit_code if errors else 0
 
 
 def _sync(arguments: argparse.Namespace) -> int:
@@ -229,7 +232,7 @@ def _node(arguments: argparse.Namespace) -> int:
 
     change = gateway.up if arguments.direction == "up" else gateway.down
     for line in change(_publisher()):
-        sys.stdout.write(f"{line}\n")
+        sys.stdout.write(f"{printable(line)}\n")
     return 0
 
 
@@ -252,7 +255,7 @@ def _uninstall(arguments: argparse.Namespace) -> int:
         from cgw_hooks.node import gateway
 
         for line in gateway.withdraw_all(Publisher(NodeConfig(), State(paths.runtime_directory()))):
-            sys.stdout.write(f"{line}\n")
+            sys.stdout.write(f"{printable(line)}\n")
     return 0
 
 
@@ -260,5 +263,12 @@ def _hook_usage(_arguments: argparse.Namespace) -> int:
     raise AssertionError("cgw hook is carried out before this parser is made")
 
 
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+def _print_json(value: dict[str, Any]) -> None:
+    """Print an object, each entry of its lists on a line; with ``indent`` json is slow."""
+    members = []
+    for key, member in value.items():
+        text = json.dumps(member)
+        if isinstance(member, list) and member:
+            text = "[\n    " + ",\n    ".join(map(json.dumps, member)) + "\n  ]"
+        members.append(f"  {json.dumps(key)}: {text}")
+    sys.stdout.write("{\n" + ",\n".join(members) + "\n}\n")

@@ -70,7 +70,7 @@ def node_listeners(guests: Iterable[Guest]) -> Listeners:
 def taken_by_node(guest: Guest, taken: Claim) -> PortConflict:
     """The error of a guest whose port a listener of the node has."""
     return PortConflict(
-        f"guest {quoted(guest.name)}",
+        guest.title,
         f"port {taken} is in use by a process of this node",
         f"publish another, or stop that process (see: ss -lnp sport = :{taken.start})",
     )
@@ -78,9 +78,9 @@ def taken_by_node(guest: Guest, taken: Claim) -> PortConflict:
 
 def taken_by_guest(guest: Guest, claim: Claim, holder: Guest) -> PortConflict:
     """The error of a guest whose port another guest has."""
-    where = f' of another node (remote-guest "{holder.name}")' if holder.is_remote else ""
+    where = f" of another node ({holder.title})" if holder.is_remote else ""
     return PortConflict(
-        f"guest {quoted(guest.name)}",
+        guest.title,
         f"port {claim} is published by guest {quoted(holder.name)}{where}",
         "publish another, or stop that guest first",
     )

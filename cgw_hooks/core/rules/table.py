@@ -246,17 +246,17 @@ def elements(ports: Iterable[PublishedPort]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for port in ports:
         kind, prefixes = _place(port)
-        protocol = PROTOCOL_NUMBER[port.protocol]
+        protocol, target = PROTOCOL_NUMBER[port.protocol], str(port.target_address)
         if port.keeps_numbers and port.end > port.start:
             in_map = found.setdefault(f"ranges{port.family}{kind}", {})
             for prefix in prefixes:
-                in_map[f"{prefix}{protocol} . {port.start}-{port.end}"] = str(port.target_address)
+                in_map[f"{prefix}{protocol} . {port.start}-{port.end}"] = target
             continue
         in_map = found.setdefault(f"published{port.family}{kind}", {})
         for listen_port, target_port in port.pairs():
             for prefix in prefixes:
                 key = f"{prefix}{protocol} . {listen_port}"
-                in_map[key] = f"{port.target_address} . {target_port}"
+                in_map[key] = f"{target} . {target_port}"
     return found
 
 
