@@ -1,4 +1,4 @@
-"""This node's publisher, by the config and the runtime directory of the host.
+"""The publisher of this node, by the config and the runtime directory of the host.
 
 On the hook's path: a guest that publishes nothing never gets here.
 """
