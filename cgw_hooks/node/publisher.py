@@ -56,7 +56,7 @@ class Publisher:
             found = ports.node_listeners([guest])
             relatives = ports.refuse_conflict(self.state, guest)
             ports.refuse_taken(guest, found)
-            overrides = tuple(sorted(remote.key for remote in relatives.remotes))
+            overrides = ports.keys_of(relatives.remotes)
             record = Record(guest, State.RESERVED, time.time(), overrides=overrides, digest=digest)
             change = self._change(record, old, relatives.remotes, rebuild=is_damaged)
         self._finish(change)
@@ -78,10 +78,8 @@ class Publisher:
                 remotes, twins = ports.refuse_conflict(self.state, guest)
                 if refuse_taken:
                     ports.refuse_taken(guest, found)
-            record = published(guest, old, time.time())._replace(
-                overrides=tuple(sorted(remote.key for remote in remotes))
-            )
-            record = ports.withhold(record, found)
+            record = published(guest, old, time.time())
+            record = ports.withhold(record._replace(overrides=ports.keys_of(remotes)), found)
             if old and old.overrides != record.overrides:
                 remotes = self._records({*old.overrides, *record.overrides})
             # Without a record, elements of withheld ports may be there all the same.
@@ -198,8 +196,9 @@ class Publisher:
         after = [*record.translated, *visible(remotes, record)]
         gone = list(dict.fromkeys(before).keys() - set(after))
         for twin in twins:
-            superseded = twin._replace(state=State.SUPERSEDED, leaving=())
-            self.state.write(superseded, twin)
+            self.state.write(twin._replace(state=State.SUPERSEDED, leaving=()), twin)
+        if rebuild:
+            self.state.forget_entries(record.key)
         unwritten = self._write(record._replace(leaving=tuple(gone)), old)
         try:
             if rebuild:
@@ -264,6 +263,7 @@ class Publisher:
         """Remove a record that cannot be read, and its elements: which. Hold the lock."""
         lost = self._rebuild()
         self.state.remove(key, None)
+        self.state.forget_entries(key)
         return lost
 
     def _rebuild(self, record: Record | None = None) -> list[PublishedPort]:

@@ -67,6 +67,12 @@ class Index:
             except OSError:  # not there, or not empty
                 continue
 
+    def forget(self, key: str) -> None:
+        """Remove every entry of a key."""
+        for folder, _, names in os.walk(self.directory):
+            inside = os.path.relpath(folder, self.directory)
+            self.remove(f"{inside}/{n}" for n in names if n == key or n.endswith(f",{key}"))
+
     def replace(self, paths: set[str]) -> None:
         """Make these the entries; only what differs is written."""
         there = set()
