@@ -95,8 +95,10 @@ def _carry_out(driver: str, name: str, operation: str, reason: str, xml: bytes) 
     node, key = publisher(), GuestKey(driver, uuid)
     if todo == Action.WITHDRAW:
         log_withdrawn(node.withdraw(key, connections_end=ends_connections(reason)))
-    elif todo == Action.RELEASE or not annotated:
+    elif todo == Action.RELEASE:
         log_withdrawn(node.release(key, connections_end=ends_connections(reason)))
+    elif not annotated:  # its annotation was taken out while it ran
+        log_withdrawn(node.release(key, connections_end=True))
     else:
         return _open(node, key, name, operation, xml)
     return 0

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.domain import nat_network_xml
+from tests.lab.domain import guest_mac, nat_network_xml
 from tests.lab.lab import open_lab
 from tests.lab.network import CLIENT_ADDRESS, UPLINK_BRIDGE
 from tests.libvirt.answers import assert_closed, assert_open
 from tests.libvirt.conftest import SUITES
 from tests.libvirt.hypervisor import Guest, Hypervisor
+from tests.libvirt.waiting import eventually
 from tests.netns.asker import spoken
 from tests.netns.configs import FULL_NAT
 
@@ -28,7 +29,7 @@ nft list map inet cgw published4 2>/dev/null | grep -q elements && ports=open ||
 echo "$2 ${{0##*/}} $ports" >>{CALLS}
 """
 CLIENT_OUTSIDE, NODE_OUTSIDE = "198.51.100.100", "198.51.100.11"
-GATEWAY, README_PORT = "192.168.122.1", 8080
+GATEWAY, STATIC, README_PORT = "192.168.122.1", "192.168.122.10", 8080
 README = Path(__file__).parents[2] / "README.md"
 
 
@@ -166,14 +167,20 @@ def readme_host(request: pytest.FixtureRequest) -> Iterator[Hypervisor]:
         yield host
 
 
-@pytest.fixture
-def readme_guest(readme_host: Hypervisor) -> Iterator[Guest]:
+@pytest.fixture(params=["lease", "static address"])
+def readme_guest(readme_host: Hypervisor, request: pytest.FixtureRequest) -> Iterator[Guest]:
     """The guest of the README, which publishes nothing yet."""
-    address = f"{five_lines().partition('address=')[2].split(chr(34))[1]}/24"
+    static = {"addresses": f"{STATIC}/24", "gateways": GATEWAY}
+    addresses = static if request.param == "static address" else {}
     before = readme_host.traces()
-    yield readme_host.guest("web1", interface="default", addresses=address, gateways=GATEWAY)
+    yield readme_host.guest("web1", interface="default", **addresses)
     readme_host.remove_guests()
     assert before == readme_host.traces()
+
+
+def has_lease(guest: Guest) -> bool:
+    """Whether libvirt has given the guest an address."""
+    return guest_mac(guest.octet) in guest.host.node.virsh("net-dhcp-leases", "default").stdout
 
 
 def assert_readme_port_open(host: Hypervisor) -> None:
@@ -185,24 +192,30 @@ def is_readme_port_closed(host: Hypervisor) -> bool:
     return spoken(host.client.tcp(NODE_OUTSIDE, README_PORT)) == "refused"
 
 
+@pytest.mark.parametrize("readme_guest", ["lease"], indirect=True)
 def test_the_five_lines_of_the_readme_publish_a_port(readme_guest: Guest) -> None:
     host = readme_guest.host
-    for _ in range(2):  # the annotation outlives the run
-        host.shell(five_lines())
-        assert_readme_port_open(host)
-        readme_guest.destroy()
-        assert is_readme_port_closed(host)
-
-
-def test_the_five_lines_as_they_are_for_a_guest_that_runs(readme_guest: Guest) -> None:
-    host = readme_guest.host
     readme_guest.start()
+    assert eventually(lambda: has_lease(readme_guest))
     assert is_readme_port_closed(host)
-    *writing, last = five_lines().replace("--config", "--config --live").splitlines()
-    assert last.endswith("and: cgw sync")
-    host.shell("\n".join([*writing, "cgw sync"]))
+    host.shell(five_lines())
     assert_readme_port_open(host)
     readme_guest.destroy()
     assert is_readme_port_closed(host)
-    readme_guest.start()
+    readme_guest.start()  # the annotation outlives the run
     assert_readme_port_open(host)
+
+
+@pytest.mark.parametrize("readme_guest", ["static address"], indirect=True)
+def test_the_five_lines_for_a_guest_with_a_static_address_that_does_not_run(
+    readme_guest: Guest,
+) -> None:
+    host = readme_guest.host
+    lines = five_lines().replace("<publish>", f'<publish address="{STATIC}">')
+    *writing, _ = lines.replace("--live ", "").splitlines()
+    host.shell("\n".join(writing))
+    for _ in range(2):
+        assert is_readme_port_closed(host)
+        readme_guest.start()
+        assert_readme_port_open(host)
+        readme_guest.destroy()

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.libvirt
 
 NETWORK = "default"
 BRIDGE = "virbr0"
+OTHER_BRIDGE = "virbr-other"
 #: Of a guest by its number: the addresses of host entries, which its interface then leases.
 RESERVED = {11: "192.168.123.77", 12: "192.168.123.78"}
 UNRESERVED_GUEST = 13
@@ -25,6 +26,28 @@ BACKENDS = [*((suite, "iptables") for suite in SUITES), ("trixie", "nftables")]
 EXCEPTIONS = {
     "iptables": "iptables -S FORWARD; ip6tables -S FORWARD",
     "nftables": "for ip in ip ip6; do nft list chain $ip libvirt_network forward; done",
+}
+#: What puts libvirt's reject in front of our exception.
+HARMS = {
+    "iptables": """
+        for tool in iptables ip6tables; do
+            $tool -D FORWARD -j LIBVIRT_FWI
+            $tool -I FORWARD -j LIBVIRT_FWI
+        done
+    """,
+    "nftables": """
+        for ip in ip ip6; do
+            rules=$(nft -a list chain $ip libvirt_network forward)
+            handle=$(echo "$rules" | sed -n 's/.*jump guest_input # handle //p')
+            nft delete rule $ip libvirt_network forward handle $handle
+            nft insert rule $ip libvirt_network forward counter jump guest_input
+        done
+    """,
+}
+#: What takes libvirt's jump away, which it makes anew when it starts.
+LOSSES = {
+    "iptables": "for tool in iptables ip6tables; do $tool -D FORWARD -j LIBVIRT_FWI; done",
+    "nftables": "for ip in ip ip6; do nft delete table $ip libvirt_network; done",
 }
 CHAINS = {
     "iptables": ("filter", "LIBVIRT_FWI"),
@@ -52,6 +75,11 @@ class NatHost(Hypervisor):
         listing = self.node.run(["nft", "-a", "list", "chain", "ip", *CHAINS[self.backend]]).stdout
         rules = [line for line in listing.splitlines() if BRIDGE in line]
         return {rule.rpartition("# handle ")[2] for rule in rules}
+
+    def traces(self) -> tuple[str, list[str]]:
+        """Everything that a guest may leave; rules in no order, since libvirt's may change."""
+        ruleset, files = super().traces()
+        return "\n".join(sorted(ruleset.splitlines())), files
 
     def rejects(self, address: str) -> bool:
         """Whether libvirt's firewall keeps the client from a guest's own address."""
@@ -164,3 +192,60 @@ def test_the_exception_stays_until_the_last_guest_has_gone(nat_host: NatHost, gu
     other.destroy()
     assert nat_host.exceptions()
     assert nat_host.asks_until_answered(PORT) == SEEN
+
+
+def test_an_exception_that_no_longer_comes_first_is_told_and_mended_by_sync(
+    nat_host: NatHost, guest: Guest
+) -> None:
+    guest.start()
+    assert nat_host.asks_until_answered(PORT) == SEEN
+    admitted = nat_host.exceptions()
+    nat_host.shell(HARMS[nat_host.backend])
+    assert nat_host.is_closed(PORT)
+    row = nat_host.status()["web1"]
+    assert row["state"] == "failed"
+    assert row["problem"]["code"] == "firewall"
+    nat_host.cgw("sync")
+    assert nat_host.asks(PORT) == SEEN
+    assert nat_host.rejects(RESERVED[11])
+    assert admitted == nat_host.exceptions()
+    assert nat_host.status()["web1"]["state"] == "published"
+
+
+def test_when_libvirtd_restarts_the_hook_mends_the_exception(
+    nat_host: NatHost, guest: Guest
+) -> None:
+    """Without its jump, or its table, libvirt makes them anew: in front of what is there."""
+    guest.start()
+    assert nat_host.asks_until_answered(PORT) == SEEN
+    admitted = nat_host.exceptions()
+    nat_host.shell(LOSSES[nat_host.backend])
+    nat_host.node.restart_libvirtd()
+    assert guest.is_called("reconnect")
+    assert eventually(lambda: nat_host.asks(PORT) == SEEN, within=60)
+    assert nat_host.rejects(RESERVED[11])
+    assert admitted == nat_host.exceptions()
+
+
+def test_a_running_guest_that_changes_networks_takes_its_exception_along(
+    nat_host: NatHost, guest: Guest
+) -> None:
+    """No hook tells of virsh update-device; cgw sync follows it."""
+    other = nat_network_xml("other", third_octet=124, hosts=[(11, 77)])
+    nat_host.node.start_network("other", other)
+    try:
+        guest.start()
+        assert nat_host.asks_until_answered(PORT) == SEEN
+        before = nat_host.exceptions()
+        interface = f"""
+            <interface type='network'><mac address='{guest_mac(11)}'/>
+            <source network='other'/><model type='virtio'/><rom enabled='no'/></interface>
+        """
+        nat_host.node.virsh("update-device", "web1", "/dev/stdin", "--live", input=interface)
+        nat_host.cgw("sync")
+        assert [rule.replace(BRIDGE, OTHER_BRIDGE) for rule in before] == nat_host.exceptions()
+        assert nat_host.status()["web1"]["target_address"] == "192.168.124.77"
+        guest.destroy()
+        assert nat_host.exceptions() == []
+    finally:
+        nat_host.shell("virsh net-destroy other; virsh net-undefine other")

@@ -15,6 +15,7 @@ _LONGEST_MESSAGE = 65536
 _DEVICES = """
 mount -t tmpfs tmpfs /dev
 mknod -m 666 /dev/null c 1 3
+mknod -m 666 /dev/zero c 1 5
 mknod -m 666 /dev/urandom c 1 9
 ln -s {log} /dev/log
 """
@@ -40,7 +41,8 @@ class OwnMounts:
 
     def fill_runtime(self) -> None:
         """Leave no byte of it free."""
-        self.run(f"cat /dev/zero > {self._node.runtime}/filler 2>/dev/null || true")
+        full = "No space left on device"
+        self.run(f"cat /dev/zero 2>&1 >> {self._node.runtime}/filler | grep '{full}'")
 
     def empty_runtime(self) -> None:
         """Free what `fill_runtime` took."""

@@ -92,7 +92,8 @@ def test_an_empty_table_has_nothing(text: str) -> None:
 def as_nft_lists(config: NodeConfig, ports: list[PublishedPort]) -> str:
     """The table that `table.restore` makes."""
     maps = {"revision": {"0x00000000": table.revision(config)}}
-    maps |= {name: table.elements(ports).get(name, {}) for name in table.map_names()}
+    elements = table.elements(ports)
+    maps |= {name: elements.get(name, {}) for name in table.map_names()}
     lines = []
     for name, found in maps.items():
         lines += [f"\tmap {name} {{", "\t\tflags interval"]
@@ -105,7 +106,7 @@ def as_nft_lists(config: NodeConfig, ports: list[PublishedPort]) -> str:
     return "\n".join([f"table {table.TABLE} {{", *lines, "}", ""])
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(5))
 def test_what_was_put_in_is_read_back(seed: int) -> None:
     ports = random_ports(seed)
     found = parse_listing(as_nft_lists(CLUSTER, ports)).maps
@@ -131,8 +132,8 @@ def test_each_kind_of_port_that_is_not_there_or_left_over_is_a_difference(
 ) -> None:
     keys = {name: set(found) for name, found in table.elements([one]).items()}
     other = port(443)
-    assert difference([one, other], [other]) == ("", keys, {})
-    assert difference([other], [one, other]) == ("", {}, keys)
+    assert difference([one, other], [other]) == ruleset.Difference("", keys, {})
+    assert difference([other], [one, other]) == ruleset.Difference("", {}, keys)
 
 
 def test_an_element_with_another_target_is_missing() -> None:

@@ -131,6 +131,13 @@ def test_the_core_does_no_io() -> None:
     assert set() == names & {"open", "print", "input", "exec", "eval", "__import__"}
 
 
+def test_this_tier_starts_no_process_and_makes_no_network() -> None:
+    effects = {"subprocess", "socket", "multiprocessing", "threading", "tests.lab", "tests.netns"}
+    tests = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "tests/unit").glob("*.py"))
+    assert len(tests) > 5
+    assert {} == {m: e for m in tests if (e := {i for i in imports(m) if is_within(i, effects)})}
+
+
 def test_what_a_hook_call_loads_does_without_slow_imports() -> None:
     outer = {m for m in MODULES if m.startswith(f"{PACKAGE}/commands/")} - HOOK_COMMANDS
     slow = {m for m in MODULES if m not in outer and imports_at_run_time(m) & SLOW_IMPORTS}
