@@ -9,8 +9,8 @@ LIB = $(DESTDIR)$(PREFIX)/lib/cgw
 BIN = $(DESTDIR)$(PREFIX)/bin/cgw
 
 packages = $(shell sed 's/\#.*//' $(1))
-# What cgw's venv is made with: what it runs on, and the module for it.
-VENV_PACKAGES = $(call packages,APT_PACKAGES) python3-venv
+# What cgw's venv is made with: what it runs on, the module for it, and the benchmarks' tables.
+VENV_PACKAGES = $(call packages,APT_PACKAGES) python3-venv python3-rich
 # The tests: what shares a lab stays in one process (see tests/conftest.py).
 SIDE_BY_SIDE     = --numprocesses 2 --no-loadscope-reorder
 # What the lab and the tests run on the host.
@@ -65,8 +65,8 @@ bench: venv apt-lab
 venv: .venv/ready
 .venv/ready: pyproject.toml | apt-venv
 	@$(PYTHON) -m venv --system-site-packages .venv
-	@.venv/bin/pip install -qq --no-input 'pytest>=8' 'pytest-xdist>=3.6' 'mypy>=1.15' 'ruff>=0.12' 'lxml-stubs>=0.5'
-	@if .venv/bin/python -c 'import lxml, nftables, libvirt, pyroute2, rich' 2>/dev/null; then \
+	@.venv/bin/pip install -qq --no-input 'pytest>=8' 'pytest-xdist>=3.6' 'mypy>=1.15' 'ruff>=0.12' 'lxml-stubs>=0.5' 'rich>=13.3'
+	@if .venv/bin/python -c 'import lxml, nftables, libvirt, pyroute2' 2>/dev/null; then \
 	    .venv/bin/pip install -qq --no-input --no-deps --editable .; \
 	else \
 	    .venv/bin/pip install -qq --no-input --editable .; \

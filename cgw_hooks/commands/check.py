@@ -19,7 +19,7 @@ from cgw_hooks.errors import (
 )
 from cgw_hooks.host import libvirt_api, xenstore
 from cgw_hooks.node import ports
-from cgw_hooks.sources import libvirt, xl
+from cgw_hooks.sources import libvirt, static, xl
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def check(publisher: Publisher, subject: str) -> Iterator[str]:
     """
     if subject == "-":
         yield from _check_xml(publisher, "standard input", sys.stdin.buffer.read())
-    elif os.path.exists(subject):
+    elif os.path.exists(subject) or "/" in subject or subject.endswith(".xml"):
         yield from _check_xml(publisher, subject, _read_file(subject))
     else:
         yield from _check_guest(publisher, subject)
@@ -87,9 +87,8 @@ def _check_guest(publisher: Publisher, name: str) -> Iterator[str]:
     except HypervisorError as error:
         silent = error
     vifs = _vifs_of(name)
-    annotated = [d for d in definitions if domain_scan.is_annotated(d.xml)]
-    if annotated:
-        yield from _check_definitions(publisher, annotated)
+    if any(domain_scan.is_annotated(definition.xml) for definition in definitions):
+        yield from _check_definitions(publisher, definitions)
         return
     if vifs:
         lines = [line for vif in vifs for line in _vif_lines(publisher, vif)]
@@ -98,9 +97,11 @@ def _check_guest(publisher: Publisher, name: str) -> Iterator[str]:
             return
     if definitions or vifs:
         raise InvalidAnnotation(f"guest {quoted(name)}", "it publishes nothing")
-    remote = publisher.state.peek(GuestKey(REMOTE, name))
+    remote = dict(static.remote_guests(publisher.config)).get(GuestKey(REMOTE, name))
+    if isinstance(remote, CgwError):
+        raise remote
     if remote:
-        yield from (f"{port}  (of another node)" for port in remote.guest.ports)
+        yield from (f"{port}  (of another node)" for port in remote.ports)
         return
     if silent:
         raise silent
@@ -112,7 +113,7 @@ def _check_definitions(publisher: Publisher, definitions: list[Definition]) -> I
     shown: list[str] = []
     for definition in definitions:
         guest = libvirt.read_guest(publisher.config, *definition[:3])
-        lines = list(_lines(publisher, guest)) if guest else ["nothing"]
+        lines = list(_lines(publisher, guest)) if guest else ["nothing is published"]
         if lines != shown:
             note = "  (from the next start on)" if shown else ""
             yield from (line + note for line in lines)
@@ -147,7 +148,8 @@ def _vif_lines(publisher: Publisher, vif: Vif) -> Iterator[str]:
 
 def _lines(publisher: Publisher, guest: Guest) -> Iterator[str]:
     """The guest's ports, its conflicts with others checked."""
-    ports.refuse_conflict(publisher.state, guest, ports.node_listeners([guest]))
+    ports.refuse_conflict(publisher.state, guest)
+    ports.refuse_taken(guest, ports.node_listeners([guest]))
     yield from map(str, guest.ports)
 
 

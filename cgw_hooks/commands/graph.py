@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cgw_hooks.errors import quoted
+from cgw_hooks.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,5 +66,4 @@ def _guest(name: str) -> str:
 
 def _text(text: str) -> str:
     """Any text as a quoted string of DOT, on one line."""
-    shown = quoted(text)[1:-1]
-    return '"' + shown.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '"' + printable(text).replace("\\", "\\\\").replace('"', '\\"') + '"'

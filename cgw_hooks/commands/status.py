@@ -21,7 +21,8 @@ def as_json(found: Diagnosis, node: str) -> dict[str, Any]:
 
 def _row(row: Row) -> dict[str, Any]:
     guest, port = row.record.guest, row.port
-    since = datetime.fromtimestamp(row.record.since, UTC).isoformat(timespec="seconds")
+    seconds = row.record.since
+    since = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds else None
     shown: dict[str, Any] = {
         "guest": guest.name,
         "driver": guest.key.driver,

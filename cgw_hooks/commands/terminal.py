@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cgw_hooks import __version__
+from cgw_hooks.commands.this_node import publisher
 from cgw_hooks.core.node_config import NodeConfig
 from cgw_hooks.core.record import translated
 from cgw_hooks.core.rules import table
-from cgw_hooks.errors import CgwError, NotFound, quoted
+from cgw_hooks.errors import CgwError, NotFound, RecordError, printable, quoted
 from cgw_hooks.host import paths
 from cgw_hooks.host.config_file import load_config
 from cgw_hooks.host.state.state import State
@@ -47,7 +49,7 @@ def main(arguments: list[str]) -> int:
     try:
         return _carry_out(arguments)
     except CgwError as error:
-        sys.stderr.write(f"cgw: {error}\n")
+        sys.stderr.write(f"cgw: {printable(str(error))}\n")
         return error.exit_code
     except BrokenPipeError:  # the reader of a pipe had enough
         _let_go_of_stdout()
@@ -79,6 +81,8 @@ def _stand_in_for_closed_outputs() -> None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")  # a write: EBADF
     if sys.stderr is None:
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that this locale cannot write
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _let_go_of_stdout() -> None:
@@ -164,15 +168,11 @@ def _parser() -> argparse.ArgumentParser:
     return commands.parser
 
 
-def _publisher() -> Publisher:
-    return Publisher(load_config(paths.config_file()), State(paths.runtime_directory()))
-
-
 def _status(arguments: argparse.Namespace) -> int:
     from cgw_hooks.node.diagnosis import diagnose
 
-    publisher = _publisher()
-    found = diagnose(publisher, arguments.guest)
+    node = publisher()
+    found = diagnose(node, arguments.guest)
     if arguments.guest and not found.rows:
         raise NotFound(
             quoted(arguments.guest), "nothing is known of such a guest", "see: cgw status"
@@ -180,11 +180,11 @@ def _status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         from cgw_hooks.commands.status import as_json
 
-        _print_json(as_json(found, publisher.config.name))
+        _print_json(as_json(found, node.config.name))
     elif arguments.graph:
         from cgw_hooks.commands.graph import graph
 
-        sys.stdout.write(graph(found, publisher.config.name or "this node"))
+        sys.stdout.write(graph(found, node.config.name or "this node"))
     else:
         from cgw_hooks.commands.status_table import print_status
 
@@ -204,32 +204,32 @@ def _check(arguments: argparse.Namespace) -> int:
         check.check_config_file(subject)
         sys.stdout.write(f"{subject}: ok\n")
     else:
-        for line in check.check(_publisher(), subject):
-            sys.stdout.write(f"{line}\n")
+        for line in check.check(publisher(), subject):
+            sys.stdout.write(f"{printable(line)}\n")
     return 0
 
 
 def _render(_arguments: argparse.Namespace) -> int:
-    publisher = _publisher()
-    records, errors = publisher.state.all()
-    sys.stdout.write(table.restore(publisher.config, translated(list(records.values()))))
+    node = publisher()
+    records, errors = node.state.all()
+    sys.stdout.write(table.restore(node.config, translated(list(records.values()))))
     for error in errors.values():
-        sys.stderr.write(f"cgw: {error}\n")
-    return CgwError.exit_code if errors else 0
+        sys.stderr.write(f"cgw: {printable(str(error))}\n")
+    return RecordError.exit_code if errors else 0
 
 
 def _sync(arguments: argparse.Namespace) -> int:
     from cgw_hooks.commands import sync
 
-    return sync.run(_publisher(), json=arguments.json, settle=arguments.settle)
+    return sync.run(publisher(), json=arguments.json, settle=arguments.settle)
 
 
 def _node(arguments: argparse.Namespace) -> int:
     from cgw_hooks.node import gateway
 
     change = gateway.up if arguments.direction == "up" else gateway.down
-    for line in change(_publisher()):
-        sys.stdout.write(f"{line}\n")
+    for line in change(publisher()):
+        sys.stdout.write(f"{printable(line)}\n")
     return 0
 
 
@@ -252,7 +252,7 @@ def _uninstall(arguments: argparse.Namespace) -> int:
         from cgw_hooks.node import gateway
 
         for line in gateway.withdraw_all(Publisher(NodeConfig(), State(paths.runtime_directory()))):
-            sys.stdout.write(f"{line}\n")
+            sys.stdout.write(f"{printable(line)}\n")
     return 0
 
 
@@ -260,5 +260,12 @@ def _hook_usage(_arguments: argparse.Namespace) -> int:
     raise AssertionError("cgw hook is carried out before this parser is made")
 
 
-def _print_json(value: object) -> None:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+def _print_json(value: dict[str, Any]) -> None:
+    """Print an object, each entry of its lists on a line; with ``indent`` json is slow."""
+    members = []
+    for key, member in value.items():
+        text = json.dumps(member)
+        if isinstance(member, list) and member:
+            text = "[\n    " + ",\n    ".join(map(json.dumps, member)) + "\n  ]"
+        members.append(f"  {json.dumps(key)}: {text}")
+    sys.stdout.write("{\n" + ",\n".join(members) + "\n}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cgw_hooks.core.named_tuple import NamedTuple
+from cgw_hooks.errors import quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +78,11 @@ class Guest(NamedTuple):
     def is_remote(self) -> bool:
         """Whether another node runs the guest."""
         return self.key.is_remote
+
+    @property
+    def title(self) -> str:
+        """How a problem names it: ``guest "web1"``, or as the config's entry does."""
+        return f"{'remote-guest' if self.is_remote else 'guest'} {quoted(self.name)}"
 
     def is_same_device(self, other: Guest) -> bool:
         """Whether both are one xl device, before and after a migration to this host itself."""

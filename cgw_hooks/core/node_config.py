@@ -43,6 +43,11 @@ class Policy(NamedTuple):
     #: Networks that clients may come from; None: from anywhere.
     sources: tuple[Network, ...] | None = None
 
+    @property
+    def is_limiting(self) -> bool:
+        """Whether there is any port that a guest may not publish."""
+        return self._replace(refuse_invalid=True) != Policy()
+
 
 class NodeConfig(NamedTuple):
     """Everything that cgw.toml says."""

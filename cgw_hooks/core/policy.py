@@ -49,8 +49,9 @@ def refuse_unpublishable(
     ``route_to`` asks the kernel. ``bridges``: those that the guest's interfaces are on, as far as
     its definition tells. Raises ``InvalidAnnotation``.
     """
-    for port in guest.ports:
-        _refuse_by_policy(guest, port, config.policy)
+    if config.policy.is_limiting:
+        for port in guest.ports:
+            _refuse_by_policy(guest, port, config.policy)
     for address in dict.fromkeys(port.target_address for port in guest.ports):
         if address:
             wrong = _wrong_target(address, config, route_to, bridges)

@@ -6,7 +6,7 @@ And never with the node's lock held, for which such a hook may be waiting.
 
 from __future__ import annotations
 
-from contextlib import closing, suppress
+from contextlib import suppress
 
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.errors import HypervisorError
@@ -32,10 +32,18 @@ def running_guests(driver: str) -> list[Definition]:
     """The running guests of a driver. Raises ``HypervisorError`` where libvirt does not answer."""
     libvirt = _libvirt()
     found = []
-    with closing(_connect(driver)) as connection:
+    connection = _connect(driver)
+    try:
         for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
             with suppress(libvirt.libvirtError):  # stopped meanwhile
                 found.append(Definition(driver, domain.name(), domain.XMLDesc(0).encode()))
+        if not connection.isAlive():  # then all of them failed to answer
+            raise _silence(driver, "it went away while it was asked")
+    except libvirt.libvirtError as error:
+        raise _silence(driver, error.get_error_message()) from error
+    finally:
+        with suppress(libvirt.libvirtError):
+            connection.close()
     return found
 
 
@@ -74,11 +82,15 @@ def _connect(driver: str) -> libvirt.virConnect:
     try:
         return libvirt.openReadOnly(URIS[driver])
     except libvirt.libvirtError as error:
-        raise HypervisorError(
-            "libvirt",
-            f"it does not answer at {URIS[driver]} ({error.get_error_message()})",
-            "start it, then run: cgw sync",
-        ) from error
+        raise _silence(driver, error.get_error_message()) from error
+
+
+def _silence(driver: str, why: object) -> HypervisorError:
+    return HypervisorError(
+        "libvirt",
+        f"it does not answer at {URIS[driver]} ({why})",
+        "start it, then run: cgw sync",
+    )
 
 
 def _libvirt() -> Any:

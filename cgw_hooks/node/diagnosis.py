@@ -13,7 +13,7 @@ from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.record import Record, State, overridden, translated
 from cgw_hooks.core.rules import arp_filter, table
-from cgw_hooks.errors import CgwError, HypervisorError, quoted
+from cgw_hooks.errors import CgwError, HypervisorError
 from cgw_hooks.host import libvirt_api, listeners
 from cgw_hooks.node import ports, ruleset
 from cgw_hooks.node.firewall_exceptions import bridges_of
@@ -137,7 +137,7 @@ class _Look:
         if record.problem and record.withheld:
             problem = self._problem(record)  # what is withheld is another port's problem
         if port.target_address is None:
-            who = f"guest {quoted(record.guest.name)}"
+            who = record.guest.title
             none = Problem("no-address", who, "no lease of the guest is known", _SYNC)
             return Row(record, port, "no address yet", problem or none)
         problem = problem or self._port_problem(record, port)
@@ -152,7 +152,7 @@ class _Look:
             problem = Problem.of(ports.taken_by_node(record.guest, taken))
             return problem if port in record.withheld else problem._replace(cure=_SYNC)
         if port in record.withheld:
-            who = f"guest {quoted(record.guest.name)}"
+            who = record.guest.title
             message = f"port {port.claim} is not published, though no process has it any more"
             return Problem("withheld", who, message, _SYNC)
         return None
@@ -161,7 +161,7 @@ class _Look:
         """What keeps all ports of a guest from working."""
         if record.state is not State.PUBLISHED:
             return None
-        who = f"guest {quoted(record.guest.name)}"
+        who = record.guest.title
         behind = sorted(bridges_of(record) & self.not_admitted)
         if behind:
             message = f"libvirt's firewall rejects what comes in to {behind[0]}"
@@ -172,14 +172,14 @@ class _Look:
         definitions = self.definitions.get(guest.key.driver)
         if definitions is None:
             return None
-        who = f"guest {quoted(guest.name)}"
+        who = guest.title
         defined = definitions.get(guest.key)
         if isinstance(defined, CgwError):
             return Problem.of(defined)
         if defined and _says(defined) == _says(guest):
             return None
         if guest.is_remote:
-            is_gone, who = "the config names it no more", f"remote-guest {quoted(guest.name)}"
+            is_gone = "the config names it no more"
         else:
             is_gone = "libvirt does not run it with an annotation"
         message = "its definition was changed since" if defined else is_gone
@@ -194,7 +194,7 @@ class _Look:
             not missing.get(name, set()).isdisjoint(keys)
             for name, keys in table.elements([port]).items()
         ):
-            who = f"guest {quoted(record.guest.name)}"
+            who = record.guest.title
             message = f"{port.listen}: its elements are not in the ruleset"
             return Problem("elements", who, message, _SYNC)
         return self.forwarding.problem(port)
@@ -215,8 +215,7 @@ class _Look:
 
 def _not_published(guest: Guest) -> list[Row]:
     """The rows of a guest that should be published, and of which there is no record."""
-    who = f"{'remote-guest' if guest.is_remote else 'guest'} {quoted(guest.name)}"
-    problem = Problem("not-published", who, "it is not published yet", _SYNC)
+    problem = Problem("not-published", guest.title, "it is not published yet", _SYNC)
     nothing = Record(guest, State.RESERVED, 0.0)
     return [Row(nothing, port, "not published", problem) for port in guest.ports]
 
@@ -231,7 +230,7 @@ def _lease_problem(guest: Guest) -> Problem | None:
         return None
     addresses = ", ".join(sorted(map(str, now)))
     message = f"it has the address {addresses} by now" if now else "its lease ended"
-    return Problem("lease", f"guest {quoted(guest.name)}", message, _SYNC)
+    return Problem("lease", guest.title, message, _SYNC)
 
 
 def _says(guest: Guest) -> tuple[object, ...]:

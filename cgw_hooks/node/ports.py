@@ -32,10 +32,10 @@ class Relatives(NamedTuple):
     twins: list[Record]
 
 
-def refuse_conflict(state: NodeState, guest: Guest, found: Listeners) -> Relatives:
-    """Raise ``PortConflict`` where a guest of this node cannot have one of its ports.
+def refuse_conflict(state: NodeState, guest: Guest) -> Relatives:
+    """Raise ``PortConflict`` where another guest has one of a guest's ports.
 
-    ``found``: the listeners of the node. Returns the guest's other records.
+    Returns the guest's other records.
     """
     records: dict[GuestKey, Record | None] = {}
     for key, held, claim in state.holders(guest.claims):
@@ -44,9 +44,6 @@ def refuse_conflict(state: NodeState, guest: Guest, found: Listeners) -> Relativ
         if key not in records:
             records[key] = state.peek(key)
         _refuse_holder(guest, claim, held, records[key])
-    taken = found.first_taken(guest)
-    if taken:
-        raise taken_by_node(guest, taken)
     for key in (GuestKey(REMOTE, guest.name), *state.keys_of_uuid(guest.uuid)):
         if key not in records and key != guest.key:
             records[key] = state.peek(key)
@@ -55,6 +52,13 @@ def refuse_conflict(state: NodeState, guest: Guest, found: Listeners) -> Relativ
         [other for other in others if guest.is_same_guest(other.guest)],
         [other for other in others if guest.is_same_device(other.guest)],
     )
+
+
+def refuse_taken(guest: Guest, found: Listeners) -> None:
+    """Raise ``PortConflict`` where a listener of the node has one of a guest's ports."""
+    taken = found.first_taken(guest)
+    if taken:
+        raise taken_by_node(guest, taken)
 
 
 def node_listeners(guests: Iterable[Guest]) -> Listeners:
@@ -66,7 +70,7 @@ def node_listeners(guests: Iterable[Guest]) -> Listeners:
 def taken_by_node(guest: Guest, taken: Claim) -> PortConflict:
     """The error of a guest whose port a listener of the node has."""
     return PortConflict(
-        f"guest {quoted(guest.name)}",
+        guest.title,
         f"port {taken} is in use by a process of this node",
         f"publish another, or stop that process (see: ss -lnp sport = :{taken.start})",
     )
@@ -74,9 +78,9 @@ def taken_by_node(guest: Guest, taken: Claim) -> PortConflict:
 
 def taken_by_guest(guest: Guest, claim: Claim, holder: Guest) -> PortConflict:
     """The error of a guest whose port another guest has."""
-    where = f' of another node (remote-guest "{holder.name}")' if holder.is_remote else ""
+    where = f" of another node ({holder.title})" if holder.is_remote else ""
     return PortConflict(
-        f"guest {quoted(guest.name)}",
+        guest.title,
         f"port {claim} is published by guest {quoted(holder.name)}{where}",
         "publish another, or stop that guest first",
     )

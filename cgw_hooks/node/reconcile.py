@@ -15,9 +15,10 @@ from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.operations import DRIVERS
 from cgw_hooks.core.ownership import Candidate
 from cgw_hooks.core.problem import Problem
-from cgw_hooks.core.record import Record, State, published, translated
+from cgw_hooks.core.record import Record, State, published
 from cgw_hooks.errors import CgwError, HypervisorError, RecordError
 from cgw_hooks.node import ports, ruleset
+from cgw_hooks.node.plan import Before, Plan, carry_out, compare, end_flows, ended
 from cgw_hooks.sources import libvirt, static, xl
 
 TYPE_CHECKING = False
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from cgw_hooks.core.guest import Guest
-    from cgw_hooks.core.parse.nft_listing import Listing
     from cgw_hooks.core.published_port import PublishedPort
     from cgw_hooks.node.publisher import Publisher
 
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 HYPERVISORS = (*DRIVERS, XL)
 _ATTEMPTS = 20
 _PAUSE = 0.1
-#: Seconds: a person can wait for another cgw a little longer than a hook may.
-_LOCK_WAIT = 10.0
 
 
 class Wanted:
@@ -70,13 +68,6 @@ class Report(NamedTuple):
     problems: list[Problem]
 
 
-class _Plan(NamedTuple):
-    """The records that should be, instead of those that are."""
-
-    records: dict[GuestKey, Record]
-    problems: list[Problem]
-
-
 def sync(publisher: Publisher, drivers: Collection[str] = HYPERVISORS) -> Report:
     """Make records and ruleset match the running guests. Raises ``CgwError``.
 
@@ -92,21 +83,20 @@ def sync(publisher: Publisher, drivers: Collection[str] = HYPERVISORS) -> Report
         wanted = ask(publisher, before, drivers)
         plan = decide(wanted, before, _listeners(wanted, before))
         found = ruleset.read_tables(publisher.nft, publisher.config)
-        with publisher.state.locked(_LOCK_WAIT):
-            if publisher.state.version() == version:
-                repaired = _carry_out(publisher, plan, before, unreadable, found)
-                break
+        work = compare(publisher, plan, before, found)
+        if carry_out(publisher, plan, work, Before(version, before, unreadable)):
+            break
         time.sleep(_PAUSE)
     else:
         raise RecordError(
             publisher.state.directory, "guests kept starting and stopping", "run again: cgw sync"
         )
-    _end_flows(publisher, plan, before)
+    end_flows(publisher, plan, before)
     return Report(
         [r for key, r in plan.records.items() if _is_news(r, before.get(key))],
         [r for key, r in before.items() if key not in plan.records and r.guest.ports],
-        _ended(plan, before),
-        repaired,
+        ended(plan, before),
+        work.repaired,
         plan.problems,
     )
 
@@ -149,10 +139,10 @@ def _listeners(wanted: Wanted, before: dict[GuestKey, Record]) -> ownership.List
     return ports.node_listeners([*wanted.guests.values(), *(r.guest for r in before.values())])
 
 
-def decide(wanted: Wanted, before: dict[GuestKey, Record], listeners: ownership.Listeners) -> _Plan:
+def decide(wanted: Wanted, before: dict[GuestKey, Record], listeners: ownership.Listeners) -> Plan:
     """What the records should be: one decision about all guests. Reads and writes nothing."""
     now = time.time()
-    plan = _Plan({}, list(wanted.problems))
+    plan = Plan({}, list(wanted.problems))
     kept = {
         key: record
         for key, record in before.items()
@@ -192,7 +182,7 @@ def _nameless(key: GuestKey, problem: Problem) -> Guest:
     return Guest(key, key.id if key.is_remote else problem.subject)
 
 
-def _with_overrides(plan: _Plan) -> _Plan:
+def _with_overrides(plan: Plan) -> Plan:
     """Tell each guest's record which remote guests are the same guest."""
     alike = ownership.overrides(record.guest for record in plan.records.values())
     for key, record in plan.records.items():
@@ -200,77 +190,6 @@ def _with_overrides(plan: _Plan) -> _Plan:
         if overrides != record.overrides:
             plan.records[key] = record._replace(overrides=overrides)
     return plan
-
-
-def _carry_out(
-    publisher: Publisher,
-    plan: _Plan,
-    before: dict[GuestKey, Record],
-    unreadable: Collection[GuestKey],
-    found: dict[str, Listing],
-) -> list[str]:
-    """Write the records that differ, then the ruleset if it differs. Lock held.
-
-    A record that goes, goes last: what a crash leaves says more than the ruleset has.
-    """
-    state = publisher.state
-    for key, record in plan.records.items():
-        old = before.get(key)
-        if record != old:
-            state.write(record._replace(leaving=_gone(old, record)), old)
-    should_be = translated(list(plan.records.values()))
-    # What was wrong before this sync, beside what the sync itself changes.
-    was = translated(list(before.values()))
-    repaired = ruleset.compare(publisher.config, was, found)
-    if ruleset.compare(publisher.config, should_be, found):
-        publisher.write_ruleset(should_be)
-    publisher.firewall.settle(plan.records.values(), before.values())
-    for key in {*before, *unreadable} - plan.records.keys():
-        state.remove(key, before.get(key))
-    state.rebuild(plan.records.values())
-    return repaired.in_words()
-
-
-def _gone(old: Record | None, new: Record) -> tuple[PublishedPort, ...]:
-    """The ports of a record that the new one does not have."""
-    if old is None:
-        return ()
-    stays = set(new.translated)
-    return tuple(port for port in (*old.translated, *old.leaving) if port not in stays)
-
-
-def _ended(plan: _Plan, before: dict[GuestKey, Record]) -> list[tuple[str, list[PublishedPort]]]:
-    """Which ports are translated no more: also some of a guest that is still published."""
-    stays = set(translated(list(plan.records.values())))
-    gone = (
-        (old.guest.name, [port for port in old.translated if port not in stays])
-        for old in before.values()
-    )
-    return [(name, found) for name, found in gone if found]
-
-
-def _end_flows(publisher: Publisher, plan: _Plan, before: dict[GuestKey, Record]) -> None:
-    """Delete the flows of ports that are gone, and of those that clients sent to too early."""
-    after = list(plan.records.values())
-    stays = set(translated(after))
-    ended: list[PublishedPort] = []
-    stopped: list[PublishedPort] = []
-    for key, old in before.items():
-        new = plan.records.get(key)
-        gone = [port for port in (*old.translated, *old.leaving) if port not in stays]
-        # Why a guest stopped is not known: its TCP connections may go on elsewhere.
-        (ended if new else stopped).extend(gone)
-    publisher.delete_flows(ended, connections_end=True)
-    publisher.delete_flows(stopped, connections_end=False)
-    leaving = [record for record in after if _gone(before.get(record.key), record)]
-    if leaving:
-        with publisher.state.locked(_LOCK_WAIT):
-            for record in leaving:
-                now = publisher.state.peek(record.key)
-                if now and now.leaving:
-                    publisher.state.write(now._replace(leaving=()), now)
-    news = set(translated(after)) - set(translated(list(before.values())))
-    publisher.delete_missing_flows(news)
 
 
 def _is_news(record: Record, old: Record | None) -> bool:

@@ -6,6 +6,7 @@ of nft text. Each raises ``ValueError`` whose text says what is wanted instead.
 
 from __future__ import annotations
 
+from functools import lru_cache  # ipaddress has loaded it already
 from ipaddress import collapse_addresses, ip_address, ip_network
 
 from cgw_hooks.core.published_port import MAX_PORT, MIN_PORT, PROTOCOLS
@@ -43,7 +44,7 @@ def parse_protocol(text: str) -> str:
 def parse_address(text: str) -> Address:
     """An IPv4 or IPv6 address without a scope."""
     try:
-        address = ip_address(text)
+        address = _ip_address(text)
     except ValueError:
         raise ValueError("give an IPv4 or IPv6 address") from None
     if getattr(address, "scope_id", None) is not None:
@@ -51,6 +52,10 @@ def parse_address(text: str) -> Address:
     if _holds_ipv4(address):
         raise ValueError(_IPV4_CURE)
     return address
+
+
+#: The ports of one guest, and of very many, name few addresses very often.
+_ip_address = lru_cache(maxsize=4096)(ip_address)
 
 
 def parse_listen_address(text: str) -> Address:

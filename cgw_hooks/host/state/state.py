@@ -120,6 +120,8 @@ class State:
             names = os.listdir(self._guests)
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise _unreadable(self._guests, error) from error
         found = sorted(n.removesuffix(_SUFFIX) for n in names if n.endswith(_SUFFIX))
         return [GuestKey.parse(name) for name in found]
 
@@ -134,6 +136,8 @@ class State:
                 return changed, frozenset((f.name, f.inode(), f.stat().st_mtime_ns) for f in found)
         except FileNotFoundError:  # the folder, or a record at this moment
             return 0, frozenset()
+        except OSError as error:
+            raise _unreadable(self._guests, error) from error
 
     # -- the index ---------------------------------------------------------------------------
 
@@ -201,3 +205,9 @@ class State:
 
     def _file(self, key: GuestKey) -> str:
         return record_file(self.directory, str(key))
+
+
+def _unreadable(folder: str, error: OSError) -> RecordError:
+    is_forbidden = isinstance(error, PermissionError)
+    cure = "run the command as root" if is_forbidden else "remove what is there"
+    return RecordError(folder, f"it cannot be read: {error.strerror}", cure)
