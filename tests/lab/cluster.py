@@ -31,8 +31,8 @@ class Cluster(Lab):
     def publish_everywhere(self, guest: str, xml: str) -> None:
         """Tell all nodes what a guest publishes, for as long as it lives on another one.
 
-        `xml` is its definition, or the `<publish>` element alone: a guest that changes its name when
-        it moves is known by its uuid only.
+        `xml` is its definition, or the `<publish>` element alone: a guest that changes its name
+        when it moves is known by its uuid only.
         """
         for node in self.nodes:
             node.write(f"/etc/cgw/guests.d/{guest}.xml", xml)
