@@ -80,7 +80,8 @@ def _stand_in_for_closed_outputs() -> None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")  # a write: EBADF
     if sys.stderr is None:
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that this locale cannot write
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding != "utf-8":
+        # Of a name that this locale cannot write, its code points are written.
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
