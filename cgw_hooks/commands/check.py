@@ -148,7 +148,8 @@ def _vif_lines(publisher: Publisher, vif: Vif) -> Iterator[str]:
 
 def _lines(publisher: Publisher, guest: Guest) -> Iterator[str]:
     """The guest's ports, its conflicts with others checked."""
-    ports.refuse_conflict(publisher.state, guest, ports.node_listeners([guest]))
+    ports.refuse_conflict(publisher.state, guest)
+    ports.refuse_taken(guest, ports.node_listeners([guest]))
     yield from map(str, guest.ports)
 
 

@@ -13,13 +13,12 @@ import sys
 
 from cgw_hooks.core.operations import DRIVERS, Action, action, ends_connections, may_refuse
 from cgw_hooks.core.parse import domain_scan
-from cgw_hooks.errors import CgwError, InvalidAnnotation, PortConflict, printable, quoted
+from cgw_hooks.errors import CgwError, InvalidAnnotation, PortConflict, quoted
 from cgw_hooks.host import paths
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cgw_hooks.core.guest import Guest, GuestKey
-    from cgw_hooks.core.record import Record
     from cgw_hooks.node.publisher import Publisher
 
 _USAGE = "usage: cgw hook DRIVER GUEST OPERATION SUBOPERATION EXTRA   (domain XML on stdin)"
@@ -31,7 +30,7 @@ _XL = "xl"  # not libvirt's: its vif script calls in other words
 def main(arguments: list[str]) -> int:
     """Carry one hook call out; the exit code is for libvirt: not 0 refuses the guest."""
     if len(arguments) != _ARGUMENTS or arguments[0] not in (*DRIVERS, _XL):
-        say(_USAGE)
+        sys.stderr.write(f"{_USAGE}\n")
         return _USAGE_EXIT_CODE
     driver, name, operation, suboperation, reason = arguments
     try:
@@ -46,43 +45,6 @@ def main(arguments: list[str]) -> int:
         return 0
 
 
-def publisher() -> "Publisher":
-    """What this node publishes, by its own config."""
-    from cgw_hooks.host.config_file import load_config
-    from cgw_hooks.host.state.state import State
-    from cgw_hooks.node.publisher import Publisher
-
-    return Publisher(load_config(paths.config_file()), State(paths.runtime_directory()))
-
-
-def say(line: str) -> None:
-    """Tell whoever called, if somebody listens: a closed stderr must not change the exit code."""
-    try:
-        sys.stderr.write(f"{printable(line)}\n")
-        sys.stderr.flush()
-    except (AttributeError, OSError, ValueError):  # None where the descriptor is closed
-        return
-
-
-def log_published(record: "Record") -> None:
-    """Say in syslog what a guest publishes from now on, and what is withheld."""
-    from cgw_hooks.host import log
-
-    who = f"guest {quoted(record.guest.name)}"
-    if record.translated:
-        log.notice(f"{who}: published " + "; ".join(map(str, record.translated)))
-    if record.problem:
-        log.error(str(record.problem))
-
-
-def log_withdrawn(record: "Record | None") -> None:
-    """Say in syslog that a guest is published no more."""
-    if record and record.translated:
-        from cgw_hooks.host import log
-
-        log.notice(f"guest {quoted(record.guest.name)}: withdrawn")
-
-
 def _carry_out(driver: str, name: str, operation: str, reason: str, xml: bytes) -> int:
     todo = action(operation)
     uuid = domain_scan.uuid(xml)
@@ -90,6 +52,8 @@ def _carry_out(driver: str, name: str, operation: str, reason: str, xml: bytes) 
     recorded = os.path.exists(paths.record_file(paths.runtime_directory(), f"{driver}-{uuid}"))
     if todo == Action.NOTHING or not (annotated or recorded):
         return 0
+    from cgw_hooks.commands.hook_answer import log_withdrawn
+    from cgw_hooks.commands.this_node import publisher
     from cgw_hooks.core.guest import GuestKey
 
     node, key = publisher(), GuestKey(driver, uuid)
@@ -106,6 +70,7 @@ def _carry_out(driver: str, name: str, operation: str, reason: str, xml: bytes) 
 
 def _open(node: "Publisher", key: "GuestKey", name: str, operation: str, xml: bytes) -> int:
     """Reserve or publish what the guest's XML says; refuse the guest where that may be done."""
+    from cgw_hooks.commands.hook_answer import log_published, log_withdrawn, refuse
     from cgw_hooks.core.guest import Guest
 
     try:
@@ -119,17 +84,6 @@ def _open(node: "Publisher", key: "GuestKey", name: str, operation: str, xml: by
     except (InvalidAnnotation, PortConflict) as error:
         return refuse(node, Guest(key, name), error, may_refuse=may_refuse(operation))
     return 0
-
-
-def refuse(node: "Publisher", guest: "Guest", error: CgwError, *, may_refuse: bool) -> int:
-    """Refuse a guest by the exit code, or by policy only note why it is not published."""
-    from cgw_hooks.core.problem import Problem
-
-    if may_refuse and node.config.policy.refuse_invalid:
-        say(f"cgw: {error}")
-        return error.exit_code
-    node.note_problem(guest, Problem.of(error))
-    raise error
 
 
 def _read(

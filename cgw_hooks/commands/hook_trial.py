@@ -15,8 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from cgw_hooks.errors import InvalidAnnotation, PortConflict, quoted
+from cgw_hooks.errors import InvalidAnnotation, InvalidConfig, PortConflict, quoted
 from cgw_hooks.host import confinement, paths
+from cgw_hooks.host.config_file import load_config
 from cgw_hooks.host.own_network import own_network
 
 _GUEST = "cgw-install-test"
@@ -56,7 +57,13 @@ class _Trial(NamedTuple):
         return subprocess.run(  # noqa: S603  (the hook that cgw install has just written)
             [self.hook, _GUEST, operation, "begin", "-"],
             input=xml,
-            env={**_ENVIRONMENT, "CGW_RUNTIME_DIR": self.runtime, "CGW_ERRORS_TO_STDERR": "1"},
+            env={
+                **_ENVIRONMENT,
+                "CGW_RUNTIME_DIR": self.runtime,
+                # None is there: this node's policy may refuse a guest that is in order.
+                "CGW_CONFIG": os.path.join(self.runtime, "cgw.toml"),
+                "CGW_ERRORS_TO_STDERR": "1",
+            },
             cwd="/", capture_output=True, check=False, timeout=_LONGEST_CALL, preexec_fn=enter,
         )  # fmt: skip
 
@@ -74,6 +81,10 @@ def obstacle(hook: Path, python: str, *, sys_folder: Path = Path("/sys")) -> str
             "SELinux keeps libvirt's hooks from publishing anything; "
             "run: setsebool -P virt_hooks_unconfined on"
         )
+    try:
+        load_config(paths.config_file())
+    except InvalidConfig as error:
+        return str(error)
     if failure := _failure(hook, profile=""):
         return f"{failure}; {_cure(failure, python)}"
     for profile in confinement.enforced_profiles(sys_folder):
@@ -119,7 +130,7 @@ def _failure_of_plain_guest(trial: _Trial) -> str:
 def _failure_of_publishing(trial: _Trial, is_alone: bool) -> str:
     done = trial.call("prepare", _ANNOTATED)
     if done.returncode in _REFUSED:
-        return ""  # by this node's policy: so the hook works
+        return ""  # it has no network of its own, where the guest would be: so the hook works
     if done.returncode or done.stderr or not _has_record(trial):
         return f"the hook reserves no port: {_said(done)}"
     if is_alone:  # elsewhere it would open the port of this host

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgw_hooks import __version__
+from cgw_hooks.commands.this_node import publisher
 from cgw_hooks.core.node_config import NodeConfig
 from cgw_hooks.core.record import translated
 from cgw_hooks.core.rules import table
@@ -168,15 +169,11 @@ def _parser() -> argparse.ArgumentParser:
     return commands.parser
 
 
-def _publisher() -> Publisher:
-    return Publisher(load_config(paths.config_file()), State(paths.runtime_directory()))
-
-
 def _status(arguments: argparse.Namespace) -> int:
     from cgw_hooks.node.diagnosis import diagnose
 
-    publisher = _publisher()
-    found = diagnose(publisher, arguments.guest)
+    node = publisher()
+    found = diagnose(node, arguments.guest)
     if arguments.guest and not found.rows:
         raise NotFound(
             quoted(arguments.guest), "nothing is known of such a guest", "see: cgw status"
@@ -184,11 +181,11 @@ def _status(arguments: argparse.Namespace) -> int:
     if arguments.json:
         from cgw_hooks.commands.status import as_json
 
-        _print_json(as_json(found, publisher.config.name))
+        _print_json(as_json(found, node.config.name))
     elif arguments.graph:
         from cgw_hooks.commands.graph import graph
 
-        sys.stdout.write(graph(found, publisher.config.name or "this node"))
+        sys.stdout.write(graph(found, node.config.name or "this node"))
     else:
         from cgw_hooks.commands.status_table import print_status
 
@@ -208,15 +205,15 @@ def _check(arguments: argparse.Namespace) -> int:
         check.check_config_file(subject)
         sys.stdout.write(f"{subject}: ok\n")
     else:
-        for line in check.check(_publisher(), subject):
+        for line in check.check(publisher(), subject):
             sys.stdout.write(f"{printable(line)}\n")
     return 0
 
 
 def _render(_arguments: argparse.Namespace) -> int:
-    publisher = _publisher()
-    records, errors = publisher.state.all()
-    sys.stdout.write(table.restore(publisher.config, translated(list(records.values()))))
+    node = publisher()
+    records, errors = node.state.all()
+    sys.stdout.write(table.restore(node.config, translated(list(records.values()))))
     for error in errors.values():
         sys.stderr.write(f"cgw: {printable(str(error))}\n")
     return RecordError.exit_code if errors else 0
@@ -225,14 +222,14 @@ def _render(_arguments: argparse.Namespace) -> int:
 def _sync(arguments: argparse.Namespace) -> int:
     from cgw_hooks.commands import sync
 
-    return sync.run(_publisher(), json=arguments.json, settle=arguments.settle)
+    return sync.run(publisher(), json=arguments.json, settle=arguments.settle)
 
 
 def _node(arguments: argparse.Namespace) -> int:
     from cgw_hooks.node import gateway
 
     change = gateway.up if arguments.direction == "up" else gateway.down
-    for line in change(_publisher()):
+    for line in change(publisher()):
         sys.stdout.write(f"{printable(line)}\n")
     return 0
 

@@ -5,11 +5,13 @@ On stdin the vif's backend, as ``xenstore-ls -f`` prints it.
 
 from __future__ import annotations
 
-from cgw_hooks.commands import hook
+from cgw_hooks.commands.hook_answer import log_published, log_withdrawn, refuse
+from cgw_hooks.commands.this_node import publisher
 from cgw_hooks.core.guest import XL, Guest, GuestKey
 from cgw_hooks.core.parse.vif import backend_vif
 from cgw_hooks.errors import InvalidAnnotation, PortConflict
 from cgw_hooks.host.xenstore import parse_listing
+from cgw_hooks.node import handover
 from cgw_hooks.sources import xl
 
 TYPE_CHECKING = False
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 def main(name: str, operation: str, vif_name: str, vm_path: str, listing: bytes) -> int:
     """Carry one call of the vif script out; the exit code refuses the vif."""
-    node = hook.publisher()
+    node = publisher()
     if operation == "offline":
         return offline(node, vif_name)
     tree = parse_listing(listing.decode("utf-8", "replace"))
@@ -30,7 +32,7 @@ def main(name: str, operation: str, vif_name: str, vm_path: str, listing: bytes)
 
 def offline(node: Publisher, vif_name: str) -> int:
     """Take back what the vif's record says. Why it went is not known: TCP flows stay."""
-    hook.log_withdrawn(node.release_device(GuestKey(XL, vif_name)))
+    log_withdrawn(handover.release_device(node, GuestKey(XL, vif_name)))
     return 0
 
 
@@ -41,8 +43,8 @@ def online(node: Publisher, vif: Vif) -> int:
     try:
         guest = xl.read_vif(node.config, vif)
         if guest is not None:
-            hook.log_published(node.publish(guest))
+            log_published(node.publish(guest, refuse_taken=True))
     except (InvalidAnnotation, PortConflict) as error:
         unknown = Guest(vif.key, vif.guest, uuid=vif.uuid, device=vif.device)
-        return hook.refuse(node, unknown, error, may_refuse=True)
+        return refuse(node, unknown, error, may_refuse=True)
     return 0

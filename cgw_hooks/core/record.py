@@ -94,6 +94,17 @@ def translated(records: Collection[Record]) -> list[PublishedPort]:
     return [port for record in records if record.key not in hidden for port in record.translated]
 
 
+def perhaps_translated(record: Record | None) -> tuple[PublishedPort, ...]:
+    """The ports that may have elements: a crash may have left those that were leaving."""
+    return (*record.translated, *record.leaving) if record else ()
+
+
+def visible(remotes: Iterable[Record], record: Record | None) -> list[PublishedPort]:
+    """The remote guests' ports that have elements beside those of this record's guest."""
+    hidden = set(record.overrides) if record and record.translated else set()
+    return [port for remote in remotes if remote.key not in hidden for port in remote.translated]
+
+
 def to_json(record: Record) -> str:
     """The record as it is kept in a file."""
     guest = record.guest

@@ -12,10 +12,23 @@ from cgw_hooks.core.record import State
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cgw_hooks.core.guest import Guest, GuestKey
+    from cgw_hooks.core.record import Record
     from cgw_hooks.host.state.state import State as NodeState
+    from cgw_hooks.node.publisher import Publisher
 
 
-def superseded_by(state: NodeState, key: GuestKey) -> list[Guest]:
+def release_device(publisher: Publisher, key: GuestKey) -> Record | None:
+    """Release an xl device; where it superseded another, that one goes on with the ports.
+
+    Returns what was released, None where nothing is withdrawn by that.
+    """
+    for guest in _superseded_by(publisher.state, key):
+        publisher.publish(guest)
+    record = publisher.release(key, connections_end=False)
+    return record if record and record.reserves else None
+
+
+def _superseded_by(state: NodeState, key: GuestKey) -> list[Guest]:
     """The guests that go on with their ports when the one with this key goes."""
     going = state.peek(key)
     if going is None or not going.reserves:

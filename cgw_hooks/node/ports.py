@@ -32,10 +32,10 @@ class Relatives(NamedTuple):
     twins: list[Record]
 
 
-def refuse_conflict(state: NodeState, guest: Guest, found: Listeners) -> Relatives:
-    """Raise ``PortConflict`` where a guest of this node cannot have one of its ports.
+def refuse_conflict(state: NodeState, guest: Guest) -> Relatives:
+    """Raise ``PortConflict`` where another guest has one of a guest's ports.
 
-    ``found``: the listeners of the node. Returns the guest's other records.
+    Returns the guest's other records.
     """
     records: dict[GuestKey, Record | None] = {}
     for key, held, claim in state.holders(guest.claims):
@@ -44,9 +44,6 @@ def refuse_conflict(state: NodeState, guest: Guest, found: Listeners) -> Relativ
         if key not in records:
             records[key] = state.peek(key)
         _refuse_holder(guest, claim, held, records[key])
-    taken = found.first_taken(guest)
-    if taken:
-        raise taken_by_node(guest, taken)
     for key in (GuestKey(REMOTE, guest.name), *state.keys_of_uuid(guest.uuid)):
         if key not in records and key != guest.key:
             records[key] = state.peek(key)
@@ -55,6 +52,13 @@ def refuse_conflict(state: NodeState, guest: Guest, found: Listeners) -> Relativ
         [other for other in others if guest.is_same_guest(other.guest)],
         [other for other in others if guest.is_same_device(other.guest)],
     )
+
+
+def refuse_taken(guest: Guest, found: Listeners) -> None:
+    """Raise ``PortConflict`` where a listener of the node has one of a guest's ports."""
+    taken = found.first_taken(guest)
+    if taken:
+        raise taken_by_node(guest, taken)
 
 
 def node_listeners(guests: Iterable[Guest]) -> Listeners:

@@ -12,12 +12,19 @@ import time
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.published_port import DATAGRAM_PROTOCOLS
-from cgw_hooks.core.record import Record, State, published, translated
+from cgw_hooks.core.record import (
+    Record,
+    State,
+    perhaps_translated,
+    published,
+    translated,
+    visible,
+)
 from cgw_hooks.core.rules import table
 from cgw_hooks.errors import CgwError, RecordError, RulesetError
 from cgw_hooks.host.nft import Nft
 from cgw_hooks.host.state.lock import LockTimeout
-from cgw_hooks.node import handover, ports
+from cgw_hooks.node import ports
 from cgw_hooks.node.firewall_exceptions import FirewallExceptions
 
 TYPE_CHECKING = False
@@ -47,16 +54,18 @@ class Publisher:
         with self.state.locked():
             old, is_damaged = self._old(guest.key)
             found = ports.node_listeners([guest])
-            relatives = ports.refuse_conflict(self.state, guest, found)
+            relatives = ports.refuse_conflict(self.state, guest)
+            ports.refuse_taken(guest, found)
             overrides = tuple(sorted(remote.key for remote in relatives.remotes))
             record = Record(guest, State.RESERVED, time.time(), overrides=overrides, digest=digest)
             change = self._change(record, old, relatives.remotes, rebuild=is_damaged)
         self._finish(change)
 
-    def publish(self, guest: Guest) -> Record:
+    def publish(self, guest: Guest, *, refuse_taken: bool = False) -> Record:
         """Translate to the guest's ports, and to no others that it had before.
 
-        A port that a listener of the node has is withheld, with a problem in the record. Raises
+        A port that a listener of the node has is withheld, with a problem in the record;
+        ``refuse_taken``: a guest that did not have it yet is refused instead. Raises
         ``PortConflict``; then nothing has changed.
         """
         with self.state.locked():
@@ -66,14 +75,18 @@ class Publisher:
             if old and old.reserves and old.guest.claims == guest.claims:
                 remotes = self._records(old.overrides)
             else:
-                remotes, twins = ports.refuse_conflict(self.state, guest, found)
+                remotes, twins = ports.refuse_conflict(self.state, guest)
+                if refuse_taken:
+                    ports.refuse_taken(guest, found)
             record = published(guest, old, time.time())._replace(
                 overrides=tuple(sorted(remote.key for remote in remotes))
             )
             record = ports.withhold(record, found)
             if old and old.overrides != record.overrides:
                 remotes = self._records({*old.overrides, *record.overrides})
-            change = self._change(record, old, remotes, twins, rebuild=is_damaged)
+            # Without a record, elements of withheld ports may be there all the same.
+            unknown = is_damaged or (old is None and bool(record.withheld))
+            change = self._change(record, old, remotes, twins, rebuild=unknown)
         self._finish(change)
         self.delete_missing_flows(record.translated)
         return record
@@ -87,19 +100,21 @@ class Publisher:
         try:
             with self.state.locked():
                 old, is_damaged = self._old(key)
-                if is_damaged:
-                    self.restore()
-                    self.state.remove(key, None)
+                lost = self._forget_damaged(key) if is_damaged else []
                 if old is None or not (old.reserves and (old.translated or old.leaving)):
-                    return self._stopped(old)
-                record = old._replace(
-                    state=State.STOPPED, since=time.time(), problem=None, withheld=()
-                )
-                change = self._change(record, old, self._records(old.overrides))
+                    self._note_stopped(old)
+                    change = None
+                else:
+                    record = old._replace(
+                        state=State.STOPPED, since=time.time(), problem=None, withheld=()
+                    )
+                    change = self._change(record, old, self._records(old.overrides))
         except LockTimeout:
             self._withdraw_without_lock(key, connections_end=connections_end)
             raise
-        self._finish(change, connections_end=connections_end)
+        self.delete_flows(lost, connections_end=connections_end)
+        if change:
+            self._finish(change, connections_end=connections_end)
         return old
 
     def release(self, key: GuestKey, *, connections_end: bool) -> Record | None:
@@ -107,10 +122,10 @@ class Publisher:
         with self.state.locked():
             old, is_damaged = self._old(key)
             is_withdrawn = old is None or not (old.reserves and (old.translated or old.leaving))
+            lost = self._forget_damaged(key) if is_damaged else []
             if is_withdrawn:
-                if is_damaged:
-                    self.restore()
                 self.state.remove(key, old)
+        self.delete_flows(lost, connections_end=connections_end)
         if not is_withdrawn:
             old = self.withdraw(key, connections_end=connections_end)
             with self.state.locked():
@@ -121,16 +136,6 @@ class Publisher:
             left = [p for p in old.guest.ports if p.protocol == "tcp" and p not in elsewhere]
             self.delete_flows(left, connections_end=True)
         return old
-
-    def release_device(self, key: GuestKey) -> Record | None:
-        """Release an xl device; where it superseded another, that one goes on with the ports.
-
-        Returns what was released, None where nothing is withdrawn by that.
-        """
-        for guest in handover.superseded_by(self.state, key):
-            self.publish(guest)
-        record = self.release(key, connections_end=False)
-        return record if record and record.reserves else None
 
     def note_problem(self, guest: Guest, problem: Problem) -> None:
         """Keep for ``cgw status`` why a guest's ports are not published."""
@@ -188,8 +193,9 @@ class Publisher:
         ``remotes``: the remote guests that either record overrides. ``twins``: records that this
         one supersedes. ``rebuild``: nobody knows what the ruleset has of the guest.
         """
-        before = [*_perhaps(old), *_visible(remotes, old), *(p for t in twins for p in _perhaps(t))]
-        after = [*record.translated, *_visible(remotes, record)]
+        before = [*perhaps_translated(old), *visible(remotes, old)]
+        before += [port for twin in twins for port in perhaps_translated(twin)]
+        after = [*record.translated, *visible(remotes, record)]
         gone = list(dict.fromkeys(before).keys() - set(after))
         for twin in twins:
             superseded = twin._replace(state=State.SUPERSEDED, leaving=())
@@ -197,7 +203,7 @@ class Publisher:
         unwritten = self._write(record._replace(leaving=tuple(gone)), old)
         try:
             if rebuild:
-                self.restore(record)
+                gone += self._rebuild(record)
             elif gone or record.translated:
                 self._commit(record, after, gone)
             self.firewall.change(old, record)
@@ -249,11 +255,24 @@ class Publisher:
             self.nft.apply(table.change(self.config, add=(), delete=gone))
             self.delete_flows(gone, connections_end=connections_end)
 
-    def _stopped(self, old: Record | None) -> Record | None:
+    def _note_stopped(self, old: Record | None) -> None:
         """Note that a guest without any element stops. Hold the lock."""
         if old and old.state is State.RESERVED:
             self.state.write(old._replace(state=State.STOPPED, problem=None), old)
-        return old
+
+    def _forget_damaged(self, key: GuestKey) -> list[PublishedPort]:
+        """Remove a record that cannot be read, and its elements: which. Hold the lock."""
+        lost = self._rebuild()
+        self.state.remove(key, None)
+        return lost
+
+    def _rebuild(self, record: Record | None = None) -> list[PublishedPort]:
+        """Restore where nobody knows what the ruleset has; which ports it has no more."""
+        from cgw_hooks.node import listed_ports
+
+        before = listed_ports.read(self.nft)
+        self.restore(record)
+        return list(dict.fromkeys(before).keys() - set(listed_ports.read(self.nft)))
 
     def _elsewhere(self, record: Record) -> set[PublishedPort]:
         """What remote guests publish that are this guest: it may have moved to their node."""
@@ -278,14 +297,3 @@ class _Change(NamedTuple):
     gone: list[PublishedPort]
     #: Why the record of a stopped guest could not be written, though its ports are closed.
     unwritten: RecordError | None
-
-
-def _perhaps(record: Record | None) -> tuple[PublishedPort, ...]:
-    """The ports that may have elements: a crash may have left those that were leaving."""
-    return (*record.translated, *record.leaving) if record else ()
-
-
-def _visible(remotes: Iterable[Record], record: Record | None) -> list[PublishedPort]:
-    """The remote guests' ports that have elements beside those of this record's guest."""
-    hidden = set(record.overrides) if record and record.translated else set()
-    return [port for remote in remotes if remote.key not in hidden for port in remote.translated]

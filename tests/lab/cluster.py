@@ -75,7 +75,12 @@ def open_cluster(
     Without `full_mesh`, its last node runs the spanning tree.
     """
     with (
-        open_lab(suite, node_count=node_count, wire_node=network.wire_bridges) as lab,
+        open_lab(
+            suite,
+            node_count=node_count,
+            wire_node=network.wire_bridges,
+            spanning_tree=not full_mesh,
+        ) as lab,
         cgroups(f"{lab.number}-client") as cgroup,
         Host(
             "client",
@@ -88,7 +93,8 @@ def open_cluster(
         for node in lab.nodes:
             make_gateway(node, full_mesh=full_mesh)
         if full_mesh:
-            network.end_spanning_tree(lab.nodes[-1].network)
+            network.close_ring([node.network for node in lab.nodes])
+            lab.nodes[-1].run(["cgw", "node", "up"])
         yield Cluster(lab.number, lab.client, lab.nodes, lab.root, client_host)
 
 

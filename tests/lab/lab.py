@@ -50,10 +50,12 @@ def open_lab(
     node_count: int = 1,
     firewall_backend: str | None = None,
     wire_node: Wiring = network.wire_node,
+    spanning_tree: bool = True,
 ) -> Iterator[Lab]:
     """A lab of this suite (left out: that of $SUITE), taken down again however the block ends.
 
-    `firewall_backend` is libvirt's, "iptables" or "nftables", where it has the choice.
+    `firewall_backend` is libvirt's, "iptables" or "nftables", where it has the choice; for
+    `spanning_tree` see `network.wire_ring`.
     """
     root = debian_root(suite or chosen_suite())
     guest_folder = guest_image().folder
@@ -76,7 +78,7 @@ def open_lab(
                 firewall_backend=firewall_backend,
             )
             nodes.append(stack.enter_context(node))
-        network.wire_ring([node.network for node in nodes])
+        network.wire_ring([node.network for node in nodes], spanning_tree=spanning_tree)
         for node in nodes:
             node.start_libvirtd()
         yield Lab(number, client, tuple(nodes), root)

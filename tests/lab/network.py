@@ -117,36 +117,38 @@ def wire_bridges(node: Namespace, client: Namespace, addresses: NodeAddresses) -
     client.ip(f"link set {port} master uplink0")
 
 
-def wire_ring(nodes: Sequence[Namespace]) -> None:
+def wire_ring(nodes: Sequence[Namespace], *, spanning_tree: bool = True) -> None:
     """Join the nodes' guest bridges in a ring (two of them: by one link).
 
-    The last node of three runs the spanning tree, and blocks one of its two links; a bridge without
-    it passes the tree's frames on. On a bridge that runs the kernel's spanning tree a new guest's
-    device stays silent for twice the forward delay, 4 s at the least. Where every node is up with
-    `full-mesh`, `end_spanning_tree` ends that.
+    With `spanning_tree`, the last node of three runs the kernel's, and blocks one of its two links;
+    a bridge without it passes the tree's frames on. On a bridge that runs it a new guest's device
+    stays silent for twice the forward delay, 4 s at the least. Without it, the ring stays open at
+    the last node until `close_ring`.
     """
     last = nodes[-1]
-    if len(nodes) > _NODES_WITHOUT_RING:
+    has_ring = len(nodes) > _NODES_WITHOUT_RING
+    if has_ring and spanning_tree:
         last.ip(
             f"link set {GUEST_BRIDGE} type bridge"
             " stp_state 1 forward_delay 200 hello_time 100 max_age 600"
         )
     out, back = INTERNODE_DEVICES
     for node, following in zip(nodes, [*nodes[1:], nodes[0]], strict=True):
-        if node is following or (node is last and len(nodes) == _NODES_WITHOUT_RING):
+        if node is following or (node is last and not has_ring):
             break
         veth(node, out, following, back)
-        node.ip(f"link set {out} master {GUEST_BRIDGE}")
         following.ip(f"link set {back} master {GUEST_BRIDGE}")
+        if node is not last or spanning_tree:
+            node.ip(f"link set {out} master {GUEST_BRIDGE}")
 
 
-def end_spanning_tree(node: Namespace) -> None:
-    """End the spanning tree of the ring's last node; all of its ports forward at once.
+def close_ring(nodes: Sequence[Namespace]) -> None:
+    """Close a ring of nodes that are up with `full-mesh`: run `cgw node up` on the last one after.
 
-    Every node must be up with full-mesh before: a ring of bridges that pass everything on is a
-    storm.
+    Not before: a ring of bridges that pass everything on is a storm.
     """
-    node.ip(f"link set {GUEST_BRIDGE} type bridge stp_state 0")
+    if len(nodes) > _NODES_WITHOUT_RING:
+        nodes[-1].ip(f"link set {INTERNODE_DEVICES[0]} master {GUEST_BRIDGE}")
 
 
 def remember_guests(node: Namespace, domain_xml: str) -> None:

@@ -165,7 +165,7 @@ class Hypervisor:
     def files(self) -> list[str]:
         """Every record, claim and bridge user."""
         root = self.node.path(RUNTIME_FOLDER)
-        folders = [root / folder for folder in ("guests", "claims", "bridges", "selves")]
+        folders = [root / folder for folder in ("guests", "index")]
         return sorted(_files_below(folders))
 
     def traces(self) -> tuple[str, list[str]]:

@@ -117,7 +117,7 @@ def test_install_writes_over_nobody_else(installed: Hypervisor, place: str) -> N
     before = files(installed)
     refused = installed.cgw("install", check=False)
     assert refused.returncode == 6
-    assert f"{place}: is there already and is not ours" in refused.stderr
+    assert f"{place}: it is there already and is not ours" in refused.stderr
     kept = installed.cgw("uninstall").stdout
     assert f"kept  {place} (not ours)" in kept
     name = "." + place.removeprefix("/etc")
@@ -125,6 +125,66 @@ def test_install_writes_over_nobody_else(installed: Hypervisor, place: str) -> N
     installed.node.write(place, ours, mode=mode)
     installed.cgw("install")
     installed.cgw("sync")
+
+
+PACKAGES = "/usr/lib/python3/dist-packages"
+OBSTACLES = {
+    "lxml": ("the hook reserves no port", "apt install python3-lxml"),
+    "nftables": ("the hook opens no port", "apt install python3-nftables"),
+}
+
+
+@pytest.mark.parametrize("package", OBSTACLES)
+def test_install_says_which_package_keeps_the_hook_from_publishing(
+    web: Guest, package: str
+) -> None:
+    what, cure = OBSTACLES[package]
+    web.host.shell(f"mv {PACKAGES}/{package} {PACKAGES}/{package}.away")
+    try:
+        done = web.host.cgw("install", check=False)
+        web.start()  # the hook is in place, and lets it
+        assert_closed(web.host)
+    finally:
+        web.host.shell(f"mv {PACKAGES}/{package}.away {PACKAGES}/{package}")
+    assert done.returncode == 6
+    (line,) = done.stderr.splitlines()
+    assert what in line
+    assert f"No module named '{package}'" in line
+    assert cure in line
+    web.host.cgw("sync")
+    assert_open(web.host)
+
+
+def test_install_says_that_the_config_cannot_be_used(installed: Hypervisor) -> None:
+    place = "/etc/cgw/cgw.toml"
+    config = installed.node.path(place).read_text()
+    installed.node.write(place, "[policy")
+    done = installed.cgw("install", check=False)
+    installed.node.write(place, config)
+    assert done.returncode == 6
+    (line,) = done.stderr.splitlines()
+    assert place in line
+
+
+@pytest.mark.parametrize(
+    "policy", ['on-invalid = "warn"\nlisten-ports = ["30000"]', 'listen-ports = ["30000"]']
+)
+def test_install_does_not_mind_a_policy_that_forbids_its_own_test_guest(
+    installed: Hypervisor, policy: str
+) -> None:
+    place = "/etc/cgw/cgw.toml"
+    config = installed.node.path(place).read_text()
+    installed.node.write(place, f"{config}\n[policy]\n{policy}\n")
+    installed.cgw("install")
+    installed.node.write(place, config)
+
+
+def test_install_publishes_nothing_by_its_test(installed: Hypervisor) -> None:
+    before = installed.traces()
+    links = installed.node.run(["ip", "-brief", "link"]).stdout
+    assert "tested /etc/libvirt/hooks/qemu.d/50-cgw" in installed.cgw("install").stdout
+    assert before == installed.traces()
+    assert links == installed.node.run(["ip", "-brief", "link"]).stdout
 
 
 def test_the_hook_serves_as_the_only_one_of_its_driver(web: Guest) -> None:

@@ -140,7 +140,7 @@ def test_a_guest_without_host_entry_is_published_once_it_has_a_lease(
     guest.start()
     row = nat_host.status()["web1"]
     assert (row["state"], row["target_address"]) == ("no address yet", None)
-    assert row["problem"] == "no lease of the guest is known; run: cgw sync"
+    assert row["problem"]["message"] == "no lease of the guest is known"
     assert nat_host.exceptions() == []
     assert eventually(lambda: nat_host.has_lease(UNRESERVED_GUEST), within=300)
     assert nat_host.is_closed(PORT)

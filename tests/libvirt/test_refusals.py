@@ -60,7 +60,7 @@ def test_by_policy_a_guest_that_would_be_refused_starts_unpublished(web: Guest) 
     assert late.state() == "running"
     row = host.status()["web2"]
     assert row["state"] == "not published"
-    assert 'port *:8080/tcp is published by guest "web1"' in row["problem"]
+    assert 'port *:8080/tcp is published by guest "web1"' in row["problem"]["message"]
     assert 'port *:8080/tcp is published by guest "web1"' in host.syslog()
     assert_open(host)
     late.remove()

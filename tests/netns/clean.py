@@ -4,12 +4,13 @@ from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
+from cgw_hooks.host.state.index import entries
 from tests.lab.namespace import namespace
 from tests.netns.node import Node
 
 
 def assert_clean(node: Node) -> None:
-    """No trace of a guest: neither rule nor element, record, claim or bridge user."""
+    """No trace of a guest: neither rule nor element, record nor index entry."""
     assert node.files() == {}
     config = node.config_file.read_text() if node.config_file.exists() else ""
     assert node.our_table() in {"", empty_table(config)}
@@ -17,16 +18,13 @@ def assert_clean(node: Node) -> None:
 
 
 def assert_as_recorded(node: Node) -> None:
-    """The ruleset is what `cgw render` makes of the records, and the claims are theirs."""
+    """The ruleset is what `cgw render` makes of the records, and the index is theirs."""
     assert node.our_table() == as_listed(node.cgw("render").stdout)
-    claims = {
-        f"claims/{port['protocol']}-{number}/{port['listen_address']}": key
-        for key, record in node.records().items()
-        for port in record["ports"]
-        for number in range(port["start"], port["end"] + 1)
+    records, unreadable = node.state.all()
+    assert unreadable == {}
+    assert {f"index/{entry}" for record in records.values() for entry in entries(record)} == {
+        path for path in node.files() if path.startswith("index/")
     }
-    files = node.files().items()
-    assert claims == {path: key for path, key in files if path.startswith("claims")}
 
 
 @cache

@@ -61,6 +61,7 @@ class Cluster:
     guests: dict[str, Guest]
     uplinks: dict[int, Capture]
     internode: list[Capture]
+    full_mesh: bool
 
     def asker(self, who: str) -> Asker:
         """The client, a node ("node2") or a guest ("web3")."""
@@ -93,7 +94,7 @@ def cluster(
 ) -> Iterator[Cluster]:
     """A cluster that is wired and configured; its nodes are gateways once `cgw node up` ran.
 
-    A full mesh runs the spanning tree as well, until `network.end_spanning_tree` ends it.
+    A full mesh runs no spanning tree; `all_up` closes its ring.
     """
     with ExitStack() as until_end:
         client = until_end.enter_context(uplink_client())
@@ -102,7 +103,7 @@ def cluster(
             for index in range(1, nodes + 1)
         }
         guests = {name: _guest(made[home], name) for name, home in homes.items()}
-        network.wire_ring([node.namespace for node in made.values()])
+        network.wire_ring([n.namespace for n in made.values()], spanning_tree=not full_mesh)
         uplinks = {i: Capture(node.namespace, "eth0") for i, node in made.items()}
         internode = [
             Capture(node.namespace, device)
@@ -113,7 +114,7 @@ def cluster(
         for capture in (*uplinks.values(), *internode):
             until_end.callback(capture.close)
         _wait_for_ports(made[nodes])
-        yield Cluster(client, made, guests, uplinks, internode)
+        yield Cluster(client, made, guests, uplinks, internode, full_mesh)
 
 
 def all_up(made: Cluster) -> None:
@@ -122,6 +123,9 @@ def all_up(made: Cluster) -> None:
         node.cgw("node", "up")
         for guest in made.guests.values():
             assert node.hook(guest.name, "started", "-", guest.xml).exit_code == 0
+    if made.full_mesh:
+        network.close_ring([node.namespace for node in made.nodes.values()])
+        made.nodes[len(made.nodes)].cgw("node", "up")
 
 
 def _node(

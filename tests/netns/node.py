@@ -1,7 +1,6 @@
 """A node under test: its namespace, the hook as libvirt calls it, and what that leaves behind."""
 
 import json
-import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -9,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from cgw_hooks.host.state.state import State
 from tests.full import is_full
 from tests.lab import domain, forked, network
 from tests.lab.namespace import Namespace, namespace
@@ -212,15 +212,18 @@ class Node(Asker):
         return "\n".join(text for name, text in sorted(listing.items()) if name != OUR_TABLE)
 
     def files(self) -> dict[str, str]:
-        """Every record, claim and bridge user, as path -> content."""
-        found = {}
-        for folder in ("guests", "claims", "bridges", "selves"):
-            for path in sorted((self.runtime / folder).rglob("*")):
-                if path.is_symlink():
-                    found[str(path.relative_to(self.runtime))] = os.readlink(path)
-                elif path.is_file():
-                    found[str(path.relative_to(self.runtime))] = path.read_text()
-        return found
+        """Every record and index entry, as path -> content."""
+        return {
+            str(path.relative_to(self.runtime)): path.read_text()
+            for folder in ("guests", "index")
+            for path in sorted((self.runtime / folder).rglob("*"))
+            if path.is_file()
+        }
+
+    @property
+    def state(self) -> State:
+        """What the node remembers."""
+        return State(str(self.runtime))
 
     def records(self) -> dict[str, dict[str, Any]]:
         """Guest key -> record."""

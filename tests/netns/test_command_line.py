@@ -92,7 +92,7 @@ def test_help_names_every_command_and_every_exit_code(host: Host) -> None:
     helped = host.cgw("--help").out
     assert all(re.search(rf"\n +{command}\b", helped) for command in COMMANDS)
     readme = (CGW.parents[2] / "README.md").read_text()
-    for code in range(8):
+    for code in range(9):
         assert f"\n  {code}  " in helped
         assert re.search(rf"\b{code} \w+", readme[readme.index("Exit codes:") :])
 
@@ -102,7 +102,7 @@ def test_help_names_every_command_and_every_exit_code(host: Host) -> None:
     [
         [],
         ["x"],
-        ["status", "x"],
+        ["status", "x", "y"],
         ["node"],
         ["node", "x"],
         ["sync", "-x"],
@@ -143,7 +143,9 @@ def test_status_is_json_for_programs(host: Host) -> None:
 
 
 def test_where_nothing_is_published_status_says_so(host: Host) -> None:
+    host.node.nft(f"delete table {OUR_TABLE}\n")
     ended = host.cgw("status", CGW_RUNTIME_DIR=str(host.node.folder / "none"))
+    host.node.cgw("sync", check=False)
     assert ended == Ended(0, "Nothing is published.\n", "")
     assert not (host.node.folder / "none").exists()
 
@@ -153,7 +155,7 @@ def test_status_is_1_where_something_is_wrong(host: Host) -> None:
     try:
         ended = host.cgw("status")
         assert ended.code == 1
-        assert ended.err == "cgw: its translations are not in the ruleset; run: cgw sync\n"
+        assert ended.err == "cgw: ruleset: table inet cgw is not there; run: cgw sync\n"
     finally:
         host.node.cgw("sync", check=False)
     assert host.cgw("status").code == 0
@@ -180,9 +182,9 @@ def test_sync_without_libvirt_says_so_and_keeps_what_is_recorded(
         report = json.loads(ended.out)
         assert (report["published"], report["withdrawn"], ended.err) == ([], [], "")
         (problem,) = report["problems"]
+        assert (problem["code"], problem["subject"]) == ("hypervisor", "libvirt")
     else:
-        problem = ended.error
-    assert problem.startswith("libvirt does not answer at qemu:///system")
+        assert ended.error.startswith("libvirt: it does not answer at qemu:///system")
     assert (host.node.our_table(), host.node.files()) == before
 
 
@@ -226,7 +228,7 @@ def test_check_ends_as_the_hook_would(
 def test_check_of_a_guest_asks_libvirt(host: Host) -> None:
     ended = host.cgw("check", "web1")
     assert ended.code == 7
-    assert ended.error.startswith("libvirt does not answer")
+    assert ended.error.startswith("libvirt: it does not answer")
 
 
 def test_check_reads_a_config_by_its_name(host: Host) -> None:
@@ -244,7 +246,7 @@ def test_check_reads_a_config_by_its_name(host: Host) -> None:
 @pytest.mark.parametrize(
     ("text", "mode", "said"),
     [
-        ("[node\n", 0o644, "not TOML"),
+        ("[node\n", 0o644, "config: it is not TOML"),
         ("[uplink]\naddress = '192.168.122.999'\n", 0o644, 'uplink.address: "192.168.122.999"'),
         (FULL_NAT, 0o666, "others than root can write to it"),
         (FULL_NAT, 0o664, "others than root can write to it"),
@@ -280,7 +282,11 @@ def test_who_is_not_root_is_told_so_in_one_line(host: Host, arguments: list[str]
     before = host.node.files(), host.node.ruleset()
     ended = host.cgw(*arguments, program=NOBODY)
     assert ended.code in {1, 6}
-    assert "run it as root" in ended.error or "Permission denied" in ended.error
+    assert (
+        "run the command as root" in ended.error
+        or "run it as root" in ended.error
+        or "Permission denied" in ended.error
+    )
     assert (host.node.files(), host.node.ruleset()) == before
 
 

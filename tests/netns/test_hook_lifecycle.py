@@ -197,7 +197,7 @@ def test_nft_that_fails_leaves_the_guest_running_and_the_reason_in_the_status(
             assert web1.hook(operation).exit_code == 0
             row = node.status()["web1"]
             assert row["state"] == "failed"
-            assert "nftables" in row["problem"]
+            assert row["problem"]["subject"] == "nftables"
         assert web1.hook("stopped").exit_code == 0
         assert web1.hook("release").exit_code == 0
     assert client.asks(NODE4, 2202) == REFUSED

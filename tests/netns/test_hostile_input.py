@@ -91,9 +91,17 @@ def test_what_is_made_hostile_below_is_good(scene: Scene) -> None:
         ('proto="tcp"', 'proto="tcp" address="127.0.0.1"', '<portForward address> "127.0.0.1"'),
         (RANGE, "<cgw:exec/>", '<portForward> "{urn:cgw-hooks:1}exec"'),
         (RANGE, "", "<portForward>"),
-        ("</metadata>", f'<x:publish xmlns:x="{PUBLISH_NAMESPACE}"/></metadata>', '"2 elements"'),
-        (PUBLISH_NAMESPACE, "urn:cgw-hooks:2", '<metadata> "{urn:cgw-hooks:2}publish"'),
-        ("10.5.5.12", "10.5.6.12", '<publish address="10.5.6.12">: outside every guest network'),
+        (
+            "</metadata>",
+            f'<x:publish xmlns:x="{PUBLISH_NAMESPACE}"/></metadata>',
+            "<publish> is there 2 times",
+        ),
+        (
+            PUBLISH_NAMESPACE,
+            "urn:cgw-hooks:2",
+            '<metadata>: "{urn:cgw-hooks:2}publish" is not known',
+        ),
+        ("10.5.5.12", "10.5.6.12", '<publish address="10.5.6.12">: this node '),
         ("10.5.5.12", GATEWAY[4], f'<publish address="{GATEWAY[4]}">: that is the gateway'),
         ("10.5.5.12", NODE_AMONG_GUESTS[4], "that is the node's own address"),
         ("10.5.5.12", "127.0.0.1", '<publish address> "127.0.0.1"'),
@@ -211,6 +219,6 @@ def test_a_bad_annotation_at_a_later_call_is_told_of_and_stops_nobody(scene: Sce
     bad = scene.hostile.xml.replace('start="2209"', 'start="0"')
     assert scene.hostile.hook("reconnect", xml=bad) == DONE
     assert scene.node.our_table() == before
-    assert '<range start> "0"' in scene.node.status()["web9"]["problem"]
+    assert '<range start> "0"' in scene.node.status()["web9"]["problem"]["message"]
     scene.hostile.stop(xml=bad)
     assert set(scene.node.states()) == {"web1"}

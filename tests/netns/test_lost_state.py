@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -137,9 +138,9 @@ def test_an_unreadable_record_harms_no_other_guest_and_is_told_of(
 
 
 def test_a_stale_claim_is_nobodys(node: Node, client: Asker) -> None:
-    folder = node.runtime / "claims/tcp-2202"
-    folder.mkdir(parents=True, mode=0o700)
-    (folder / "0.0.0.0").symlink_to("qemu-c9000000-dead-4000-8000-000000000000")
+    gone = node.guest("web9", "2202:22")
+    gone.start()
+    (node.runtime / f"guests/{gone.key}.json").unlink()
     node.guest("web1", "2202:22", serves="22/tcp").start()
     assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
 
@@ -154,7 +155,7 @@ def test_of_two_that_took_one_port_while_the_claims_were_lost_a_sync_keeps_the_f
     web3 = node.guest("web3", "2203:22", serves="22/tcp") if "-" not in wanted else web1
     for guest in {web3.name: web3, "web1": web1}.values():
         guest.start()
-    shutil.rmtree(node.runtime / "claims")
+    shutil.rmtree(node.runtime / "index")
     for operation in ("prepare", "started"):
         assert web2.hook(operation).exit_code == 0
     node.nft(f"delete table {OUR_TABLE}\n")
@@ -164,7 +165,10 @@ def test_of_two_that_took_one_port_while_the_claims_were_lost_a_sync_keeps_the_f
     assert web3 is web1 or client.asks(NODE[4], 2203) == f"web3 saw {CLIENT[4]}"
     assert client.asks(NODE[4], 2222) == REFUSED
     row = node.status()["web2"]
-    assert (row["state"], 'published by guest "web1"' in row["problem"]) == ("not published", True)
+    assert (row["state"], 'published by guest "web1"' in row["problem"]["message"]) == (
+        "not published",
+        True,
+    )
     assert_as_recorded(node)
     web1.stop()
     assert web2.hook("reconnect") == DONE
@@ -173,23 +177,22 @@ def test_of_two_that_took_one_port_while_the_claims_were_lost_a_sync_keeps_the_f
     assert_as_recorded(node)
 
 
-def test_a_sync_leaves_claims_that_are_right_as_they_are_and_mends_the_others(
+def test_a_sync_leaves_index_entries_that_are_right_as_they_are_and_mends_the_others(
     node: Node, guests: list[Guest]
 ) -> None:
-    claims = node.runtime / "claims"
-    right = claims / "tcp-2202/0.0.0.0"
+    index = node.runtime / "index"
+    right, lost, _ = sorted(path for path in index.rglob("*") if path.is_file())
     made = right.lstat().st_ctime_ns
-    lost, wrong = (claims / f"tcp-{port}/0.0.0.0" for port in (2203, 2209))
     lost.unlink()
-    wrong.unlink()
-    wrong.symlink_to(guests[0].key)
-    (claims / "tcp-77").mkdir()
-    (claims / "tcp-77/0.0.0.0").symlink_to(guests[0].key)
-    (claims / "rubbish").write_text("")
+    wrong = right.with_name(right.name.replace("2202-2202", "2204-2204"))
+    wrong.touch()
+    (index / "ports/tcp/1").mkdir()
+    (index / f"ports/tcp/1/77-77,0.0.0.0,{guests[0].key}").touch()
+    (index / "rubbish").write_text("")
     node.cgw("sync", check=False)
     assert made == right.lstat().st_ctime_ns
     assert_as_recorded(node)
-    assert not (claims / "tcp-77").exists()
+    assert not (index / "ports/tcp/1").exists()
 
 
 @pytest.mark.parametrize("operation", ["started", "reconnect", "stopped", "release"])
@@ -397,3 +400,26 @@ def test_a_guest_that_starts_over_a_record_that_cannot_be_read_is_published(
     assert guests[0].hook("started", xml=edited) == DONE
     assert client.asks(NODE[4], 8080) == f"web1 saw {CLIENT[4]}"
     assert client.asks(NODE[4], 2203) == f"web2 saw {CLIENT[4]}"
+
+
+@pytest.mark.parametrize("operation", ["stopped", "release"])
+@pytest.mark.parametrize("family", [4, 6])
+def test_udp_flows_to_a_guest_whose_record_cannot_be_read_end_when_it_stops(
+    client: Asker, node: Node, operation: str, family: int
+) -> None:
+    """What its ports were, the ruleset alone tells: of each kind of element."""
+    published = ["2202:22/udp", "2210-2219:2210/udp", f"[{NODE[6]}]:2203:22/udp"]
+    if family == 4:
+        published[-1] = f"{NODE[4]}:2203:22/udp"
+    web1 = node.guest("web1", *published, serves="22/udp 2215/udp", family=family)
+    web1.start()
+    with ExitStack() as until_end:
+        senders = [
+            until_end.enter_context(client.udp_sender(NODE[family], port))
+            for port in (2202, 2215, 2203)
+        ]
+        assert [sender.exchange().guest for sender in senders] == ["web1"] * 3
+        (node.runtime / f"guests/{web1.key}.json").write_text("")
+        assert web1.hook(operation).exit_code == 0
+        assert [s.exchange(timeout=0.5).answered for s in senders] == [False] * 3
+    assert web1.hook("release").exit_code == 0

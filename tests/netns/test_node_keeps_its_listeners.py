@@ -14,7 +14,7 @@ from tests.lab.network import CLIENT_ADDRESS
 from tests.lab.server import serve
 from tests.netns.asker import Asker
 from tests.netns.configs import CLIENT, NODE
-from tests.netns.guest import DONE, Guest
+from tests.netns.guest import DONE, Guest, annotated
 from tests.netns.node import Node
 from tests.netns.parameters import families
 
@@ -152,3 +152,27 @@ def test_a_connected_udp_socket_of_the_node_is_no_listener(client: Asker, node: 
     with node.namespace.call(connect):
         node.guest("web1", "5300:53/udp", serves="53/udp").start()
         assert client.asks(NODE[4], 5300, "udp") == f"web1 saw {CLIENT[4]}"
+
+
+def test_an_edit_while_a_listener_has_a_port_is_carried_out_for_the_others(
+    client: Asker, node: Node
+) -> None:
+    web1 = node.guest("web1", "2202:22", serves="22/tcp")
+    web1.start()
+    with listening(node, "0.0.0.0", 2202):
+        assert web1.hook("reconnect", xml=annotated(web1, "2202:22", "2203:22")) == DONE
+        assert client.asks(NODE[4], 2202) == f"node saw {CLIENT[4]}"
+        assert client.asks(NODE[4], 2203) == f"web1 saw {CLIENT[4]}"
+
+
+def test_a_guest_whose_record_was_lost_goes_on_without_the_listeners_port(
+    client: Asker, node: Node
+) -> None:
+    """Libvirtd was restarted after /run/cgw was emptied: reconnect cannot refuse a guest."""
+    web1 = node.guest("web1", "2202:22", "2203:22", serves="22/tcp")
+    web1.start()
+    (node.runtime / f"guests/{web1.key}.json").unlink()
+    with listening(node, "0.0.0.0", 2202):
+        assert web1.hook("reconnect") == DONE
+        assert client.asks(NODE[4], 2202) == f"node saw {CLIENT[4]}"
+        assert client.asks(NODE[4], 2203) == f"web1 saw {CLIENT[4]}"

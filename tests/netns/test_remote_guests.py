@@ -293,13 +293,18 @@ def test_one_sync_moves_a_chain_of_guests_elsewhere(
 
 
 @pytest.mark.usefixtures("served")
+@pytest.mark.parametrize(
+    "second",
+    [entry("web2", WEB2, "2202:22"), entry("web2", WEB1, "2202:80")],
+    ids=["of two addresses", "of one address"],
+)
 def test_of_two_elsewhere_that_want_one_port_the_second_is_refused_by_both_names(
-    client: Asker, cluster: Cluster
+    client: Asker, cluster: Cluster, second: str
 ) -> None:
     local = cluster.node.guest("web4", "2204:22", serves="22/tcp", octet=14)
     local.start()
     complaint = cluster.set_peers(
-        entry("web1", WEB1, "2202:22"), entry("web2", WEB2, "2202:22"), entry("web3", 13, "2203:22")
+        entry("web1", WEB1, "2202:22"), second, entry("web3", 13, "2203:22")
     )
     assert complaint.count("\n") == 0
     assert '"web2": port *:2202/tcp is published by guest "web1"' in complaint

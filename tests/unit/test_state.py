@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cgw_hooks.core.guest import REMOTE, XL, Guest, GuestKey
-from cgw_hooks.core.ownership import Listeners
 from cgw_hooks.core.parse.fields import parse_name
 from cgw_hooks.core.record import Record
 from cgw_hooks.core.record import State as GuestState
@@ -28,7 +27,6 @@ pytestmark = pytest.mark.unit
 
 KEY = GuestKey("qemu", UUID)
 OTHER_KEY = GuestKey("qemu", OTHER_UUID)
-NO_LISTENER = Listeners(())
 
 
 @pytest.fixture
@@ -58,7 +56,7 @@ def conflict(state: State, *ports: PublishedPort) -> str:
     """Why another guest cannot have these ports; empty: it can."""
     other = Guest(OTHER_KEY, "web2", ports, OTHER_UUID)
     try:
-        refuse_conflict(state, other, NO_LISTENER)
+        refuse_conflict(state, other)
     except PortConflict as error:
         return str(error)
     return ""

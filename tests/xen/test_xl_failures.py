@@ -103,7 +103,7 @@ def test_by_policy_a_guest_with_a_bad_annotation_runs_unpublished(xen: XenHost) 
     assert reply.guest == "web1"
     (row,) = rows(xen)
     assert row["state"] == "not published"
-    assert "give one of tcp, udp, sctp" in row["problem"]
+    assert "give one of tcp, udp, sctp" in row["problem"]["cure"]
     assert xen.is_closed(2202)
 
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 TABLE = "inet cgw"
 
 #: Numbers, since nft looks words up in /etc/protocols, which small hosts lack.
-_PROTOCOL_NUMBER = {"tcp": 6, "udp": 17, "sctp": 132}
+PROTOCOL_NUMBER = {"tcp": 6, "udp": 17, "sctp": 132}
 _IP = {4: "ip", 6: "ip6"}
 _ADDRESS_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 
@@ -161,7 +161,7 @@ def _rules(config: NodeConfig) -> Iterator[str]:
 
 
 def _publish_rules() -> Iterator[str]:
-    protocols = "{ " + ", ".join(map(str, _PROTOCOL_NUMBER.values())) + " }"
+    protocols = "{ " + ", ".join(map(str, PROTOCOL_NUMBER.values())) + " }"
     # These two stand around every rule that translates: "dnat" ends the chain.
     yield f"publish ct label set {_SEEN_LABEL}"
     for family, ip in _IP.items():
@@ -246,7 +246,7 @@ def elements(ports: Iterable[PublishedPort]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for port in ports:
         kind, prefixes = _place(port)
-        protocol, target = _PROTOCOL_NUMBER[port.protocol], str(port.target_address)
+        protocol, target = PROTOCOL_NUMBER[port.protocol], str(port.target_address)
         if port.keeps_numbers and port.end > port.start:
             in_map = found.setdefault(f"ranges{port.family}{kind}", {})
             for prefix in prefixes:
