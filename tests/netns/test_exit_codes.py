@@ -82,6 +82,7 @@ def test_with_stderr_closed_a_conflict_is_still_refused(
 ) -> None:
     node.guest("web1", "2202:22").start()
     web2 = node.guest("web2", "2202:22")
+    web2.hooked.append("started")  # libvirt will say that it stops
     call = [str(program), *(() if program == SCRIPT else ("hook", "qemu"))]
     for operation, code in (("prepare", CONFLICT), ("started", 0)):
         done = subprocess.run(
