@@ -14,7 +14,8 @@ def main() -> int:
         from cgw_hooks.commands import hook
 
         code = hook.main(sys.argv[2:])
-        sys.stderr.flush()
+        if sys.stderr:  # None where it is closed
+            sys.stderr.flush()
         # libvirt waits: the interpreter's own end takes 6 ms, and holds nothing of ours.
         os._exit(code)
 

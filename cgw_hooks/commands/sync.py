@@ -30,8 +30,13 @@ def run(publisher: Publisher, *, json: bool, settle: bool = False) -> int:
     _log(report)
     if settle:
         wait_until_quiet(seconds=_QUIET_SECONDS, at_most=_LONGEST_WAIT_SECONDS)
-        report = sync(publisher)
-        _log(report)
+        again = sync(publisher)
+        _log(again)
+        report = again._replace(
+            published=[*report.published, *again.published],
+            withdrawn=[*report.withdrawn, *again.withdrawn],
+            repaired=[*report.repaired, *again.repaired],
+        )
     if json:
         sys.stdout.write(json_module.dumps(_as_json(report), indent=2) + "\n")
     else:

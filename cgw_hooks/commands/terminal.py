@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import os
@@ -10,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cgw_hooks import __version__
+from cgw_hooks.commands.arguments import parser
 from cgw_hooks.commands.this_node import publisher
 from cgw_hooks.core.node_config import NodeConfig
 from cgw_hooks.core.record import translated
@@ -24,23 +23,7 @@ from cgw_hooks.node.publisher import Publisher
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
-_EXIT_CODES = """\
-exit codes:
-  0  done, and nothing is wrong
-  1  something is wrong; it says what (status, sync)
-  2  the command line was not understood
-  3  an annotation is invalid
-  4  a port is another guest's, or the node's own
-  5  the configuration is invalid
-  6  records, ruleset or files could not be changed
-  7  libvirt or xenstore did not answer
-  8  there is no such guest or file
-
-files:
-  /etc/cgw/cgw.toml   the node's configuration (CGW_CONFIG says another place)
-  /run/cgw            what is published now (CGW_RUNTIME_DIR says another place)
-"""
+    from cgw_hooks.commands.arguments import Namespace
 
 
 def main(arguments: list[str]) -> int:
@@ -68,8 +51,8 @@ def main(arguments: list[str]) -> int:
 
 def _carry_out(arguments: list[str]) -> int:
     try:
-        chosen = _parser().parse_args(arguments)
-        carry_out: Callable[[argparse.Namespace], int] = chosen.carry_out
+        chosen = parser(_ACTIONS).parse_args(arguments)
+        carry_out: Callable[[Namespace], int] = chosen.carry_out
         return carry_out(chosen)
     finally:
         sys.stdout.flush()  # here, where its failure is reported as any other
@@ -81,7 +64,8 @@ def _stand_in_for_closed_outputs() -> None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")  # a write: EBADF
     if sys.stderr is None:
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that this locale cannot write
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding != "utf-8":
+        # Of a name that this locale cannot write, its code points are written.
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
@@ -90,85 +74,7 @@ def _let_go_of_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class _Commands:
-    """The parser of ``cgw`` and of each of its commands."""
-
-    def __init__(self) -> None:
-        self.parser = argparse.ArgumentParser(
-            prog="cgw",
-            description="Published ports for virtual machines: docker run -p for guests.",
-            epilog=_EXIT_CODES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        self.parser.add_argument("--version", action="version", version=f"cgw {__version__}")
-        self._commands = self.parser.add_subparsers(metavar="COMMAND", required=True)
-
-    def add(
-        self, name: str, carry_out: Callable[[argparse.Namespace], int], text: str
-    ) -> argparse.ArgumentParser:
-        added = self._commands.add_parser(name, help=text.partition(".")[0], description=text)
-        added.set_defaults(carry_out=carry_out)
-        return added
-
-    def add_with_json(
-        self, name: str, carry_out: Callable[[argparse.Namespace], int], text: str
-    ) -> argparse.ArgumentParser:
-        added = self.add(name, carry_out, text)
-        added.add_argument("--json", action="store_true", help="print JSON, for programs")
-        return added
-
-    def add_with_root(
-        self, name: str, carry_out: Callable[[argparse.Namespace], int], text: str
-    ) -> argparse.ArgumentParser:
-        added = self.add(name, carry_out, text)
-        added.add_argument(
-            "--root", type=Path, default=Path("/"), metavar="DIR", help="a root other than /"
-        )
-        return added
-
-
-def _parser() -> argparse.ArgumentParser:
-    commands = _Commands()
-    status = commands.add_with_json("status", _status, "Show what is published, and what is wrong.")
-    status.add_argument("guest", nargs="?", metavar="GUEST", help="only this guest")
-    status.add_argument(
-        "--graph", action="store_true", help="print a graph, for dot -Tsvg (Graphviz)"
-    )
-    check = commands.add("check", _check, "Validate the config, or what a guest would publish.")
-    check.add_argument(
-        "subject",
-        nargs="?",
-        metavar="FILE|GUEST",
-        help="domain XML or annotation (- for standard input), a .toml file, or a guest's name; "
-        "left out: this node's config",
-    )
-    commands.add("render", _render, "Print the ruleset as nft -f takes it. Applies nothing.")
-    sync = commands.add_with_json("sync", _sync, "Make this node match the guests that run, once.")
-    sync.add_argument(
-        "--settle",
-        action="store_true",
-        help="after a firewall was reloaded: once more, when others have put their rules back",
-    )
-    node = commands.add("node", _node, "Configure this host as its guests' gateway, or undo that.")
-    node.add_argument(
-        "direction",
-        choices=("up", "down"),
-        metavar="up|down",
-        help="set addresses on the guest bridges, kernel settings, SNAT and ARP filter, "
-        "or give them back",
-    )
-    install = commands.add_with_root("install", _install, "Put the hooks and units in place.")
-    install.add_argument(
-        "--xen", action="store_true", help="also the vif script and hook of xl, in /etc/xen/scripts"
-    )
-    commands.add_with_root("uninstall", _uninstall, "Take our hooks, units and rules away.")
-    hook = commands.add("hook", _hook_usage, "What the hook scripts call. Domain XML on stdin.")
-    for argument in ("DRIVER", "GUEST", "OPERATION", "SUBOPERATION", "EXTRA"):
-        hook.add_argument(argument)
-    return commands.parser
-
-
-def _status(arguments: argparse.Namespace) -> int:
+def _status(arguments: Namespace) -> int:
     from cgw_hooks.node.diagnosis import diagnose
 
     node = publisher()
@@ -192,7 +98,7 @@ def _status(arguments: argparse.Namespace) -> int:
     return 0 if found.is_well else CgwError.exit_code
 
 
-def _check(arguments: argparse.Namespace) -> int:
+def _check(arguments: Namespace) -> int:
     from cgw_hooks.commands import check
 
     subject = arguments.subject
@@ -209,7 +115,7 @@ def _check(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _render(_arguments: argparse.Namespace) -> int:
+def _render(_arguments: Namespace) -> int:
     node = publisher()
     records, errors = node.state.all()
     sys.stdout.write(table.restore(node.config, translated(list(records.values()))))
@@ -218,13 +124,13 @@ def _render(_arguments: argparse.Namespace) -> int:
     return RecordError.exit_code if errors else 0
 
 
-def _sync(arguments: argparse.Namespace) -> int:
+def _sync(arguments: Namespace) -> int:
     from cgw_hooks.commands import sync
 
     return sync.run(publisher(), json=arguments.json, settle=arguments.settle)
 
 
-def _node(arguments: argparse.Namespace) -> int:
+def _node(arguments: Namespace) -> int:
     from cgw_hooks.node import gateway
 
     change = gateway.up if arguments.direction == "up" else gateway.down
@@ -233,7 +139,7 @@ def _node(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _install(arguments: argparse.Namespace) -> int:
+def _install(arguments: Namespace) -> int:
     from cgw_hooks.commands import install
 
     for line in install.install(arguments.root, xen=arguments.xen):
@@ -243,7 +149,7 @@ def _install(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _uninstall(arguments: argparse.Namespace) -> int:
+def _uninstall(arguments: Namespace) -> int:
     from cgw_hooks.commands import install
 
     for line in install.uninstall(arguments.root):
@@ -256,7 +162,7 @@ def _uninstall(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _hook_usage(_arguments: argparse.Namespace) -> int:
+def _hook_usage(_arguments: Namespace) -> int:
     raise AssertionError("cgw hook is carried out before this parser is made")
 
 
@@ -269,3 +175,15 @@ def _print_json(value: dict[str, Any]) -> None:
             text = "[\n    " + ",\n    ".join(map(json.dumps, member)) + "\n  ]"
         members.append(f"  {json.dumps(key)}: {text}")
     sys.stdout.write("{\n" + ",\n".join(members) + "\n}\n")
+
+
+_ACTIONS = {
+    "status": _status,
+    "check": _check,
+    "render": _render,
+    "sync": _sync,
+    "node": _node,
+    "install": _install,
+    "uninstall": _uninstall,
+    "hook": _hook_usage,
+}

@@ -109,7 +109,7 @@ def test_only_the_domain_reader_imports_lxml() -> None:
         ("libvirt", ["host/libvirt_api.py"]),
         ("nftables", ["host/nft.py"]),
         ("syslog", ["host/log.py"]),
-        ("argparse", ["commands/terminal.py"]),
+        ("argparse", ["commands/arguments.py"]),
         ("rich", []),
         ("pyroute2", ["host/links.py"]),
         ("tomllib", ["core/parse/config_toml.py"]),
