@@ -60,8 +60,14 @@ def diagnose(publisher: Publisher, name: str | None = None) -> Diagnosis:
     problems = [Problem.of(error) for error in errors.values()]
     problems += [*look.node_problems(), *look.unreadable_definitions()]
     rows = [row for row in look.rows() if name is None or row.record.guest.name == name]
-    rows.sort(key=lambda row: (row.record.guest.name, row.port.start if row.port else 0))
+    rows.sort(key=_place)
     return Diagnosis(rows, problems)
+
+
+def _place(row: Row) -> tuple[str, bool, int]:
+    """A guest's own rows come before those of the remote guest that is the same guest."""
+    guest = row.record.guest
+    return guest.name, guest.is_remote, row.port.start if row.port else 0
 
 
 class _Look:

@@ -109,5 +109,5 @@ def withhold(record: Record, found: Listeners) -> Record:
 def _refuse_holder(guest: Guest, claim: Claim, held: Claim, record: Record | None) -> None:
     if record is None:
         return  # no record confirms the claim: a crash left it
-    if record.reserves and held in record.guest.claims and are_rivals(guest, record.guest):
+    if held in record.guest.claims and are_rivals(guest, record.guest):
         raise taken_by_guest(guest, claim.common_with(held), record.guest)

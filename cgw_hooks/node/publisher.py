@@ -72,7 +72,7 @@ class Publisher:
             old, is_damaged = self._old(guest.key)
             found = ports.node_listeners([guest])
             twins: list[Record] = []
-            if old and old.reserves and old.guest.claims == guest.claims:
+            if old and old.is_current and old.guest.claims == guest.claims:
                 remotes = self._records(old.overrides)
             else:
                 remotes, twins = ports.refuse_conflict(self.state, guest)
@@ -99,7 +99,7 @@ class Publisher:
             with self.state.locked():
                 old, is_damaged = self._old(key)
                 lost = self._forget_damaged(key) if is_damaged else []
-                if old is None or not (old.reserves and (old.translated or old.leaving)):
+                if old is None or not (old.is_current and (old.translated or old.leaving)):
                     self._note_stopped(old)
                     change = None
                 else:
@@ -119,7 +119,7 @@ class Publisher:
         """Withdraw a guest's ports and let others have them. Returns what was released."""
         with self.state.locked():
             old, is_damaged = self._old(key)
-            is_withdrawn = old is None or not (old.reserves and (old.translated or old.leaving))
+            is_withdrawn = old is None or not (old.is_current and (old.translated or old.leaving))
             lost = self._forget_damaged(key) if is_damaged else []
             if is_withdrawn:
                 self.state.remove(key, old)
@@ -128,7 +128,7 @@ class Publisher:
             old = self.withdraw(key, connections_end=connections_end)
             with self.state.locked():
                 self.state.remove(key, self._old(key)[0])
-        elif old and old.reserves and connections_end:
+        elif old and old.is_current and connections_end:
             # Once stopped, established TCP connections are all that may be left.
             elsewhere = self._elsewhere(old)
             left = [p for p in old.guest.ports if p.protocol == "tcp" and p not in elsewhere]

@@ -35,8 +35,7 @@ def entries(record: Record | None) -> set[str]:
     found = {f"bridges/{bridge}/{key}" for bridge in guest.network_bridges if record.translated}
     if guest.uuid and guest.uuid != guest.key.id:
         found.add(f"uuids/{guest.uuid}/{key}")
-    if record.reserves:
-        found.update(f"{_folder(c)}/{c.start}-{c.end},{c.address},{key}" for c in guest.claims)
+    found.update(f"{_folder(c)}/{c.start}-{c.end},{c.address},{key}" for c in guest.claims)
     return found
 
 
