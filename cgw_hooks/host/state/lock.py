@@ -1,6 +1,7 @@
-"""The node's one lock, as a file of the runtime directory.
+"""The node's lock, a file in the runtime directory. There is only one.
 
-The kernel drops the lock when its holder dies; of one that hangs, nobody waits for long.
+The kernel releases the lock when its holder dies. If the holder hangs, the others wait only for
+a limited time.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
 
 
 class LockTimeout(RecordError):
-    """Another process has held the lock for too long."""
+    """Another process held the lock for too long."""
 
     code = "lock"
 
 
 class Lock:
-    """``with Lock(directory): ...``. Raises ``LockTimeout``, or ``RecordError``."""
+    """The lock: ``with Lock(directory): ...``. Raises ``LockTimeout`` or ``RecordError``."""
 
     def __init__(self, directory: str, wait: float = WAIT) -> None:
         self._directory = directory
@@ -38,7 +39,9 @@ class Lock:
         try:
             self._descriptor = _open(path)
         except OSError as error:
-            raise RecordError(path, f"it cannot be opened: {error.strerror}", "mend it") from error
+            raise RecordError(
+                path, f"it cannot be opened: {error.strerror}", "run: cgw sync"
+            ) from error
         try:
             self._acquire(path)
         except BaseException:
@@ -67,7 +70,7 @@ class Lock:
 
 
 def _open(path: str) -> int:
-    """Return a descriptor; on a file system that has become read-only, one that only reads."""
+    """Open the lock file, for reading only if the file system has become read-only."""
     flags = os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         return os.open(path, flags | os.O_RDWR | os.O_CREAT, 0o600)
