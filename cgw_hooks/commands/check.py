@@ -54,7 +54,7 @@ def check_config_file(path: str) -> None:
     except InvalidConfig as error:
         raise InvalidConfig(f"{path}: {error.subject}", error.message, error.cure) from None
     except UnicodeDecodeError as error:
-        raise InvalidConfig(path, str(error), "write it as UTF-8") from None
+        raise InvalidConfig(path, str(error), "save the file as UTF-8") from None
 
 
 def is_config(subject: str) -> bool:
