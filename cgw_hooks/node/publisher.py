@@ -104,8 +104,8 @@ class Publisher:
                     self._note_stopped(old)
                     change = None
                 else:
-                    stopped = {"state": State.STOPPED, "problem": None, "withheld": ()}
-                    record = old._replace(since=time.time(), **stopped)
+                    record = old._replace(state=State.STOPPED, since=time.time())
+                    record = record._replace(problem=None, withheld=())
                     change = self._change(record, old, self._records(old.overrides))
         except LockTimeout:
             self._withdraw_without_lock(key, connections_end=connections_end)
