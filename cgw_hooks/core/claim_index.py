@@ -35,18 +35,20 @@ class ClaimIndex:
     """Claims with their owners, in memory."""
 
     def __init__(self) -> None:
-        self._buckets: dict[tuple[str, str], dict[Address, list[tuple[Claim, Guest]]]] = {}
+        self._buckets: dict[tuple[str, int, str], dict[Address, list[tuple[Claim, Guest]]]] = {}
 
     def add(self, claim: Claim, owner: Guest) -> None:
         """Add a claim of a guest."""
-        by_address = self._buckets.setdefault((claim.protocol, bucket(claim)), {})
+        by_address = self._buckets.setdefault(
+            (claim.protocol, claim.address.version, bucket(claim)), {}
+        )
         by_address.setdefault(claim.address, []).append((claim, owner))
 
     def overlapping(self, claim: Claim) -> Iterator[tuple[Claim, Guest]]:
         """The claims that overlap this one, each with its owner."""
         start, end = claim.start, claim.end
         for name in (WIDE, *map(str, bucket_numbers(claim))):
-            by_address = self._buckets.get((claim.protocol, name))
+            by_address = self._buckets.get((claim.protocol, claim.address.version, name))
             if by_address:
                 for found in _at(claim.address, by_address):
                     for held, owner in found:

@@ -129,9 +129,9 @@ def _may_keep_old(candidate: Candidate, index: ClaimIndex) -> bool:
 
 def _conflicts(guest: Guest, index: ClaimIndex) -> Iterator[tuple[Guest, Claim]]:
     for claim in guest.claims:
-        for _, holder in index.overlapping(claim):
+        for held, holder in index.overlapping(claim):
             if are_rivals(guest, holder):
-                yield holder, claim
+                yield holder, claim.common_with(held)
 
 
 def _rank(candidate: Candidate) -> tuple[bool, bool, float, str]:

@@ -40,6 +40,10 @@ class Claim(NamedTuple):
         """The claim as a person reads it, for example ``*:2202/tcp``."""
         return f"{host(self.address)}:{span(self.start, self.end)}/{self.protocol}"
 
+    def common_with(self, other: Claim) -> Claim:
+        """The ports of this claim that an overlapping one has, too."""
+        return self._replace(start=max(self.start, other.start), end=min(self.end, other.end))
+
     def overlaps(self, other: Claim) -> bool:
         """Whether one packet could be meant for both."""
         return (

@@ -67,8 +67,8 @@ class Record(NamedTuple):
         )
 
     @property
-    def reserves(self) -> bool:
-        """Whether its claims keep other guests from its ports."""
+    def is_current(self) -> bool:
+        """Whether the guest goes by this record. A superseded one only keeps its ports reserved."""
         return self.state is not State.SUPERSEDED
 
 

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from cgw_hooks.node.publisher import Publisher
 
 _SYNC = "run: cgw sync"
+_NO_TREE = (
+    "give every node a direct link to every other, set full-mesh = true in [[guest-network]] and "
+    "switch the tree off"
+)
 
 
 class Row(NamedTuple):
@@ -60,8 +64,14 @@ def diagnose(publisher: Publisher, name: str | None = None) -> Diagnosis:
     problems = [Problem.of(error) for error in errors.values()]
     problems += [*look.node_problems(), *look.unreadable_definitions()]
     rows = [row for row in look.rows() if name is None or row.record.guest.name == name]
-    rows.sort(key=lambda row: (row.record.guest.name, row.port.start if row.port else 0))
+    rows.sort(key=_place)
     return Diagnosis(rows, problems)
+
+
+def _place(row: Row) -> tuple[str, bool, int]:
+    """A guest's own rows come before those of the remote guest that is the same guest."""
+    guest = row.record.guest
+    return guest.name, guest.is_remote, row.port.start if row.port else 0
 
 
 class _Look:
@@ -90,6 +100,7 @@ class _Look:
                 yield self._rules_problem()
             if difference.arp_filter:
                 yield Problem("rules", arp_filter.TABLE, difference.arp_filter, _SYNC)
+            yield from self._silent_bridges()
         extra = sorted(key for keys in difference.extra.values() for key in keys)
         if extra:
             shown = ", ".join(f"{{ {key} }}" for key in extra[:3])
@@ -102,6 +113,19 @@ class _Look:
             for key, guest in found.items():
                 if key not in self.records and isinstance(guest, CgwError):
                     yield Problem.of(guest)
+
+    def _silent_bridges(self) -> Iterator[Problem]:
+        """Guest bridges that keep a guest silent for a while after it has arrived."""
+        networks = self.publisher.config.guest_networks
+        if networks:
+            from cgw_hooks.host import links  # pyroute2
+
+            for bridge in sorted({network.bridge for network in networks}):
+                delay = links.forward_delay(bridge)
+                if delay:
+                    silent = f"a guest that arrives is silent for {2 * delay:g} s"
+                    message = f"it runs a spanning tree: {silent}"
+                    yield Problem("spanning-tree", bridge, message, _NO_TREE)
 
     def _rules_problem(self) -> Problem:
         return Problem("rules", "ruleset", self.difference.rules, _SYNC)

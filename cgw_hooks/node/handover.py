@@ -25,13 +25,13 @@ def release_device(publisher: Publisher, key: GuestKey) -> Record | None:
     for guest in _superseded_by(publisher.state, key):
         publisher.publish(guest)
     record = publisher.release(key, connections_end=False)
-    return record if record and record.reserves else None
+    return record if record and record.is_current else None
 
 
 def _superseded_by(state: NodeState, key: GuestKey) -> list[Guest]:
     """The guests that go on with their ports when the one with this key goes."""
     going = state.peek(key)
-    if going is None or not going.reserves:
+    if going is None or not going.is_current:
         return []
     others = (state.peek(other) for other in state.keys_of_uuid(going.guest.uuid) if other != key)
     return [

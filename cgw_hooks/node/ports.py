@@ -54,6 +54,11 @@ def refuse_conflict(state: NodeState, guest: Guest) -> Relatives:
     )
 
 
+def keys_of(records: Iterable[Record]) -> tuple[GuestKey, ...]:
+    """The keys of records, in order."""
+    return tuple(sorted(record.key for record in records))
+
+
 def refuse_taken(guest: Guest, found: Listeners) -> None:
     """Raise ``PortConflict`` where a listener of the node has one of a guest's ports."""
     taken = found.first_taken(guest)
@@ -104,5 +109,5 @@ def withhold(record: Record, found: Listeners) -> Record:
 def _refuse_holder(guest: Guest, claim: Claim, held: Claim, record: Record | None) -> None:
     if record is None:
         return  # no record confirms the claim: a crash left it
-    if record.reserves and held in record.guest.claims and are_rivals(guest, record.guest):
-        raise taken_by_guest(guest, claim, record.guest)
+    if held in record.guest.claims and are_rivals(guest, record.guest):
+        raise taken_by_guest(guest, claim.common_with(held), record.guest)

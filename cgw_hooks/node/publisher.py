@@ -56,7 +56,7 @@ class Publisher:
             found = ports.node_listeners([guest])
             relatives = ports.refuse_conflict(self.state, guest)
             ports.refuse_taken(guest, found)
-            overrides = tuple(sorted(remote.key for remote in relatives.remotes))
+            overrides = ports.keys_of(relatives.remotes)
             record = Record(guest, State.RESERVED, time.time(), overrides=overrides, digest=digest)
             change = self._change(record, old, relatives.remotes, rebuild=is_damaged)
         self._finish(change)
@@ -72,16 +72,14 @@ class Publisher:
             old, is_damaged = self._old(guest.key)
             found = ports.node_listeners([guest])
             twins: list[Record] = []
-            if old and old.reserves and old.guest.claims == guest.claims:
+            if old and old.is_current and old.guest.claims == guest.claims:
                 remotes = self._records(old.overrides)
             else:
                 remotes, twins = ports.refuse_conflict(self.state, guest)
                 if refuse_taken:
                     ports.refuse_taken(guest, found)
-            record = published(guest, old, time.time())._replace(
-                overrides=tuple(sorted(remote.key for remote in remotes))
-            )
-            record = ports.withhold(record, found)
+            record = published(guest, old, time.time())
+            record = ports.withhold(record._replace(overrides=ports.keys_of(remotes)), found)
             if old and old.overrides != record.overrides:
                 remotes = self._records({*old.overrides, *record.overrides})
             # Without a record, elements of withheld ports may be there all the same.
@@ -101,7 +99,7 @@ class Publisher:
             with self.state.locked():
                 old, is_damaged = self._old(key)
                 lost = self._forget_damaged(key) if is_damaged else []
-                if old is None or not (old.reserves and (old.translated or old.leaving)):
+                if old is None or not (old.is_current and (old.translated or old.leaving)):
                     self._note_stopped(old)
                     change = None
                 else:
@@ -121,7 +119,7 @@ class Publisher:
         """Withdraw a guest's ports and let others have them. Returns what was released."""
         with self.state.locked():
             old, is_damaged = self._old(key)
-            is_withdrawn = old is None or not (old.reserves and (old.translated or old.leaving))
+            is_withdrawn = old is None or not (old.is_current and (old.translated or old.leaving))
             lost = self._forget_damaged(key) if is_damaged else []
             if is_withdrawn:
                 self.state.remove(key, old)
@@ -130,7 +128,7 @@ class Publisher:
             old = self.withdraw(key, connections_end=connections_end)
             with self.state.locked():
                 self.state.remove(key, self._old(key)[0])
-        elif old and old.reserves and connections_end:
+        elif old and old.is_current and connections_end:
             # Once stopped, established TCP connections are all that may be left.
             elsewhere = self._elsewhere(old)
             left = [p for p in old.guest.ports if p.protocol == "tcp" and p not in elsewhere]
@@ -198,8 +196,9 @@ class Publisher:
         after = [*record.translated, *visible(remotes, record)]
         gone = list(dict.fromkeys(before).keys() - set(after))
         for twin in twins:
-            superseded = twin._replace(state=State.SUPERSEDED, leaving=())
-            self.state.write(superseded, twin)
+            self.state.write(twin._replace(state=State.SUPERSEDED, leaving=()), twin)
+        if rebuild:
+            self.state.forget_entries(record.key)
         unwritten = self._write(record._replace(leaving=tuple(gone)), old)
         try:
             if rebuild:
@@ -264,6 +263,7 @@ class Publisher:
         """Remove a record that cannot be read, and its elements: which. Hold the lock."""
         lost = self._rebuild()
         self.state.remove(key, None)
+        self.state.forget_entries(key)
         return lost
 
     def _rebuild(self, record: Record | None = None) -> list[PublishedPort]:

@@ -149,7 +149,7 @@ def decide(wanted: Wanted, before: dict[GuestKey, Record], listeners: ownership.
         if key not in wanted.guests and (key in wanted.kept or key.driver in wanted.silent_drivers)
     }
     candidates = [Candidate(guest, before.get(key)) for key, guest in wanted.guests.items()]
-    candidates += [Candidate(record.guest, record) for record in kept.values() if record.reserves]
+    candidates += [Candidate(record.guest, record) for record in kept.values()]
     verdict = ownership.settle(candidates)
     for key, record in kept.items():
         problem = wanted.kept.get(key)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.lab.cluster import Cluster
-from tests.lab.domain import domain_xml
+from tests.lab.domain import domain_xml, publish_element
 from tests.lab.guest_services import MEMORY_MIB, services_initramfs
 from tests.lab.host import Host
 from tests.lab.network import GATEWAY_ADDRESS, guest_address, guest_address6
@@ -51,7 +51,7 @@ every_node = pytest.mark.parametrize("index", [0, 1, 2], ids=["node1", "node2", 
 @pytest.fixture(scope="module", autouse=True)
 def server(cluster: Cluster) -> Iterator[None]:
     """The guest, on the second node, published on all."""
-    cluster.publish_everywhere(GUEST, PUBLISH, ADDRESS)
+    cluster.publish_everywhere(GUEST, publish_element(PUBLISH, ADDRESS))
     home = cluster.nodes[1]
     shutil.copy(services_initramfs(cluster.root), home.path(INITRD))
     home.define(

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from tests.lab import network
 from tests.lab.cgroup import cgroups
-from tests.lab.domain import publish_element
 from tests.lab.gateway_config import gateway_config
 from tests.lab.guest_image import guest_image
 from tests.lab.host import Host, HostError
@@ -29,10 +28,14 @@ class Cluster(Lab):
 
     client_host: Host
 
-    def publish_everywhere(self, guest: str, publish: str, address: str) -> None:
-        """Tell all nodes what a guest publishes, for as long as it lives on another one."""
+    def publish_everywhere(self, guest: str, xml: str) -> None:
+        """Tell all nodes what a guest publishes, for as long as it lives on another one.
+
+        `xml` is its definition, or the `<publish>` element alone: a guest that changes its name
+        when it moves is known by its uuid only.
+        """
         for node in self.nodes:
-            node.write(f"/etc/cgw/guests.d/{guest}.xml", publish_element(publish, address))
+            node.write(f"/etc/cgw/guests.d/{guest}.xml", xml)
             node.run(["cgw", "node", "up"])
 
     def serve_name(self, name: str) -> None:

@@ -43,6 +43,10 @@ def main(checkout: str, *modules: str) -> None:
 
 def _run(program: Program) -> NoReturn:
     """Run it as its own launcher does, less the end of an interpreter with so many modules."""
+    # The server's own streams remember what its outputs were, a file perhaps.
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, errors="backslashreplace")  # noqa: SIM115
     try:
         sys.exit(program())  # type: ignore[arg-type]
     except SystemExit as end:

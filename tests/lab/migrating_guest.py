@@ -32,7 +32,7 @@ def start(cluster: Cluster) -> None:
 
     Raises TimeoutError when it does not.
     """
-    cluster.publish_everywhere(NAME, PUBLISH, ADDRESS)
+    cluster.publish_everywhere(NAME, definition())
     cluster.node.define(definition())
     cluster.node.start(NAME)
     client = Client(cluster.client)

@@ -243,9 +243,9 @@ def _wait_for_state(node: Node, state: str) -> None:
 # -- policy ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("owner", ["guest", "node"])
+@pytest.mark.parametrize(("owner", "state"), [("guest", "not published"), ("node", "withheld")])
 def test_policy_warn_lets_the_guest_start_and_the_status_says_why(
-    client: Asker, make_node: NodeMaker, owner: str
+    client: Asker, make_node: NodeMaker, owner: str, state: str
 ) -> None:
     node = make_node(WARN)
     web2 = node.guest("web2", "2202:22", serves="22/tcp")
@@ -255,7 +255,7 @@ def test_policy_warn_lets_the_guest_start_and_the_status_says_why(
         node.serve(NODE[4], "2202/tcp", name="owner")
     web2.start()
     row = node.status()["web2"]
-    assert row["state"] == "not published"
+    assert row["state"] == state
     assert "2202" in row["problem"]["message"]
     assert client.asks(NODE[4], 2202) == f"owner saw {CLIENT_ADDRESS}"
     web2.stop()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.scripts.script_host import BROKEN, ScriptHost
-from tests.unit.builders import ROOT
+from tests.unit.builders import PYTHON, ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -168,6 +168,23 @@ def test_cgw_is_asked_of_a_vif_without_words_where_files_could_speak_of_its_gues
     (dom0.root / "etc/guests.d/web9.xml").touch()
     assert 0 == dom0.run(script, "online").returncode
     assert [ONLINE] == [call["argv"] for call in dom0.calls()]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_as_installed_it_runs_an_interpreter_and_never_cgw_itself(dom0: Dom0, script: str) -> None:
+    """The Xen driver of libvirt runs it under the profile of AppArmor that its hooks have, too."""
+    cgw = dom0.root / "bin/cgw"
+    for place in ("vif-cgw", "vif-post.d/cgw.hook"):
+        path = dom0.root / "scripts" / place
+        text = path.read_text(encoding="ascii")
+        assert "cgw_python= cgw=cgw\n" in text
+        written = text.replace("python= cgw=cgw\n", f"python='{PYTHON}' cgw='{cgw}'\n")
+        path.write_text(written, encoding="utf-8")
+    cgw.chmod(0o644)
+    dom0.record("xl-vif3.0")
+    assert 0 == dom0.run(script, "online", netdev=WORDS).returncode
+    assert 0 == dom0.run(script, "offline").returncode
+    assert [ONLINE, OFFLINE] == [call["argv"] for call in dom0.calls()]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

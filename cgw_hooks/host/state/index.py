@@ -35,8 +35,7 @@ def entries(record: Record | None) -> set[str]:
     found = {f"bridges/{bridge}/{key}" for bridge in guest.network_bridges if record.translated}
     if guest.uuid and guest.uuid != guest.key.id:
         found.add(f"uuids/{guest.uuid}/{key}")
-    if record.reserves:
-        found.update(f"{_folder(c)}/{c.start}-{c.end},{c.address},{key}" for c in guest.claims)
+    found.update(f"{_folder(c)}/{c.start}-{c.end},{c.address},{key}" for c in guest.claims)
     return found
 
 
@@ -66,6 +65,12 @@ class Index:
                 os.rmdir(os.path.dirname(place))
             except OSError:  # not there, or not empty
                 continue
+
+    def forget(self, key: str) -> None:
+        """Remove every entry of a key."""
+        for folder, _, names in os.walk(self.directory):
+            inside = os.path.relpath(folder, self.directory)
+            self.remove(f"{inside}/{n}" for n in names if n == key or n.endswith(f",{key}"))
 
     def replace(self, paths: set[str]) -> None:
         """Make these the entries; only what differs is written."""

@@ -98,6 +98,13 @@ class State:
             raise RecordError(path, f"it cannot be removed: {error.strerror}", "mend it") from error
         self._index.remove(entries(old))
 
+    def forget_entries(self, key: GuestKey) -> None:
+        """Remove every index entry of a guest whose record cannot be read.
+
+        Reads the whole index: not for the hook's usual path.
+        """
+        self._index.forget(str(key))
+
     def all(self) -> tuple[dict[GuestKey, Record], dict[GuestKey, RecordError]]:
         """All records that can be read, and what is wrong with the others.
 
