@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from cgw_hooks.core.rules.gateway_settings import DeviceAddress
 
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
-_KERNEL_STP = 1  # BR_KERNEL_STP of net/bridge/br_private.h; 2 is a program of user space
 _SHARED_IPV6 = {
     # Duplicate address detection would find the other nodes.
     "flags": 0x02,  # IFA_F_NODAD, include/uapi/linux/if_addr.h
@@ -57,22 +56,6 @@ def add_address(wanted: DeviceAddress) -> bool:
 def delete_address(wanted: DeviceAddress) -> bool:
     """Take an address away; False if it is not there. Raises ``LinkError``."""
     return _change("del", wanted, had_already=errno.EADDRNOTAVAIL)
-
-
-def forward_delay(bridge: str) -> float:
-    """Seconds of the forward delay of a bridge that runs the kernel's spanning tree; 0: none runs.
-
-    Source: IFLA_BR_STP_STATE and IFLA_BR_FORWARD_DELAY (hundredths of a second) of
-    include/uapi/linux/if_link.h.
-    """
-    with IPRoute() as netlink:
-        for index in netlink.link_lookup(ifname=bridge):
-            (link,) = netlink.get_links(index)
-            information = link.get_attr("IFLA_LINKINFO")
-            data = information and information.get_attr("IFLA_INFO_DATA")
-            if data and data.get_attr("IFLA_BR_STP_STATE") == _KERNEL_STP:
-                return float(data.get_attr("IFLA_BR_FORWARD_DELAY")) / 100
-    return 0.0
 
 
 def is_isolated(bridge: str, device: str) -> bool | None:

@@ -14,7 +14,7 @@ from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.record import Record, State, overridden, translated
 from cgw_hooks.core.rules import arp_filter, table
 from cgw_hooks.errors import CgwError, HypervisorError
-from cgw_hooks.host import libvirt_api, listeners
+from cgw_hooks.host import bridges, libvirt_api, listeners
 from cgw_hooks.node import ports, ruleset
 from cgw_hooks.node.firewall_exceptions import bridges_of
 from cgw_hooks.node.forwarding import Forwarding
@@ -84,8 +84,8 @@ class _Look:
         found = ruleset.read_tables(publisher.nft, publisher.config)
         self.difference = ruleset.compare(publisher.config, self.should_be, found)
         self.listeners = ports.node_listeners(record.guest for record in records.values())
-        bridges = {bridge for record in records.values() for bridge in bridges_of(record)}
-        self.not_admitted = publisher.firewall.not_admitted(bridges)
+        used = {bridge for record in records.values() for bridge in bridges_of(record)}
+        self.not_admitted = publisher.firewall.not_admitted(used)
         self.is_local = cache(listeners.is_local)
         self.forwarding = Forwarding(publisher.config)
         self.definitions = self._definitions()
@@ -116,16 +116,12 @@ class _Look:
 
     def _silent_bridges(self) -> Iterator[Problem]:
         """Guest bridges that keep a guest silent for a while after it has arrived."""
-        networks = self.publisher.config.guest_networks
-        if networks:
-            from cgw_hooks.host import links  # pyroute2
-
-            for bridge in sorted({network.bridge for network in networks}):
-                delay = links.forward_delay(bridge)
-                if delay:
-                    silent = f"a guest that arrives is silent for {2 * delay:g} s"
-                    message = f"it runs a spanning tree: {silent}"
-                    yield Problem("spanning-tree", bridge, message, _NO_TREE)
+        for bridge in sorted({network.bridge for network in self.publisher.config.guest_networks}):
+            delay = bridges.forward_delay(bridge)
+            if delay:
+                silent = f"a guest that arrives is silent for {2 * delay:g} s"
+                message = f"it runs a spanning tree: {silent}"
+                yield Problem("spanning-tree", bridge, message, _NO_TREE)
 
     def _rules_problem(self) -> Problem:
         return Problem("rules", "ruleset", self.difference.rules, _SYNC)
