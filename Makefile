@@ -32,7 +32,7 @@ help:
 	@echo "sudo make test-all  the same with all products of parameters (test: all pairs of them)"
 	@echo "sudo make install   put cgw under $(PREFIX); then: cgw install"
 	@echo "make venv           make .venv with .venv/bin/cgw from this checkout"
-	@echo "make lint           ruff and mypy"
+	@echo "make lint           ruff, mypy and codespell"
 	@echo "sudo make bench     measure what a hook call, many flows, FULL-NAT, a migration and a vif cost"
 
 demo: venv apt-lab
@@ -48,6 +48,7 @@ lint: venv
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/codespell
 
 format: venv
 	.venv/bin/ruff check --fix-only .
@@ -65,7 +66,7 @@ bench: venv apt-lab
 venv: .venv/ready
 .venv/ready: pyproject.toml | apt-venv
 	@$(PYTHON) -m venv --system-site-packages .venv
-	@.venv/bin/pip install -qq --no-input 'pytest>=8' 'pytest-xdist>=3.6' 'mypy>=1.15' 'ruff>=0.12' 'lxml-stubs>=0.5' 'rich>=13.3'
+	@.venv/bin/pip install -qq --no-input 'pytest>=8' 'pytest-xdist>=3.6' 'mypy>=1.15' 'ruff>=0.12' 'codespell>=2.2' 'lxml-stubs>=0.5' 'rich>=13.3'
 	@if .venv/bin/python -c 'import lxml, nftables, libvirt, pyroute2' 2>/dev/null; then \
 	    .venv/bin/pip install -qq --no-input --no-deps --editable .; \
 	else \

@@ -1,21 +1,21 @@
 """Every error that cgw-hooks raises on purpose.
 
-Each says who or what it is about, what is wrong and what to do, and reads as one
-line. ``exit_code`` is what ``cgw`` ends with; the README lists them.
+Each error names its subject, says what is wrong and what to do, and reads as one line.
+``exit_code`` is the exit code of ``cgw``; the README lists the codes.
 
-Loaded by every hook call: no import here.
+Every hook call loads this module, so it must not import anything.
 """
 
 
 class CgwError(Exception):
-    """Something went wrong that a person can mend.
+    """A fault that a person can correct.
 
-    ``subject``: the guest, file or thing that it is about, untrusted names quoted.
-    ``message``: what is wrong, with the element and the value. ``cure``: what to do.
+    ``subject`` is the guest, file or other thing that has the fault; untrusted names are quoted.
+    ``message`` says what is wrong, with the element and the value. ``cure`` says what to do.
     """
 
     exit_code = 1
-    #: What a program tells one kind of error from another by.
+    #: Programs distinguish the kinds of errors by this code.
     code = "error"
 
     def __init__(self, subject: str, message: str, cure: str = "") -> None:
@@ -27,14 +27,14 @@ class CgwError(Exception):
 
 
 class InvalidAnnotation(CgwError):
-    """A guest declares its published ports in a way that cannot be carried out."""
+    """A guest's declaration of its published ports cannot be carried out."""
 
     exit_code = 3
     code = "invalid-annotation"
 
 
 class PortConflict(CgwError):
-    """A guest asks for a port that another guest, or the node itself, has already."""
+    """Another guest, or the node itself, already owns a port that a guest asks for."""
 
     exit_code = 4
     code = "port-conflict"
@@ -69,7 +69,7 @@ class LinkError(CgwError):
 
 
 class InstallError(CgwError):
-    """The hooks cannot be put in place, or taken away."""
+    """The hooks cannot be installed or removed."""
 
     exit_code = 6
     code = "install"
@@ -83,19 +83,19 @@ class HypervisorError(CgwError):
 
 
 class NotFound(CgwError):
-    """There is no such guest, and no such file."""
+    """No guest and no file has the given name."""
 
     exit_code = 8
     code = "not-found"
 
 
 def one_line(subject: str, message: str, cure: str) -> str:
-    """How an error or a problem reads: ``SUBJECT: MESSAGE; CURE``."""
+    """Format an error or a problem: ``SUBJECT: MESSAGE; CURE``."""
     return f"{subject}: {message}; {cure}" if cure else f"{subject}: {message}"
 
 
 def quoted(value: object, limit: int = 80) -> str:
-    """Show an untrusted value on one line: control characters escaped, long ones cut."""
+    """Quote an untrusted value on one line: escape control characters, cut after ``limit``."""
     text = str(value)
     if len(text) > limit:
         text = text[:limit] + "..."
@@ -103,7 +103,7 @@ def quoted(value: object, limit: int = 80) -> str:
 
 
 def printable(text: str) -> str:
-    """Text that a terminal does not obey.
+    """Return the text with every character escaped that could control a terminal.
 
     ``isprintable()`` is False for C0 and C1 control characters, newlines, lone surrogates and the
     direction overrides of Unicode (category Cf); ``ascii()`` spells them out.

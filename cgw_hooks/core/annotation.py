@@ -14,16 +14,17 @@ if TYPE_CHECKING:
     from cgw_hooks.core.guest import GuestKey, Interface
     from cgw_hooks.core.published_port import Address, Network
 
-#: What one guest may ask for. A range whose ports keep their numbers is one element of the
-#: ruleset to a source network; any other range is one to a port and a source network.
+#: The limits for one guest. A range whose ports keep their numbers needs one element of the #:
+#: ruleset per source network; any other range needs one element per port and source network.
 MAX_RANGES = 1024
 MAX_ELEMENTS = 8192
 
 
 class PortForward(NamedTuple):
-    """One ``<range>`` with what its ``<portForward>`` says of it.
+    """One ``<range>`` with the attributes of its ``<portForward>``.
 
-    ``listen_address`` None is any local address, of every family the guest has.
+    ``listen_address`` None means any local address, in each IP family that the guest has.
+    ``sources`` empty means any client. ``start``, ``end`` and ``to`` are port numbers.
     """
 
     protocol: str
@@ -34,7 +35,7 @@ class PortForward(NamedTuple):
     to: int
 
     def families(self, addresses: tuple[Address, ...]) -> Iterator[tuple[int, Address | None]]:
-        """The IP families to publish in, each with the guest's address (None: not yet known)."""
+        """Yield each IP family to publish in, with the guest's address (None: not yet known)."""
         known: dict[int, Address] = {address.version: address for address in addresses}
         wanted = self._wanted_families() or set(known) or {4}
         for family in sorted(wanted):
@@ -47,11 +48,11 @@ class PortForward(NamedTuple):
         return {network.version for network in self.sources}
 
     def published(self, addresses: tuple[Address, ...]) -> Iterator[PublishedPort]:
-        """The same as published ports, one to a family."""
+        """Yield one published port per IP family."""
         for family, target in self.families(addresses):
             sources = tuple(network for network in self.sources if network.version == family)
             if self.sources and not sources:
-                continue  # limited to sources of the other family: nobody may come in here
+                continue  # all sources are of the other family: no client may connect here
             yield PublishedPort(
                 protocol=self.protocol,
                 listen_address=self.listen_address or ANY_ADDRESS[family],
@@ -68,21 +69,22 @@ class PortForward(NamedTuple):
 
 
 class Annotation(NamedTuple):
-    """What one guest's definition says: who it is, where it is, what it publishes."""
+    """What one guest's definition says: its identity, its addresses and its port forwards."""
 
     key: GuestKey
     name: str
     uuid: str
     interfaces: tuple[Interface, ...]
-    #: From the annotation, else from ``<ip>`` of an interface; may be empty.
+    #: The addresses of the annotation, else those of ``<ip>`` of its interfaces; may be empty.
     addresses: tuple[Address, ...]
     forwards: tuple[PortForward, ...]
 
     def guest(self, addresses: tuple[Address, ...]) -> Guest:
-        """The guest that publishes these ports at its addresses, one to a family (none yet: empty).
+        """Return the guest with its ports, translated to at most one address per IP family.
 
-        Raises ``InvalidAnnotation`` where a port forward has no address to go to, where two
-        want the same packet, or where there are too many.
+        ``addresses`` is empty while no address is known. Raises ``InvalidAnnotation`` if a port
+        forward has no target address of its family, if two port forwards match the same packet,
+        or if the guest asks for more than ``MAX_RANGES`` or ``MAX_ELEMENTS``.
         """
         ports: list[PublishedPort] = []
         for forward in self.forwards:
@@ -113,8 +115,8 @@ class Annotation(NamedTuple):
         elements = sum(map(_elements, ports))
         if elements > MAX_ELEMENTS:
             raise self._error(
-                f"<publish> needs {elements} elements in the ruleset: one to each port that gets "
-                "another number and to each source network",
+                f"<publish> needs {elements} elements in the ruleset: one per port that gets "
+                "another number, and per source network",
                 f"ask for {MAX_ELEMENTS} at most; a range that keeps its numbers needs only one",
             )
 
@@ -128,9 +130,10 @@ def _elements(port: PublishedPort) -> int:
 
 
 def _first_overlap(ports: Iterable[PublishedPort]) -> tuple[PublishedPort, PublishedPort] | None:
-    """The first two that one packet could be meant for."""
-    # In order of their first ports, a port overlaps an earlier one if it begins before the
-    # furthest end that the earlier ones of its listening address, or of any address, reach.
+    """Return the first two published ports that one packet could match."""
+    # The ports are sorted by their first port. So a port overlaps an earlier one if it begins
+    # before # the highest end of all earlier ones of the same listening address, or of any
+    # address.
     furthest: dict[tuple[str, object], PublishedPort] = {}
     for port in sorted(ports, key=lambda port: port.start):
         own = (port.protocol, port.listen_address)

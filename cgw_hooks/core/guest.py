@@ -1,4 +1,4 @@
-"""A guest, its key, and what it publishes."""
+"""A guest, its key and its published ports."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cgw_hooks.core.published_port import Address, Claim, PublishedPort
 
-#: The "driver" of a guest that another node runs, and that this one publishes as well.
+#: The "driver" of a remote guest: another node runs it, this node publishes its ports as well.
 REMOTE = "remote"
 #: The "driver" of one network device of a plain xl guest.
 XL = "xl"
 
 
 class GuestKey(NamedTuple):
-    """What a guest's record and claims are filed under, written ``DRIVER-ID``.
+    """The key of a guest's record and claims, written ``DRIVER-ID``.
 
-    ``id`` is the uuid of a libvirt guest, ``vifDOMID.DEVID`` of an xl guest's network device, and
-    the name of a remote guest.
+    ``id`` is the uuid of a libvirt guest, or ``vifDOMID.DEVID`` for a network device of an xl
+    guest, or the name of a remote guest.
     """
 
     driver: str
@@ -42,10 +42,10 @@ class GuestKey(NamedTuple):
 
 
 class Interface(NamedTuple):
-    """One network interface of a guest, as its definition has it.
+    """One network interface of a guest, as its definition says.
 
-    ``network`` is the libvirt network it is on, None on a plain bridge;
-    ``bridge`` the bridge, None where the definition does not say.
+    ``network`` is the name of its libvirt network, None on a plain bridge. ``bridge`` is the
+    name of its bridge, None if the definition does not say.
     """
 
     mac: str
@@ -55,23 +55,24 @@ class Interface(NamedTuple):
 
 
 class Guest(NamedTuple):
-    """A guest with its published ports, translated to the addresses known of it."""
+    """A guest with its published ports, translated to its known addresses."""
 
     key: GuestKey
     name: str
     ports: tuple[PublishedPort, ...] = ()
-    #: Empty for a remote guest whose config entry names none.
+    #: Empty for a remote guest whose config entry has no uuid.
     uuid: str = ""
-    #: Bridges of libvirt networks that it is on; libvirt's firewall guards those.
+    #: Bridges of the guest's libvirt networks; libvirt's firewall rejects what comes in to
+    #: these.
     network_bridges: tuple[str, ...] = ()
     #: Stable ID of an xl device (UUID.DEVID): the record key changes on migration, this does not.
     device: str = ""
-    #: Interfaces whose DHCP host entry or lease gave the addresses; empty: the definition did.
+    #: Interfaces whose DHCP host entry or lease gave the addresses; empty if the definition did.
     leased: tuple[Interface, ...] = ()
 
     @property
     def claims(self) -> list[Claim]:
-        """What the guest reserves: one claim to a published port."""
+        """What the guest reserves: one claim per published port."""
         return [port.claim for port in self.ports]
 
     @property
@@ -81,18 +82,18 @@ class Guest(NamedTuple):
 
     @property
     def title(self) -> str:
-        """How a problem names it: ``guest "web1"``, or as the config's entry does."""
+        """How messages name the guest: ``guest "web1"`` or ``remote-guest "web1"``."""
         return f"{'remote-guest' if self.is_remote else 'guest'} {quoted(self.name)}"
 
     def is_same_device(self, other: Guest) -> bool:
-        """Whether both are one xl device, before and after a migration to this host itself."""
+        """Whether both are the same xl device, before and after a migration to this same host."""
         return bool(self.device) and self.device == other.device
 
     def is_same_guest(self, other: Guest) -> bool:
-        """Whether a local and a remote guest are one guest of the cluster.
+        """Whether a local and a remote guest are the same guest of the cluster.
 
-        By uuid. A remote guest that carries no uuid is the same guest only where name and
-        address both agree: a name or an address alone is anybody's to choose.
+        The uuids decide. A remote guest without a uuid is the same guest only if both its name
+        and an address agree: anybody can choose a name or an address.
         """
         if self.is_remote == other.is_remote:
             return False

@@ -1,4 +1,4 @@
-"""The node's own configuration, as values. Without a config file, the defaults."""
+"""The node's own configuration, as values. Without a config file, the defaults apply."""
 
 from __future__ import annotations
 
@@ -12,40 +12,44 @@ if TYPE_CHECKING:
 
 
 class GuestNetwork(NamedTuple):
-    """One subnet of the guests on a bridge that every node of the cluster shares."""
+    """One guest subnet, on a guest bridge that all nodes of the cluster connect."""
 
     bridge: str
     subnet: Network
-    #: This node's own: the guest sees it as the client of every published port.
+    #: This node's own address: the guest sees it as the client of every published port.
     node_address: Address
-    #: The same on every node, the guests' default route.
+    #: The guests' default gateway; all nodes have this same address.
     gateway_address: Address
     internode_devices: tuple[str, ...] = ()
-    #: Every node has a direct link to every other: frames are never passed on between links.
+    #: Each node has a direct link to each other node, so no link needs another link's frames.
     full_mesh: bool = False
 
 
 class Uplink(NamedTuple):
-    """Where guests go out: by ``devices`` (none: any), with ``addresses`` (none: masquerade)."""
+    """The guests' way out, through ``devices`` (empty: any).
+
+    ``addresses`` is at most one SNAT address per IP family (none: masquerade).
+    """
 
     devices: tuple[str, ...] = ()
     addresses: tuple[Address, ...] = ()
 
 
 class Policy(NamedTuple):
-    """What this node lets its guests publish."""
+    """What guests may publish on this node."""
 
     refuse_invalid: bool = True
     #: Inclusive ranges of listening ports.
     listen_ports: tuple[tuple[int, int], ...] = ((MIN_PORT, MAX_PORT),)
-    #: Networks that a listening address must be in; None: any address, and every local one.
+    #: A listening address must be in one of these networks, and must be given. None: no
+    #: limit.
     listen_addresses: tuple[Network, ...] | None = None
-    #: Networks that clients may come from; None: from anywhere.
+    #: Each source of a port must be in one of these networks; None: no limit.
     sources: tuple[Network, ...] | None = None
 
     @property
     def is_limiting(self) -> bool:
-        """Whether there is any port that a guest may not publish."""
+        """Whether this policy can refuse a published port."""
         return self._replace(refuse_invalid=True) != Policy()
 
 
@@ -56,11 +60,11 @@ class NodeConfig(NamedTuple):
     uplink: Uplink = Uplink()
     guest_networks: tuple[GuestNetwork, ...] = ()
     policy: Policy = Policy()
-    #: Guests that live on other nodes.
+    #: Guests that other nodes run.
     remote_guests: tuple[Annotation, ...] = ()
 
     def guest_network_of(self, address: Address) -> GuestNetwork | None:
-        """The declared guest network that an address is in."""
+        """Return the declared guest network that contains an address."""
         for network in self.guest_networks:
             if address.version == network.subnet.version and address in network.subnet:
                 return network

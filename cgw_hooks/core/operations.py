@@ -1,11 +1,10 @@
-"""libvirt's hook operations -> what to do, and whether a failure may stop the guest.
+"""What cgw does at each of libvirt's hook operations, and whether a failure may stop the guest.
 
-Source: https://libvirt.org/hooks.html. A non-zero exit refuses the guest at
-prepare, is ignored at stopped and release, and *kills the running guest* at
-reconnect.
+Source: https://libvirt.org/hooks.html. A non-zero exit code refuses the start at prepare, is
+ignored at stopped and release, and *kills the running guest* at reconnect.
 """
 
-# Runs for every guest of the host: no import here (enum alone is 4 ms).
+# This module runs for every guest of the host, so it must not import anything (enum takes 4 ms).
 
 
 class Action:
@@ -18,12 +17,13 @@ class Action:
     PUBLISH = "publish"
     #: Remove the NAT elements, and keep the ports reserved until the guest is released.
     WITHDRAW = "withdraw"
-    #: Remove the NAT elements and let others have the ports.
+    #: Remove the NAT elements and release the ports.
     RELEASE = "release"
 
 
-#: start comes between prepare and started and adds nothing to them; restore and
-#: migrate come before prepare, and whatever they printed would become the guest's XML.
+#: Other operations do nothing. "start" comes between prepare and started and is not needed.
+#: "restore" and "migrate" come before prepare; libvirt would take their stdout as the guest's
+#: XML.
 ACTIONS = {
     "prepare": Action.RESERVE,
     "started": Action.PUBLISH,
@@ -32,30 +32,29 @@ ACTIONS = {
     "release": Action.RELEASE,
 }
 
-#: libvirt drivers that call hooks with domain XML, in the same words.
+#: The libvirt drivers that call hooks with domain XML and these operations.
 DRIVERS = ("qemu", "lxc", "libxl")
 
-#: Why a guest was shut off, as release says from libvirt 10.5 on
-#: (virDomainShutoffReason), where the guest and its connections are gone for good.
-#: After the others (migrated, saved, from snapshot, daemon, unknown) a connection
-#: may go on, here or elsewhere.
+#: The shutoff reasons (virDomainShutoffReason, passed to release since libvirt 10.5) after which
+#: the guest's connections cannot continue. After the other reasons (migrated, saved, from
+#: snapshot, daemon, unknown) a connection may continue, here or on another node.
 _REASONS_THAT_END_CONNECTIONS = frozenset({"shutdown", "destroyed", "crashed", "failed"})
 
 
 def action(operation: str) -> str:
-    """What to do at a hook operation; nothing at those that a later libvirt may add."""
+    """Return the action for a hook operation; an unknown one, of a later libvirt, does nothing."""
     return ACTIONS.get(operation, Action.NOTHING)
 
 
 def may_refuse(operation: str) -> bool:
-    """Whether a non-zero exit refuses the guest's start, and harms nothing else."""
+    """Whether a non-zero exit code refuses the guest's start and has no other effect."""
     return operation == "prepare"
 
 
 def ends_connections(reason: str) -> bool:
-    """Whether established TCP connections are over with the guest.
+    """Whether the guest's established TCP connections cannot continue.
 
-    ``reason`` is the hook's fourth argument: "-" before libvirt 10.5, which does
-    not tell a migration from a shutdown.
+    ``reason`` is the hook's fourth argument. Before libvirt 10.5 it is "-", which does not
+    distinguish a migration from a shutdown.
     """
     return reason in _REASONS_THAT_END_CONNECTIONS

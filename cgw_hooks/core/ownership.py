@@ -1,7 +1,6 @@
-"""Whose each listening port of the node is.
+"""Decides who owns each listening port of the node.
 
-A port belongs to the first that reserves it. The functions here decide; they read
-nothing and write nothing.
+The first guest or listener that takes a port owns it. The functions here do no I/O.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class Listener(NamedTuple):
-    """A port that a process of the node listens on; the unspecified address is any local one.
+    """A port that a process of the node listens on; the unspecified address means any local one.
 
-    A socket that serves both IP families is two of these.
+    A socket that serves both IP families counts as two listeners.
     """
 
     protocol: str
@@ -33,15 +32,15 @@ class Listener(NamedTuple):
 
 
 def are_rivals(one: Guest, other: Guest) -> bool:
-    """Whether two guests are kept from one another's ports: they are not the same guest."""
+    """Whether two guests must not share ports, since they are neither one guest nor one device."""
     return not (one.is_same_guest(other) or one.is_same_device(other))
 
 
 class Listeners:
     """The listeners of the node, ordered by port.
 
-    A listener on a loopback address has nothing that a guest could take: packets to loopback
-    addresses are never translated.
+    A listener on a loopback address conflicts with no guest: packets to loopback addresses are
+    never translated.
     """
 
     def __init__(self, listeners: Iterable[Listener]) -> None:
@@ -53,11 +52,11 @@ class Listeners:
             found.sort(key=lambda entry: entry[0])
 
     def first_taken(self, guest: Guest) -> Claim | None:
-        """The first port of a guest that a listener of the node has."""
+        """Return the first port of a guest that a listener of the node uses, or None."""
         return next((taken for port in guest.ports if (taken := self.taken(port.claim))), None)
 
     def taken(self, claim: Claim) -> Claim | None:
-        """The first port of a claim that a listener of the node has."""
+        """Return the first port of a claim that a listener of the node uses, or None."""
         found = self._by_protocol.get(claim.protocol, [])
         for port, address in found[bisect_left(found, claim.start, key=lambda entry: entry[0]) :]:
             if port > claim.end:
@@ -68,34 +67,35 @@ class Listeners:
 
 
 class Candidate(NamedTuple):
-    """A guest that should be published, and its record so far."""
+    """A guest that should be published, and its present record."""
 
     guest: Guest
     old: Record | None = None
 
 
 class Refusal(NamedTuple):
-    """A guest that cannot have what it asks for."""
+    """A guest that cannot get its ports: ``holder`` already owns ``claim``."""
 
     candidate: Candidate
     holder: Guest
     claim: Claim
-    #: Whether nobody else wants what the guest had so far.
+    #: Whether the guest keeps its present ports, since these conflict with no accepted guest.
     keeps_old: bool
 
 
 class Verdict(NamedTuple):
-    """What `settle` decides."""
+    """The result of `settle`."""
 
     accepted: list[Candidate]
     refused: list[Refusal]
 
 
 def settle(candidates: Iterable[Candidate]) -> Verdict:
-    """Decide on all guests of the node as one set.
+    """Decide about all guests of the node as one set.
 
-    Of two that want the same port, the one whose record has it already keeps it, then the
-    guest of this node comes before a remote one, then the older record, then the name.
+    If two guests want the same port, the first of these rules that distinguishes them decides: a
+    guest whose record already has its ports, a guest of this node before a remote one, the older
+    record, the key in alphabetical order.
     """
     accepted, refused = [], []
     index = ClaimIndex()
@@ -145,7 +145,7 @@ def _rank(candidate: Candidate) -> tuple[bool, bool, float, str]:
 
 
 def overrides(guests: Iterable[Guest]) -> dict[GuestKey, tuple[GuestKey, ...]]:
-    """Each guest of this node with the remote guests that are the same guest, where there are."""
+    """Return the remote guests that each guest of this node overrides: they are the same guest."""
     guests = list(guests)
     by_identity: dict[str, list[Guest]] = {}
     for guest in guests:

@@ -1,7 +1,7 @@
-"""What a guest may publish on this node: the policy's limits, and what a target may be.
+"""What a guest may publish on this node: the policy's limits and the rules for targets.
 
-A target is an address that the node reaches directly on a link where guests live: not through
-a router, not its own, not a broadcast address, not a link-local metadata address.
+The node must reach a target address directly, on a link that has guests: not through a router. A
+target must not be the node's own address, a broadcast address or a link-local address.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ if TYPE_CHECKING:
     from cgw_hooks.core.node_config import GuestNetwork, NodeConfig, Policy
     from cgw_hooks.core.published_port import Address, Network, PublishedPort
 
-#: RFC 3927, and the addresses at which clouds serve a machine's credentials (169.254.169.254).
+#: RFC 3927. Clouds serve a machine's credentials at an address of this network
+#: (169.254.169.254).
 _LINK_LOCAL = ip_network("169.254.0.0/16")
 
 
 class Route(NamedTuple):
-    """The way to an address.
+    """A route to an address.
 
-    ``kind`` is that of iproute2: "unicast" (another host on a link, or behind a gateway),
-    "local" (this node itself), "broadcast", "multicast", "anycast" (of IPv6: the routers of a
-    link, this node too), or "unreachable", "blackhole", "prohibit", which lead nowhere and
-    have no device (""). ``gateway`` is None where the address is on the link itself.
+    ``kind`` is the word of iproute2: "unicast" (another host on a link, or behind a router),
+    "local" (this node itself), "broadcast", "multicast", "anycast" (IPv6: the routers of a link,
+    including this node), or "unreachable", "blackhole" and "prohibit", which have no device
+    (""). ``gateway`` is the next router, None if the address is on the link itself.
     """
 
     kind: str
@@ -44,10 +45,11 @@ def refuse_unpublishable(
     route_to: Callable[[Address], Route | None],
     bridges: Collection[str] = (),
 ) -> None:
-    """Hold a guest's ports against the node's policy and networks.
+    """Refuse a guest whose ports or targets the node's policy or networks do not allow.
 
-    ``route_to`` asks the kernel. ``bridges``: those that the guest's interfaces are on, as far as
-    its definition tells. Raises ``InvalidAnnotation``.
+    ``route_to`` returns the kernel's route to an address, None if there is none. ``bridges`` are
+    the bridges of the guest's interfaces, as far as its definition names them. Raises
+    ``InvalidAnnotation``.
     """
     if config.policy.is_limiting:
         for port in guest.ports:
@@ -131,7 +133,7 @@ def _reserved_in(network: GuestNetwork, address: Address) -> str:
 
 
 def _listening(port: PublishedPort) -> Network:
-    """The addresses that a port listens at, as a network: all of its family, or one."""
+    """Return the listening addresses as a network: all addresses of the family, or one."""
     address = port.listen_address
     return ip_network(f"{address}/0" if address.is_unspecified else str(address))
 

@@ -1,4 +1,4 @@
-"""What is wrong, as a value: status rows, JSON, log lines and records are views of it."""
+"""A problem as a value; status rows, JSON, log lines and records are views of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from cgw_hooks.errors import CgwError, one_line
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong. ``code`` is for programs and does not change with the wording."""
+    """One problem. ``code`` is for programs and stays the same if the wording changes."""
 
     code: str
     subject: str
@@ -15,10 +15,10 @@ class Problem(NamedTuple):
     cure: str = ""
 
     def __str__(self) -> str:
-        """The problem as one line."""
+        """Return the problem as one line."""
         return one_line(self.subject, self.message, self.cure)
 
     @classmethod
     def of(cls, error: CgwError) -> Problem:
-        """The problem that an error is about."""
+        """Make a problem of an error."""
         return cls(error.code, error.subject, error.message, error.cure)

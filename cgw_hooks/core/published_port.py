@@ -1,6 +1,6 @@
-"""What is published: listening ports of the node, each translated to a guest's.
+"""Published ports: listening ports of the node, each translated to a guest's port.
 
-On the hook's path: keep its imports few.
+Hook calls load this module, so it must import little.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ Network = IPv4Network | IPv6Network
 
 #: The protocols that have ports and that nftables' dnat translates.
 PROTOCOLS = ("tcp", "udp", "sctp")
-#: Protocols whose flows conntrack keeps by traffic alone: a client that goes on
-#: sending keeps its first NAT decision until the conntrack entry is deleted.
+#: Protocols whose conntrack entries stay as long as there is traffic: a client that goes on
+#: sending keeps its first NAT decision until the entry is deleted.
 DATAGRAM_PROTOCOLS = ("udp", "sctp")
 MIN_PORT, MAX_PORT = 1, 65535
 
-#: Listening on every local address is written as the unspecified one (RFC 4291
-#: section 2.5.2), as bind(2) has it.
+#: The unspecified address (RFC 4291 section 2.5.2) stands for all local addresses, as in
+#: bind(2).
 ANY_ADDRESS: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
 
 
 class Claim(NamedTuple):
-    """A range of listening ports of one protocol and listening address, as bind(2) has them."""
+    """A range of listening ports of one protocol and one listening address, as in bind(2)."""
 
     protocol: str
     address: Address
@@ -37,15 +37,15 @@ class Claim(NamedTuple):
     end: int
 
     def __str__(self) -> str:
-        """The claim as a person reads it, for example ``*:2202/tcp``."""
+        """Return the claim as people read it, for example ``*:2202/tcp``."""
         return f"{host(self.address)}:{span(self.start, self.end)}/{self.protocol}"
 
     def common_with(self, other: Claim) -> Claim:
-        """The ports of this claim that an overlapping one has, too."""
+        """Return the ports that this claim and an overlapping one have in common."""
         return self._replace(start=max(self.start, other.start), end=min(self.end, other.end))
 
     def overlaps(self, other: Claim) -> bool:
-        """Whether one packet could be meant for both."""
+        """Whether one packet could match both claims."""
         return (
             self.protocol == other.protocol
             and self.start <= other.end
@@ -57,10 +57,10 @@ class Claim(NamedTuple):
 class PublishedPort(NamedTuple):
     """A range of listening ports of one protocol and one IP family.
 
-    Listening port ``start + n`` is translated to guest port ``to + n``, as
-    libvirt's ``<range start end to>`` has it. ``listen_address`` is the
-    unspecified address for any local one. ``target_address`` is None while the
-    guest's address is not known. ``sources`` empty admits everybody.
+    Listening port ``start + n`` is translated to guest port ``to + n``, as in libvirt's ``<range
+    start end to>``. ``listen_address`` is the unspecified address for any local address.
+    ``target_address`` is None while the guest's address is not known. ``sources`` empty admits
+    all clients.
     """
 
     protocol: str
@@ -73,12 +73,12 @@ class PublishedPort(NamedTuple):
 
     @property
     def family(self) -> int:
-        """IP version: 4 or 6."""
+        """The IP version: 4 or 6."""
         return self.listen_address.version
 
     @property
     def claim(self) -> Claim:
-        """The listening ports that it needs of the node."""
+        """The listening ports that this published port reserves on the node."""
         return Claim(self.protocol, self.listen_address, self.start, self.end)
 
     @property
@@ -87,40 +87,40 @@ class PublishedPort(NamedTuple):
         return self.start == self.to
 
     def pairs(self) -> Iterator[tuple[int, int]]:
-        """Each listening port with the guest port that it is translated to."""
+        """Yield each listening port with the guest port that it is translated to."""
         return zip(range(self.start, self.end + 1), range(self.to, MAX_PORT + 1), strict=False)
 
     @property
     def listen(self) -> str:
-        """The listening side as a person reads it: ``*:8000-8009/tcp``."""
+        """The listening side as people read it: ``*:8000-8009/tcp``."""
         return str(self.claim)
 
     @property
     def target(self) -> str:
-        """The guest's side as a person reads it: ``10.5.5.202:80-89``."""
+        """The guest's side as people read it: ``10.5.5.202:80-89``."""
         address = host(self.target_address) if self.target_address else "?"
         return f"{address}:{span(self.to, self.to + self.end - self.start)}"
 
     def __str__(self) -> str:
-        """The whole on one line: ``*:2202/tcp -> 10.5.5.202:22``."""
+        """Return both sides on one line: ``*:2202/tcp -> 10.5.5.202:22``."""
         sources = " from " + ", ".join(map(str, self.sources)) if self.sources else ""
         return f"{self.listen} -> {self.target}{sources}"
 
 
 def are_overlapping(one: Address, other: Address) -> bool:
-    """Whether a packet's destination could be both listening addresses."""
+    """Whether one packet's destination could match both listening addresses."""
     return one.version == other.version and (
         one == other or one.is_unspecified or other.is_unspecified
     )
 
 
 def host(address: Address) -> str:
-    """An address as it stands before a colon and port: ``*``, ``10.5.5.1``, ``[fd00::1]``."""
+    """Format an address to stand before a colon and a port: ``*``, ``10.5.5.1``, ``[fd00::1]``."""
     if address.is_unspecified:
         return "*" if address.version == 4 else "[::]"  # noqa: PLR2004
     return str(address) if address.version == 4 else f"[{address}]"  # noqa: PLR2004
 
 
 def span(first: int, last: int) -> str:
-    """A range of ports as a person reads it: ``80`` or ``8000-8009``."""
+    """Format a range of ports: ``80`` or ``8000-8009``."""
     return str(first) if first == last else f"{first}-{last}"

@@ -1,7 +1,7 @@
-"""What the node remembers of a guest, and its JSON.
+"""What the node remembers about a guest, and its JSON.
 
-A guest's record holds what was done for it, so that exactly that can be undone,
-whatever its definition says by then.
+A guest's record holds what was done for the guest, so that exactly this can be undone, even if
+the guest's definition has changed since.
 """
 
 from __future__ import annotations
@@ -24,32 +24,36 @@ _VERSION = 2
 
 
 class State(Enum):
-    """How far a guest has come."""
+    """How far the guest's ports are published."""
 
-    #: Its listening ports are reserved; it has not started yet.
+    #: The listening ports are reserved; the guest has not started yet.
     RESERVED = "reserved"
     PUBLISHED = "published"
-    #: Its ports are withdrawn; libvirt has yet to release it and say why it stopped.
+    #: The ports are withdrawn; libvirt's release, which says why the guest stopped, is still to
+    #: come.
     STOPPED = "stopped"
-    #: The same guest, migrated to this host itself, has taken its ports over.
+    #: The same guest, migrated to this same host, has taken over the ports under its new key.
     SUPERSEDED = "superseded"
 
 
 class Record(NamedTuple):
-    """One guest, how far it has come, since when (seconds since 1970, UTC), and what is wrong."""
+    """One guest, the state of its ports, its problem, and more.
+
+    ``since`` is the time of the last change of state, in seconds since 1970 (UTC).
+    """
 
     guest: Guest
     state: State
     since: float
     problem: Problem | None = None
-    #: The remote guests that are this guest, as known from another node. They are overridden
-    #: while this one is translated.
+    #: The remote guests that are the same guest. They are overridden as long as this guest's
+    #: ports are translated.
     overrides: tuple[GuestKey, ...] = ()
-    #: Ports that are being withdrawn: their elements and flows may still be there after a crash.
+    #: Ports that are being withdrawn: after a crash, their elements and flows may still exist.
     leaving: tuple[PublishedPort, ...] = ()
-    #: Ports that a listener of the node has taken since they were reserved.
+    #: Ports that are not published, since a listener of the node uses them.
     withheld: tuple[PublishedPort, ...] = ()
-    #: Tells whether a later definition says the same (`domain_scan.digest`).
+    #: Differs if a later definition's metadata differs (`domain_scan.digest`).
     digest: str = ""
 
     @property
@@ -59,7 +63,7 @@ class Record(NamedTuple):
 
     @property
     def translated(self) -> tuple[PublishedPort, ...]:
-        """The ports that have elements in the ruleset: none until the address is known."""
+        """The ports that must have elements in the ruleset: none until the address is known."""
         if self.state is not State.PUBLISHED:
             return ()
         return tuple(
@@ -68,12 +72,12 @@ class Record(NamedTuple):
 
     @property
     def is_current(self) -> bool:
-        """Whether the guest goes by this record. A superseded one only keeps its ports reserved."""
+        """Whether this is the guest's present record. A superseded one only reserves ports."""
         return self.state is not State.SUPERSEDED
 
 
 def published(guest: Guest, old: Record | None, now: float) -> Record:
-    """The record of a guest that is published: since ``now``, unless the old one says the same."""
+    """Return the record of a published guest; an unchanged one keeps the old record's ``since``."""
     unchanged = old and old.state is State.PUBLISHED and old.guest == guest
     since = old.since if old and unchanged else now
     return Record(
@@ -84,29 +88,29 @@ def published(guest: Guest, old: Record | None, now: float) -> Record:
 
 
 def overridden(records: Iterable[Record]) -> set[GuestKey]:
-    """The remote guests that are overridden: this node runs and translates the guest itself."""
+    """Return the keys of the remote guests that a guest of this node overrides now."""
     return {key for record in records if record.translated for key in record.overrides}
 
 
 def translated(records: Collection[Record]) -> list[PublishedPort]:
-    """All ports that the ruleset has elements of."""
+    """Return all ports that must have elements in the ruleset."""
     hidden = overridden(records)
     return [port for record in records if record.key not in hidden for port in record.translated]
 
 
 def perhaps_translated(record: Record | None) -> tuple[PublishedPort, ...]:
-    """The ports that may have elements: a crash may have left those that were leaving."""
+    """Return the ports that may have elements, including those that a crash may have left."""
     return (*record.translated, *record.leaving) if record else ()
 
 
 def visible(remotes: Iterable[Record], record: Record | None) -> list[PublishedPort]:
-    """The remote guests' ports that have elements beside those of this record's guest."""
+    """Return the ports of the remote guests that this record does not override."""
     hidden = set(record.overrides) if record and record.translated else set()
     return [port for remote in remotes if remote.key not in hidden for port in remote.translated]
 
 
 def to_json(record: Record) -> str:
-    """The record as it is kept in a file."""
+    """Return the record as its file holds it."""
     guest = record.guest
     return json.dumps(
         {
@@ -181,7 +185,7 @@ def _ports(listed: list[list[Any]]) -> tuple[PublishedPort, ...]:
 def _port_from_list(  # noqa: PLR0913, PLR0917  (the fields of a published port)
     protocol: Any, listen: Any, start: Any, end: Any, to: Any, target: Any, sources: Any
 ) -> PublishedPort:
-    # They become nft text: what was written here by root is checked again all the same.
+    # These values become nft text, so they are checked again although only root wrote the file.
     return PublishedPort(
         protocol=fields.parse_protocol(protocol),
         listen_address=fields.parse_address(listen),

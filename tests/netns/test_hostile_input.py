@@ -94,7 +94,7 @@ def test_what_is_made_hostile_below_is_good(scene: Scene) -> None:
         (
             "</metadata>",
             f'<x:publish xmlns:x="{PUBLISH_NAMESPACE}"/></metadata>',
-            "<publish> is there 2 times",
+            "<publish> occurs 2 times",
         ),
         (
             PUBLISH_NAMESPACE,

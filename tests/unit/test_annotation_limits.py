@@ -26,7 +26,7 @@ pytestmark = pytest.mark.unit
 
 GUEST = "10.5.5.202"
 TOO_MANY_RANGES = "ranges of ports, counted by IP family; ask for 1024 at most"
-TOO_MANY_ELEMENTS = "one to each port that gets another number and to each source network; ask for"
+TOO_MANY_ELEMENTS = "one per port that gets another number, and per source network; ask for"
 
 
 def ranges(*attributes: str) -> str:

@@ -112,7 +112,7 @@ def test_a_remote_guest_may_have_an_address_of_each_family() -> None:
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
-        ('address = "10.5.5.2"', "remote-guest[1].name: it is missing; give it"),
+        ('address = "10.5.5.2"', "remote-guest[1].name: it is missing; add it"),
         ('name = "web1"', "remote-guest[1].address: it is missing; give the guest's address"),
         (
             'name = "../web1"\naddress = "10.5.5.2"',
@@ -123,7 +123,7 @@ def test_a_remote_guest_may_have_an_address_of_each_family() -> None:
             'name = "x"\naddress = "0.0.0.0"',
             'remote-guest[1].address: "0.0.0.0" cannot be used; give',
         ),
-        ('name = "x"\naddress = ["10.5.5.2", "10.5.5.3"]', "give one to an IP family"),
+        ('name = "x"\naddress = ["10.5.5.2", "10.5.5.3"]', "give one per IP family"),
         ('name = "x"\naddress = "10.5.5.2"\npublish = "22:x"', 'remote-guest[1].publish: "22:x"'),
         ('name = "x"\naddress = "10.5.5.2"\nports = "22"', '"ports": unknown key'),
     ],
@@ -134,7 +134,7 @@ def test_a_wrong_remote_guest_is_refused(entry: str, problem: str) -> None:
 
 def test_a_remote_guest_is_named_once() -> None:
     entry = '[[remote-guest]]\nname = "web1"\naddress = "10.5.5.2"\n'
-    assert 'remote-guest[2].name: "web1" is there already; give each' in refusal(entry + entry)
+    assert 'remote-guest[2].name: "web1" has an entry already; keep one' in refusal(entry + entry)
 
 
 @pytest.mark.parametrize(
@@ -196,14 +196,14 @@ def test_a_bridge_may_have_a_second_subnet_of_ipv6() -> None:
         (
             '[uplink]\naddress = ["192.0.2.1", "192.0.2.2"]',
             "uplink.address: ",
-            '"192.0.2.1, 192.0.2.2" cannot be used; give one to an IP family',
+            '"192.0.2.1, 192.0.2.2" cannot be used; give one per IP family',
         ),
         ("guest-network = 3", "guest-network: ", "[[guest-network]]"),
         ('[guest-network]\nbridge = "b"', "guest-network: ", "[[guest-network]]"),
         ("guest-network = [3]", "guest-network[1]: ", "it is not a table; write [[guest-network]]"),
-        (network(bridge=None), "guest-network[1].bridge: ", "it is missing; give it"),
-        (network(subnet=None), "guest-network[1].subnet: ", "it is missing; give it"),
-        (network(node_address=None), "guest-network[1].node-address: ", "it is missing; give it"),
+        (network(bridge=None), "guest-network[1].bridge: ", "it is missing; add it"),
+        (network(subnet=None), "guest-network[1].subnet: ", "it is missing; add it"),
+        (network(node_address=None), "guest-network[1].node-address: ", "it is missing; add it"),
         (network(gateway_address=None), "guest-network[1].gateway-address: ", "it is missing;"),
         (network(subnet='"10.5.5.1/24"'), "guest-network[1].subnet: ", '"10.5.5.1/24"'),
         (network(subnet='"10.5.5.0/24 10.6.0.0/24"'), "guest-network[1].subnet: ", "one network"),

@@ -57,7 +57,7 @@ def test_a_port_is_decimal_digits_from_1_to_65535(attribute: str, bad: str) -> N
     ("inner", "element", "value", "cure"),
     [
         pytest.param(
-            forward('start="80" end="79"'), "<range end>", '"79"', "from 80 up", id="reversed"
+            forward('start="80" end="79"'), "<range end>", '"79"', "of at least 80", id="reversed"
         ),
         pytest.param(
             forward('start="1" end="1000" to="65000"'),
@@ -100,14 +100,12 @@ def test_a_port_is_decimal_digits_from_1_to_65535(attribute: str, bad: str) -> N
             id="protocol in capitals",
         ),
         pytest.param(
-            forward('start="80"', ""), "<portForward proto>", "", "say tcp", id="no protocol"
+            forward('start="80"', ""), "<portForward proto>", "", "give tcp", id="no protocol"
         ),
         pytest.param(
-            forward('end="80"'), "<range start>", "", "say the listening port", id="no start"
+            forward('end="80"'), "<range start>", "", "give the listening port", id="no start"
         ),
-        pytest.param(
-            '<portForward proto="tcp"/>', "<portForward>", "", "say which ports", id="no range"
-        ),
+        pytest.param('<portForward proto="tcp"/>', "<portForward>", "", "add one", id="no range"),
         pytest.param(
             forward('start="80" until="90"'), "<range>", '"until"', "unknown attr", id="attribute"
         ),
@@ -134,15 +132,15 @@ def test_a_port_is_decimal_digits_from_1_to_65535(attribute: str, bad: str) -> N
             "known are: none",
             id="element in range",
         ),
-        pytest.param("80", "<publish>", '"80"', "take the text out", id="text"),
+        pytest.param("80", "<publish>", '"80"', "remove the text", id="text"),
         pytest.param(
-            TCP_80 + "8080:80", "<publish>", '"8080:80"', "take the text out", id="text behind"
+            TCP_80 + "8080:80", "<publish>", '"8080:80"', "remove the text", id="text behind"
         ),
         pytest.param(
             forward('start="80"', 'proto="tcp" source="203.0.113.7/24"'),
             "<portForward source>",
             '"203.0.113.7/24"',
-            "no bit set behind",
+            "no host bits set",
             id="source with host bits",
         ),
         pytest.param(
@@ -163,7 +161,7 @@ def test_a_port_is_decimal_digits_from_1_to_65535(attribute: str, bad: str) -> N
             forward('start="80"', 'proto="tcp" source="::ffff:10.0.0.0/104"'),
             "<portForward source>",
             '"::ffff:10.0.0.0/104"',
-            "give an IPv4 address or network as such",
+            "give an IPv4 address or network, not",
             id="IPv4 source within IPv6",
         ),
         pytest.param(
@@ -231,4 +229,4 @@ def test_a_bad_guest_address_is_refused(bad: str) -> None:
 
 def test_two_guest_addresses_of_one_family_are_refused() -> None:
     both = "10.5.5.202 10.5.5.203"
-    assert_refused(TCP_80, "<publish address>", f'"{both}"', "one address of each", address=both)
+    assert_refused(TCP_80, "<publish address>", f'"{both}"', "one address per", address=both)

@@ -44,7 +44,7 @@ def test_xml_beyond_what_libvirt_takes_is_refused_unread() -> None:
     xml = domain(publish(TCP_80) + "<x>" + "&" * (8 << 20))
     assert (
         f'guest "web1": <domain> is {len(xml)} bytes long; '
-        "define the guest anew with 8388608 bytes at most" == refusal(xml)
+        "define the guest again with at most 8388608 bytes" == refusal(xml)
     )
 
 
@@ -68,8 +68,7 @@ def test_an_external_entity_is_refused_and_its_file_not_read(tmp_path: Path) -> 
     doctype = f'<!DOCTYPE domain [<!ENTITY e SYSTEM "file://{secret}">]>'.encode()
     line = refusal(doctype + domain(publish("&e;" + TCP_80, address=GUEST)))
     assert (
-        'guest "web1": <!DOCTYPE> is not allowed; take the document type and its entities out'
-        == line
+        'guest "web1": <!DOCTYPE> is not allowed; remove the document type and its entities' == line
     )
 
 
@@ -96,7 +95,7 @@ def test_another_element_of_the_namespace_is_refused() -> None:
 
 def test_a_second_publish_is_refused() -> None:
     line = refusal(domain(publish(TCP_80) + publish("")))
-    assert 'guest "web1": <publish> is there 2 times; keep one of them' == line
+    assert 'guest "web1": <publish> occurs 2 times; keep one of them' == line
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Text -> values. Untrusted text is checked here, and nowhere else."""
+"""Text -> values. Untrusted text is checked here and nowhere else."""

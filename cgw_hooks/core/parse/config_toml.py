@@ -1,4 +1,4 @@
-"""cgw.toml -> NodeConfig. Every key is checked; an unknown one is an error, not silence."""
+"""cgw.toml -> NodeConfig. Every key is checked; an unknown key is an error."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 
 def parse_config(text: str) -> NodeConfig:
-    """Read the node's config. Raises ``InvalidConfig``: the key, the value and the cure."""
+    """Parse the node's config. Raises ``InvalidConfig`` naming the key, the value and the cure."""
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        # Beside TOMLDecodeError: a number of more than 4,300 digits, and deep nesting.
+        # TOMLDecodeError is a ValueError. A number of more than 4,300 digits raises ValueError,
+        # deep nesting raises RecursionError.
         raise InvalidConfig(
             "config", f"it is not TOML: {quoted(error, 200)}", "correct it"
         ) from None
@@ -54,7 +55,7 @@ _REMOTE_GUEST_KEYS = {"name", "uuid", "address", "publish"}
 
 
 class _Table:
-    """One table of the file; knows its name, to say it in every error."""
+    """One table of the file. It knows its name, since every error must name it."""
 
     def __init__(self, name: str, content: object, keys: set[str], heading: str = "") -> None:
         self.name = name
@@ -83,28 +84,28 @@ class _Table:
         ]
 
     def text(self, key: str, default: _T | None, parse: Callable[[str], _T]) -> _T:
-        """One string; ``default`` None: it must be there."""
+        """Return one string; the key is required if ``default`` is None."""
         if key not in self.content:
             if default is None:
-                raise InvalidConfig(self.path(key), "it is missing", "give it")
+                raise InvalidConfig(self.path(key), "it is missing", "add it")
             return default
         return self._parsed(key, self.content[key], parse)
 
     def texts(self, key: str, parse: Callable[[str], _T]) -> tuple[_T, ...]:
-        """A list of strings, or one string."""
+        """Return a list of strings; the config may also give one string."""
         content = self.content.get(key, [])
         listed = content if isinstance(content, list) else [content]
         return tuple(self._parsed(key, entry, parse) for entry in listed)
 
     def addresses(self) -> tuple[Address, ...]:
-        """``address``: at most one to an IP family."""
+        """Return ``address``: at most one address per IP family."""
         addresses = self.texts("address", fields.parse_guest_address)
         if len({address.version for address in addresses}) < len(addresses):
-            raise self.error("address", ", ".join(map(str, addresses)), "give one to an IP family")
+            raise self.error("address", ", ".join(map(str, addresses)), "give one per IP family")
         return addresses
 
     def networks(self, key: str) -> tuple[Network, ...] | None:
-        """A list of networks; None where the key is not there."""
+        """Return a list of networks; None if the key is missing."""
         if key not in self.content:
             return None
         return tuple(n for found in self.texts(key, fields.parse_networks) for n in found)
@@ -116,7 +117,7 @@ class _Table:
         return word
 
     def flag(self, key: str) -> bool:
-        """``true`` or ``false``; left out: false."""
+        """Return ``true`` or ``false``; false if the key is missing."""
         value = self.content.get(key, False)
         if not isinstance(value, bool):
             raise self.error(key, value, "give true or false, without quotes")
@@ -187,7 +188,7 @@ def _remote_guests(tables: list[_Table]) -> tuple[Annotation, ...]:
         name = table.text("name", None, fields.parse_name)
         if name in guests:
             raise InvalidConfig(
-                table.path("name"), f"{quoted(name)} is there already", "give each guest one entry"
+                table.path("name"), f"{quoted(name)} has an entry already", "keep one of them"
             )
         addresses = table.addresses()
         if not addresses:

@@ -1,6 +1,7 @@
-"""What can be told of domain XML without parsing it.
+"""Facts about domain XML that need no parser.
 
-Runs for every guest of the host, most of which publish nothing: no import here.
+This module runs for every guest of the host, and most guests publish nothing. So it must not
+import anything at the top.
 """
 
 _UUID_LENGTH = 36
@@ -8,30 +9,30 @@ _UUID_CHARACTERS = frozenset("0123456789abcdef-")
 
 
 def is_annotated(xml: bytes) -> bool:
-    """Whether the XML declares a namespace of ours, of whatever version.
+    """Whether the XML declares a namespace of cgw, of any version.
 
-    libvirt writes the quotes of a text as entities, so a description that
-    mentions the namespace is not taken for its declaration.
+    libvirt writes quotes within text as entities, so a description that mentions the namespace
+    does not match.
     """
     return b'="urn:cgw-hooks:' in xml or b"='urn:cgw-hooks:" in xml
 
 
 def uuid(xml: bytes) -> str:
-    """The guest's uuid: the first ``<uuid>``, which libvirt writes before any free text.
+    """Return the guest's uuid in lower case, empty if there is none.
 
-    Empty where there is none.
+    It is the first ``<uuid>``: libvirt writes it before any free text.
     """
     text = xml.partition(b"<uuid>")[2][:_UUID_LENGTH].decode("ascii", "replace").lower()
     return text if len(text) == _UUID_LENGTH and set(text) <= _UUID_CHARACTERS else ""
 
 
 def digest(xml: bytes) -> str:
-    """A short text that is another one where the metadata is another one; empty without any.
+    """Return a checksum of the metadata, empty if there is none.
 
     Empty as well where an interface is on a libvirt network: libvirt names the network's bridge
     only once the guest has started (libvirt 9.0), so a later definition says more.
 
-    libvirt writes ``<metadata>`` before any element that could hold its name as text.
+    libvirt writes ``<metadata>`` before any element whose text could contain that word.
     """
     from binascii import crc32
 
@@ -43,5 +44,5 @@ def digest(xml: bytes) -> str:
 
 
 def name(xml: bytes) -> str:
-    """The guest's name, to name it in an error; empty where there is none."""
+    """Return the guest's name for an error message; empty if there is none."""
     return xml.partition(b"<name>")[2].partition(b"</name>")[0].decode("utf-8", "replace")

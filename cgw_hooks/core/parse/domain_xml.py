@@ -1,7 +1,7 @@
 """libvirt domain XML -> Annotation. The only module that imports lxml.
 
-The XML comes from libvirt, but its metadata is anybody's text: the parser
-expands no entity, opens no file or URL and refuses huge trees.
+libvirt writes the XML, but users write its metadata. So the parser expands no entity, opens no
+file or URL and refuses huge trees.
 """
 
 from __future__ import annotations
@@ -26,27 +26,28 @@ if TYPE_CHECKING:
 
 NAMESPACE = "urn:cgw-hooks:1"
 _PUBLISH = f"{{{NAMESPACE}}}publish"
-#: Every version of the namespace: another than ours is an error, not silence.
+#: The start of every version of the namespace: an unknown version is an error.
 _NAMESPACE_FAMILY = "urn:cgw-hooks:"
-#: libvirt takes no string beyond 4 MiB from its clients (REMOTE_STRING_MAX); what it
-#: adds by itself is far less than that again.
+#: libvirt accepts strings of at most 4 MiB from its clients (REMOTE_STRING_MAX) and adds far
+#: less than that to a definition.
 _MAX_BYTES = 8 << 20
 
 
 def parse_domain(key: GuestKey, name: str, xml: bytes) -> Annotation | None:
-    """Read what guest ``name``, filed under ``key``, publishes; None if it publishes nothing.
+    """Parse what the guest publishes; return None if its definition has no annotation.
 
-    Also takes the ``<publish>`` element alone, as ``virsh metadata`` prints it.
+    ``name`` is the guest's name for error messages. ``xml`` is the domain XML, or only the
+    ``<publish>`` element as ``virsh metadata`` prints it.
 
-    Raises ``InvalidAnnotation`` naming the guest, the element, the value and the
-    cure. Format: https://libvirt.org/formatdomain.html, for ``<portForward>`` its
-    section "Userspace connection using passt".
+    Raises ``InvalidAnnotation`` naming the guest, the element, the value and the cure. The
+    format is that of https://libvirt.org/formatdomain.html; ``<portForward>`` is described in
+    its section "Userspace connection using passt".
     """
     return _Reader(key, name).annotation(xml)
 
 
 class _Reader:
-    """Reads one domain; holds what every error must name."""
+    """Reads one domain. It knows the guest's name, since every error must name the guest."""
 
     def __init__(self, key: GuestKey, name: str) -> None:
         self.key = key
@@ -70,7 +71,7 @@ class _Reader:
         if len(xml) > _MAX_BYTES:
             raise self._error(
                 f"<domain> is {len(xml)} bytes long",
-                f"define the guest anew with {_MAX_BYTES} bytes at most",
+                f"define the guest again with at most {_MAX_BYTES} bytes",
             )
         parser = etree.XMLParser(
             resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
@@ -80,11 +81,11 @@ class _Reader:
         except etree.XMLSyntaxError as error:
             raise self._error(
                 f"<domain>: the XML cannot be read: {quoted(error.msg)}",
-                "define the guest anew from whole, well-formed XML",
+                "define the guest again with complete, well-formed XML",
             ) from None
         if domain.getroottree().docinfo.internalDTD is not None:
             raise self._error(
-                "<!DOCTYPE> is not allowed", "take the document type and its entities out"
+                "<!DOCTYPE> is not allowed", "remove the document type and its entities"
             )
         return domain
 
@@ -106,13 +107,13 @@ class _Reader:
                     f'write <publish xmlns="{NAMESPACE}">',
                 )
         if len(found) > 1:
-            raise self._error(f"<publish> is there {len(found)} times", "keep one of them")
+            raise self._error(f"<publish> occurs {len(found)} times", "keep one of them")
         return found[0] if found else None
 
     def _port_forwards(self, element: etree._Element) -> Iterator[PortForward]:
         self._only(element, attributes={"proto", "address", "source"}, children={"range"})
         if "proto" not in element.attrib:
-            raise self._error("<portForward proto> is missing", "say tcp, udp or sctp")
+            raise self._error("<portForward proto> is missing", "give tcp, udp or sctp")
         protocol = self._value(element, "proto", fields.parse_protocol)
         listen = self._optional(element, "address", fields.parse_listen_address)
         sources = self._optional(element, "source", fields.parse_networks) or ()
@@ -125,7 +126,7 @@ class _Reader:
         ranges = list(_elements(element))
         if not ranges:
             raise self._error(
-                "<portForward> has no <range>", 'say which ports: <range start="2202" to="22"/>'
+                "<portForward> has no <range>", 'add one: <range start="2202" to="22"/>'
             )
         for child in ranges:
             start, end, to = self._range(child)
@@ -134,12 +135,12 @@ class _Reader:
     def _range(self, element: etree._Element) -> tuple[int, int, int]:
         self._only(element, attributes={"start", "end", "to"}, children=set())
         if "start" not in element.attrib:
-            raise self._error("<range start> is missing", "say the listening port")
+            raise self._error("<range start> is missing", "give the listening port")
         start = self._value(element, "start", fields.parse_port)
         end = self._optional(element, "end", fields.parse_port) or start
         to = self._optional(element, "to", fields.parse_port) or start
         if end < start:
-            raise self._unusable("<range end>", end, f"give an end from {start} up")
+            raise self._unusable("<range end>", end, f"give an end of at least {start}")
         if to + end - start > MAX_PORT:
             raise self._unusable(
                 "<range to>",
@@ -155,12 +156,12 @@ class _Reader:
         ]
         if len({address.version for address in addresses}) < len(addresses):
             raise self._unusable(
-                "<publish address>", publish.get("address"), "give one address of each IP family"
+                "<publish address>", publish.get("address"), "give one address per IP family"
             )
         return tuple(addresses)
 
     def _interfaces(self, domain: etree._Element) -> Iterator[Interface]:
-        """Interfaces as libvirt gives them; what it leaves out stays unknown."""
+        """Yield the interfaces; a value that libvirt leaves out stays empty or None."""
         for element in domain.iterfind("devices/interface"):
             mac, source = element.find("mac"), element.find("source")
             yield Interface(
@@ -171,7 +172,7 @@ class _Reader:
             )
 
     def _only(self, element: etree._Element, *, attributes: set[str], children: set[str]) -> None:
-        """Refuse what is not known: a misspelt limit must not be read as no limit."""
+        """Refuse unknown names: a misspelt limit must not be ignored."""
         tag = etree.QName(element).localname
         for attribute in element.attrib:
             if attribute not in attributes:
@@ -189,7 +190,7 @@ class _Reader:
         for text in (element.text or "", *(child.tail or "" for child in element)):
             if text.strip():
                 raise self._error(
-                    f"<{tag}> {quoted(text.strip())}: text is not allowed", "take the text out"
+                    f"<{tag}> {quoted(text.strip())}: text is not allowed", "remove the text"
                 )
 
     def _optional(
@@ -215,7 +216,7 @@ class _Reader:
 
 
 def one_to_a_family(addresses: Iterator[Address]) -> tuple[Address, ...]:
-    """The first address of each IP family."""
+    """Return the first address of each IP family."""
     first: dict[int, Address] = {}
     for address in addresses:
         first.setdefault(address.version, address)
@@ -230,7 +231,7 @@ def _bridge(source: etree._Element) -> str | None:
 
 
 def _usable_addresses(interface: etree._Element) -> Iterator[Address]:
-    """The addresses of ``<ip>``; libvirt has checked them, some (link-local) are of no use here."""
+    """Yield the addresses of ``<ip>`` that a guest can publish at: not link-local ones."""
     for ip in interface.iterfind("ip"):
         try:
             yield fields.parse_guest_address(ip.get("address", ""))
@@ -243,5 +244,5 @@ def _is_of_our_family(element: etree._Element) -> bool:
 
 
 def _elements(parent: etree._Element) -> Iterator[etree._Element]:
-    """Child elements, without comments, processing instructions and entity nodes."""
+    """Yield the child elements, but no comments, processing instructions and entity nodes."""
     return parent.iterchildren(tag=etree.Element)

@@ -1,7 +1,7 @@
-"""Untrusted text -> numbers, addresses and words; whatever else is refused.
+"""Untrusted text -> numbers, addresses and words.
 
-Nothing but the results of these functions, and fixed words, ever becomes part
-of nft text. Each raises ``ValueError`` whose text says what is wanted instead.
+Only fixed words and the results of these functions become part of nft text. Each function raises
+``ValueError`` for any other text; its message says what to give instead.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from cgw_hooks.core.published_port import Address, Network
 
 _PORT_DIGITS = 5
-_NAME_BYTES = 180  # NAME_MAX (255) of linux/limits.h, less what the state's files add to it
+_NAME_BYTES = 180  # NAME_MAX (255) of linux/limits.h, minus what the state's file names add
 _UUID_LENGTH, _UUID_CHARACTERS = 36, frozenset("0123456789abcdef-")
 _IPV4_PREFIXES = (bytes(12), bytes(10) + b"\xff\xff")
-_IPV4_CURE = "give an IPv4 address or network as such, not within an IPv6 one"
-_INTERFACE_NAME_LENGTH = 15  # IFNAMSIZ (16) of linux/if.h, less its final NUL
+_IPV4_CURE = "give an IPv4 address or network, not one within an IPv6 one"
+_INTERFACE_NAME_LENGTH = 15  # IFNAMSIZ (16) of linux/if.h, minus its final NUL
 _INTERFACE_NAME_PUNCTUATION = "-_.:@"
 
 
 def parse_port(text: str) -> int:
-    """A port number, in decimal ASCII digits and nothing else."""
-    # int() alone would take " 22", "+22", "2_2" and digits of other scripts.
+    """Parse a port number: decimal ASCII digits and nothing else."""
+    # int() alone would accept " 22", "+22", "2_2" and digits of other scripts.
     if text.isascii() and text.isdigit() and len(text) <= _PORT_DIGITS:
         port = int(text)
         if MIN_PORT <= port <= MAX_PORT:
@@ -35,14 +35,14 @@ def parse_port(text: str) -> int:
 
 
 def parse_protocol(text: str) -> str:
-    """One of the protocols that have ports."""
+    """Parse a protocol: one of ``PROTOCOLS``."""
     if text not in PROTOCOLS:
         raise ValueError(f"give one of {', '.join(PROTOCOLS)}")
     return text
 
 
 def parse_address(text: str) -> Address:
-    """An IPv4 or IPv6 address without a scope."""
+    """Parse an IPv4 or IPv6 address without a scope."""
     try:
         address = _ip_address(text)
     except ValueError:
@@ -54,12 +54,12 @@ def parse_address(text: str) -> Address:
     return address
 
 
-#: The ports of one guest, and of very many, name few addresses very often.
+#: Very many ports name the same few addresses, so these are cached.
 _ip_address = lru_cache(maxsize=4096)(ip_address)
 
 
 def parse_listen_address(text: str) -> Address:
-    """An address of a node at which it can be reached from outside."""
+    """Parse an address at which other hosts can reach the node."""
     address = parse_address(text)
     if address.is_loopback or address.is_multicast or _is_link_local6(address):
         raise ValueError("give an address of the node that others can reach")
@@ -67,7 +67,7 @@ def parse_listen_address(text: str) -> Address:
 
 
 def parse_guest_address(text: str) -> Address:
-    """An address that one guest can have."""
+    """Parse an address that a guest can have."""
     address = parse_address(text)
     if (
         address.is_unspecified
@@ -81,14 +81,14 @@ def parse_guest_address(text: str) -> Address:
 
 
 def parse_name(text: str) -> str:
-    """The name of a guest elsewhere, as a file's name can hold it."""
+    """Parse the name of a remote guest; it must fit into a file name."""
     if text.isprintable() and "/" not in text and 0 < len(text.encode()) <= _NAME_BYTES:
         return text
     raise ValueError(f"give the guest's name: {_NAME_BYTES} bytes at most, printable, without /")
 
 
 def parse_uuid(text: str) -> str:
-    """A guest's uuid, as libvirt writes it, in lower case."""
+    """Parse a guest's uuid as libvirt writes it; return it in lower case."""
     lower = text.lower()
     if len(lower) == _UUID_LENGTH and set(lower) <= _UUID_CHARACTERS:
         return lower
@@ -96,9 +96,9 @@ def parse_uuid(text: str) -> str:
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
-    """Networks in CIDR form or single addresses, parted by commas or spaces.
+    """Parse networks in CIDR form or single addresses, separated by commas or spaces.
 
-    Overlapping ones are merged: an interval map takes each address once.
+    Overlapping networks are merged: an interval map accepts each address only once.
     """
     networks = [_parse_network(word) for word in text.replace(",", " ").split()]
     if not networks:
@@ -110,12 +110,12 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 
 def _parse_network(text: str) -> Network:
     try:
-        if "%" in text:  # ip_network() takes whatever follows it as a scope, and keeps it
+        if "%" in text:  # ip_network() accepts any text after "%" as a scope, and keeps it
             raise ValueError(text)
         network = ip_network(text)
     except ValueError:
         raise ValueError(
-            "give networks as ADDRESS/LENGTH with no bit set behind the length, parted by commas"
+            "give networks as ADDRESS/LENGTH with no host bits set, separated by commas"
         ) from None
     if _holds_ipv4(network.network_address):
         raise ValueError(_IPV4_CURE)
@@ -123,7 +123,7 @@ def _parse_network(text: str) -> Network:
 
 
 def parse_interface_name(text: str) -> str:
-    """The name of a network device, as the kernel and a quoted nft string both take it."""
+    """Parse the name of a network device that both the kernel and a quoted nft string accept."""
     if (
         0 < len(text) <= _INTERFACE_NAME_LENGTH
         and text not in {".", ".."}
@@ -134,9 +134,9 @@ def parse_interface_name(text: str) -> str:
 
 
 def _holds_ipv4(address: Address) -> bool:
-    """Whether it is an IPv4 address within an IPv6 one (RFC 4291 section 2.5.5).
+    """Whether this is an IPv6 address that contains an IPv4 one (RFC 4291 section 2.5.5).
 
-    No packet has one, and nft lists it in another spelling than it was given.
+    No packet has such an address, and nft lists it in another spelling.
     """
     return (
         address.version == 6  # noqa: PLR2004
@@ -146,5 +146,5 @@ def _holds_ipv4(address: Address) -> bool:
 
 
 def _is_link_local6(address: Address) -> bool:
-    # IPv4 link-local is one network on a host; IPv6 link-local needs a scope.
+    # A host has one IPv4 link-local network; an IPv6 link-local address needs a scope.
     return address.version == 6 and address.is_link_local  # noqa: PLR2004

@@ -1,4 +1,4 @@
-"""What ``nft list table`` prints -> the elements of each map and the rules of each chain."""
+"""Output of ``nft list table`` -> the elements of each map, the number of rules of each chain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BASE_CHAIN = "type "
 
 
 class Listing(NamedTuple):
-    """A table, as it is in the kernel."""
+    """A table as the kernel has it."""
 
     #: Map -> key -> data.
     maps: dict[str, dict[str, str]]
@@ -22,7 +22,7 @@ class Listing(NamedTuple):
 
 
 def parse_listing(text: str) -> Listing:
-    """Read the listing of one table. Protocols must be listed as numbers."""
+    """Parse the listing of one table. Its protocols must be numbers (``nft -n``)."""
     found = Listing({}, {})
     for kind, name, body in _OBJECT.findall(text):
         if kind == "map":

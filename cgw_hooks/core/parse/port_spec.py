@@ -1,8 +1,8 @@
-"""Docker's words for a published port -> PortForward: ``2202:22``, ``[fd00::1]:53:53/udp``.
+"""Docker's short form of a published port -> PortForward: ``2202:22``, ``[fd00::1]:53:53/udp``.
 
-What a person types, and what Xen's and the node's own configuration hold. Like
-``fields``, it raises ``ValueError`` whose text says what is wanted instead; the
-caller names the guest and the value.
+People type this form, and the configs of Xen and of the node contain it. Like ``fields``, this
+module raises ``ValueError`` whose message says what to give instead; the caller adds the guest
+and the value.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ _DEFAULT_PROTOCOL = "tcp"
 
 
 def parse_port_spec(text: str) -> PortForward:
-    """One published port, or one range of them. Raises ``ValueError``.
+    """Parse one published port, or one range of ports. Raises ``ValueError``.
 
-    Form: ``[listen-address:]port[-end]:guest-port[/protocol]``; ``port[-end][/protocol]``
-    is translated to the same ports. An IPv6 listening address stands in brackets.
-    ``guest-port`` is the one for ``port``, also of a range.
+    Form: ``[listen-address:]port[-end]:guest-port[/protocol]``. ``port[-end][/protocol]`` is
+    translated to the same ports. An IPv6 listening address must be in brackets. For a range,
+    ``guest-port`` is the guest port for the first listening port.
     """
     place, slash, protocol = text.partition("/")
     address, listen, to = _split(place)
@@ -45,7 +45,7 @@ def parse_port_spec(text: str) -> PortForward:
 
 
 def _split(place: str) -> tuple[str | None, str, str | None]:
-    """Listening address, listening ports and guest port; None for what is left out."""
+    """Return listening address, listening ports and guest port; None for a missing part."""
     if place.startswith("["):
         address, closed, ports = place[1:].partition("]:")
         fields = [address, *ports.split(":")] if closed and ":" in address else []
@@ -58,4 +58,4 @@ def _split(place: str) -> tuple[str | None, str, str | None]:
             return None, listen, to
         case [address, listen, to]:
             return address, listen, to
-    raise ValueError(f"write it as {FORM}; an IPv6 address in brackets")
+    raise ValueError(f"write it as {FORM}, with an IPv6 address in brackets")

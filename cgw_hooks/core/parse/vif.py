@@ -1,4 +1,4 @@
-"""What Xen says of one network device of a guest -> what the guest publishes there."""
+"""Xen's settings of one network device of a guest -> what the guest publishes at that device."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
     from cgw_hooks.core.published_port import Address
 
-#: First word of a ``gatewaydev=`` that is ours; xl hands the text on to the vif script.
+#: The first word of a ``gatewaydev=`` for cgw; xl passes the text on to the vif script.
 _MARK = "cgw"
 _WHILE_MIGRATING = ("--incoming", "--migratedaway")
 
 
 class Vif(NamedTuple):
-    """One network device. ``name`` is the kernel's, ``vifDOMID.DEVID``."""
+    """One network device. ``name`` is the kernel's name, ``vifDOMID.DEVID``."""
 
     name: str
     guest: str
-    #: The guest's: the same after a migration, where the domain's number is not.
+    #: The guest's uuid. A migration keeps it, but changes the domain's number.
     uuid: str
     ip: str = ""
     gatewaydev: str = ""
@@ -33,17 +33,17 @@ class Vif(NamedTuple):
 
     @property
     def domain(self) -> int:
-        """The domain's number."""
+        """The domain's number (DOMID)."""
         return int(self.name.removeprefix("vif").partition(".")[0])
 
     @property
     def number(self) -> int:
-        """Its number among the guest's own."""
+        """The device's number within the guest (DEVID)."""
         return int(self.name.rpartition(".")[2])
 
     @property
     def key(self) -> GuestKey:
-        """What its record is filed under."""
+        """The key of the device's record."""
         return GuestKey(XL, self.name)
 
     @property
@@ -53,12 +53,15 @@ class Vif(NamedTuple):
 
     @property
     def own_words(self) -> list[str] | None:
-        """What ``gatewaydev=cgw ...`` publishes, in the short form; None: it is not ours."""
+        """The short forms of ``gatewaydev=cgw ...``; None if the setting is not for cgw."""
         words = self.gatewaydev.split()
         return words[1:] if words[:1] == [_MARK] else None
 
     def addresses(self) -> tuple[Address, ...]:
-        """Those of ``ip=``, one to a family; what is no guest's address is for other scripts."""
+        """Return the addresses of ``ip=``, one per IP family.
+
+        Other words of ``ip=`` are for other scripts, and are ignored.
+        """
         first: dict[int, Address] = {}
         for word in self.ip.split():
             try:
@@ -69,11 +72,11 @@ class Vif(NamedTuple):
         return tuple(first.values())
 
     def annotation(self, words: Iterable[str], source: str) -> Annotation:
-        """What short forms mean at this device. Raises ``InvalidAnnotation``."""
+        """Make an annotation of short forms for this device. Raises ``InvalidAnnotation``."""
         words = list(words)
         who = f"guest {quoted(self.guest)}"
         if not words:
-            raise InvalidAnnotation(who, f"{source} names no port", "say which, as 2202:22/tcp")
+            raise InvalidAnnotation(who, f"{source} names no port", "add one: 2202:22/tcp")
         forwards = []
         for word in words:
             try:
@@ -88,14 +91,14 @@ class Vif(NamedTuple):
 
 
 def guest_name(name: str) -> str:
-    """A guest's own name, without what xl adds to it while it migrates."""
+    """Return a guest's name without the suffix that xl adds during a migration."""
     for suffix in _WHILE_MIGRATING:
         name = name.removesuffix(suffix)
     return name
 
 
 def backend_vif(name: str, guest: str, vm_path: str, backend: Mapping[str, str]) -> Vif:
-    """A device by the keys of its backend in xenstore; ``vm_path`` is ``/vm/UUID``."""
+    """Make a device of its backend's keys in xenstore; ``vm_path`` is ``/vm/UUID``."""
     return Vif(
         name,
         guest_name(guest),
@@ -107,7 +110,7 @@ def backend_vif(name: str, guest: str, vm_path: str, backend: Mapping[str, str])
 
 
 def running_vifs(tree: Mapping[str, str]) -> list[Vif]:
-    """All devices in xenstore (paths under /local/domain -> values)."""
+    """Return all devices in xenstore. ``tree``: path under /local/domain -> value."""
     backends: dict[tuple[str, str], dict[str, str]] = {}
     for path, value in tree.items():
         match path.split("/")[3:]:
@@ -123,7 +126,7 @@ def running_vifs(tree: Mapping[str, str]) -> list[Vif]:
 
 
 def latest(vifs: Iterable[Vif]) -> list[Vif]:
-    """Of a guest that is migrating to this host itself, only its new devices."""
+    """Return the devices, but only the new ones of a guest that migrates to this same host."""
     found: dict[str, Vif] = {}
     for vif in sorted(vifs, key=lambda vif: vif.domain):
         found[vif.device or vif.name] = vif
@@ -131,7 +134,7 @@ def latest(vifs: Iterable[Vif]) -> list[Vif]:
 
 
 def configured_vifs(guest: str, specs: Iterable[str]) -> Iterator[Vif]:
-    """The devices of ``vif = [...]`` in xl.cfg, of a guest that does not run."""
+    """Yield the devices of ``vif = [...]`` in the xl.cfg of a guest that does not run."""
     for number, spec in enumerate(specs):
         given = dict(field.strip().partition("=")[::2] for field in spec.split(","))
         found = (given.get(key, "") for key in ("ip", "gatewaydev", "bridge"))

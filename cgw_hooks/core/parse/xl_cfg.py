@@ -1,8 +1,8 @@
-"""xl.cfg text -> its settings. Read as xl reads it (libxlu_cfg), never evaluated.
+"""xl.cfg text -> its settings. The text is parsed as xl parses it (libxlu_cfg), never evaluated.
 
-Settings are ``NAME = VALUE``; a value is a string in quotes, a number, or a list of values
-in brackets, which may go over lines. The last assignment of a name counts, ``+=`` adds to
-the one before.
+A setting is ``NAME = VALUE``. A value is a string in quotes, a number, or a list of values in
+brackets, which may span several lines. The last assignment of a name counts; ``+=`` appends to
+the earlier value.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ESCAPED = dict(zip("abfnrtv", "\a\b\f\n\r\t\v", strict=True))
 
 
 def parse_xl_config(text: str) -> dict[str, Value]:
-    """The settings by name. Raises ``ValueError`` naming the line."""
+    """Return the settings by name. Raises ``ValueError`` naming the line."""
     return _Reader(text).settings()
 
 
@@ -67,7 +67,7 @@ class _Reader:
         return found
 
     def _list(self) -> list[Value]:
-        # Without recursion, since nothing limits how deep lists may lie in one another.
+        # This must not recurse, since nothing limits how deep lists are nested.
         whole: list[Value] = []
         open_lists = [whole]
         self._skip_lines()
@@ -87,7 +87,7 @@ class _Reader:
         return whole
 
     def _end_item(self) -> None:
-        """Behind a value of a list: a comma, or the list's end, which stays."""
+        """Take the comma after a value of a list, or leave the bracket that ends the list."""
         self._skip_lines()
         if self._take("sign", ","):
             self._skip_lines()
@@ -103,7 +103,7 @@ class _Reader:
             pass
 
     def _take(self, kind: str, text: str | None = None) -> str:
-        """The next token's text, if it is of this kind; else nothing, and it stays."""
+        """Take the next token if it is of this kind, and return its text; else return ""."""
         if self.at < len(self.tokens):
             found, spelt, _line = self.tokens[self.at]
             if found == kind and text in {None, spelt}:
@@ -125,7 +125,7 @@ class _Reader:
 
 
 def strings(value: Value) -> list[str]:
-    """A value where a list of strings is wanted: a list within it is left out."""
+    """Return a value as a list of strings; nested lists are left out."""
     return [value] if isinstance(value, str) else [one for one in value if isinstance(one, str)]
 
 

@@ -1,8 +1,9 @@
-"""Keeps the gateway address's ARP and neighbour discovery off the inter-node devices.
+"""Drops ARP and neighbour discovery for the gateway address on the inter-node devices.
 
-Every node answers for that address, so a guest would otherwise learn another node's MAC
-address. In the bridge family, matched by device name: a netdev chain must name devices that
-exist when it is made, and silently loses one that is deleted and comes back.
+All nodes answer for that address, so a guest would otherwise learn another node's MAC address.
+The rules are in the bridge family and match device names. A netdev chain is no alternative: its
+devices must exist when it is made, and it silently loses a device that is deleted and made
+again.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ if TYPE_CHECKING:
 
 TABLE = "bridge cgw"
 
-_PRIORITY = -300  # before others filter (-200), and before br_netfilter sees the packet
+_PRIORITY = -300  # before the usual filter priority (-200) and before br_netfilter
 _HOOKS = {"prerouting": "iifname", "forward": "oifname", "output": "oifname"}
 
 
 def rules(config: NodeConfig) -> list[str]:
-    """The bridge table as nft text; nothing where no inter-node device is configured."""
+    """Return the bridge table as nft commands; none if no inter-node device is configured."""
     networks = [network for network in config.guest_networks if network.internode_devices]
     if not networks:
         return []
@@ -41,7 +42,7 @@ def rules(config: NodeConfig) -> list[str]:
 
 
 def rule_counts(config: NodeConfig) -> dict[str, dict[str, int]]:
-    """The bridge table, with how many rules each of its chains has; nothing without a table."""
+    """Return table -> chain -> number of rules; empty if the config needs no bridge table."""
     prefix = f"add rule {TABLE} "
     counts: dict[str, int] = {}
     for line in rules(config):
@@ -52,12 +53,12 @@ def rule_counts(config: NodeConfig) -> dict[str, dict[str, int]]:
 
 
 def remove() -> str:
-    """Text that takes the bridge table away, also where it is not there."""
+    """Return nft text that removes the bridge table, even if there is none."""
     return f"add table {TABLE}\ndelete table {TABLE}\n"
 
 
 def _gateway_frames(network: GuestNetwork) -> Iterator[str]:
-    """Frames that ask for the gateway address, or tell whose it is."""
+    """Yield matches for the frames that ask for, or announce, the gateway's MAC address."""
     address = network.gateway_address
     if address.version == 4:  # noqa: PLR2004
         yield f"arp saddr ip {address}"
@@ -65,6 +66,6 @@ def _gateway_frames(network: GuestNetwork) -> Iterator[str]:
         return
     discovery = "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }"
     yield f"ip6 saddr {address} {discovery}"
-    # The target of both messages, RFC 4861 sections 4.3 and 4.4; also that of duplicate
-    # address detection. nft 1.0.6 has no name for it.
+    # The target address of both messages (RFC 4861 sections 4.3 and 4.4), and of duplicate
+    # address detection. nft 1.0.6 has no name for this field.
     yield f"{discovery} @th,64,128 {int(address):#034x}"

@@ -1,4 +1,4 @@
-"""What a node needs to be its guests' gateway: addresses on the bridges, kernel settings."""
+"""The addresses and kernel settings that a node needs to be its guests' gateway."""
 
 from __future__ import annotations
 
@@ -13,26 +13,29 @@ if TYPE_CHECKING:
 
 
 class DeviceAddress(NamedTuple):
-    """An address that a device gets."""
+    """An address that a device must have."""
 
     device: str
     address: Address
     prefix_length: int
-    #: Every node has it: duplicate address detection (RFC 4862) would find the others.
+    #: All nodes have this address, so duplicate address detection (RFC 4862) must be off.
     is_shared: bool
 
 
 class Sysctl(NamedTuple):
-    """A setting under /proc/sys, with the value that it gets."""
+    """A setting under /proc/sys, with the value that it must have."""
 
     name: str
     value: str
-    #: Only where it has this value now; empty: whatever it has.
+    #: The setting is changed only if it has this value now; empty: always.
     instead_of: str = ""
 
 
 def addresses(config: NodeConfig) -> Iterator[DeviceAddress]:
-    """The node's addresses on its guest bridges: its own first, so that it is the primary one."""
+    """Yield the node's addresses on its guest bridges.
+
+    The node address comes first, so that the kernel makes it the bridge's primary address.
+    """
     for network in config.guest_networks:
         length = network.subnet.prefixlen
         yield DeviceAddress(network.bridge, network.node_address, length, is_shared=False)
@@ -40,11 +43,11 @@ def addresses(config: NodeConfig) -> Iterator[DeviceAddress]:
 
 
 def isolated_ports(config: NodeConfig) -> list[tuple[str, str]]:
-    """The (bridge, inter-node device) pairs whose port flag "isolated" must be on.
+    """Return the (bridge, inter-node device) pairs whose port flag "isolated" must be on.
 
-    A bridge never passes a frame from one isolated port to another
-    (br_skb_isolated in net/bridge/br_private.h, since Linux 4.18): split horizon, so
-    that a full mesh of nodes has no loop, and needs no spanning tree.
+    A bridge never passes a frame from one isolated port to another (br_skb_isolated in
+    net/bridge/br_private.h, since Linux 4.18). This is split horizon: a full mesh of nodes has
+    no loop and needs no spanning tree.
     """
     meshes = [network for network in config.guest_networks if network.full_mesh]
     pairs = [(network.bridge, d) for network in meshes for d in network.internode_devices]
@@ -52,28 +55,29 @@ def isolated_ports(config: NodeConfig) -> list[tuple[str, str]]:
 
 
 def sysctls(config: NodeConfig) -> Iterator[Sysctl]:
-    """What the devices of a gateway need of the kernel.
+    """Yield the kernel settings that a gateway's devices need.
 
-    Source: Documentation/networking/ip-sysctl.rst. Forwarding is asked of the device
-    that a packet came in by; of IPv6, it can only be asked of all at once. For
-    send_redirects the kernel takes "all" or the device, whichever is on.
+    Source: Documentation/networking/ip-sysctl.rst. For IPv4, the kernel checks the forwarding
+    setting of the device that a packet came in by; for IPv6, only the setting of "all".
+    send_redirects is on if it is on for "all" or for the device.
     """
     four = {network.bridge for network in config.guest_networks if network.subnet.version == 4}  # noqa: PLR2004
     six = {network.bridge for network in config.guest_networks if network.subnet.version == 6}  # noqa: PLR2004
     if four:
         yield Sysctl("net/ipv4/conf/all/send_redirects", "0")
-        if not config.uplink.devices:  # answers to guests may come in by any
+        if not config.uplink.devices:  # answers to guests may come in by any device
             yield Sysctl("net/ipv4/ip_forward", "1")
     for device in sorted(four | (set(config.uplink.devices) if four else set())):
         yield Sysctl(f"net/ipv4/conf/{device}/forwarding", "1")
     for bridge in sorted(four):
-        # A guest's packets to another node's addresses are not to be "improved".
+        # The node must not tell a guest a shorter way to another node's addresses.
         yield Sysctl(f"net/ipv4/conf/{bridge}/send_redirects", "0")
-        # 2 is loose (RFC 3704 section 2.4): what a guest answers may have come in elsewhere.
+        # 2 is loose mode (RFC 3704 section 2.4): a guest may answer a packet that came in by
+        # another node.
         yield Sysctl(f"net/ipv4/conf/{bridge}/rp_filter", "2")
     if six:
         for device in sorted(config.uplink.devices):
-            # A forwarding host ignores router advertisements unless told otherwise. Where
-            # they are ignored already (0), that is somebody's wish.
+            # A forwarding host ignores router advertisements unless this is 2. The value 0 is
+            # the administrator's choice, and stays.
             yield Sysctl(f"net/ipv6/conf/{device}/accept_ra", "2", instead_of="1")
         yield Sysctl("net/ipv6/conf/all/forwarding", "1")

@@ -1,27 +1,31 @@
 """The node's ruleset as nft text: static rules, and map elements for the published ports.
 
-A range whose ports keep their numbers is one element; any other range is one to a port.
+A range whose ports keep their numbers is one element; any other range is one element per port.
 
-Three kinds of text, each one transaction of ``nft -f``:
+There are three kinds of text, each of them one transaction of ``nft -f``:
 
-- ``change`` adds and takes away some ports' elements, and nothing else. It
-  fails as a whole where the table is not the one that this module writes.
-- ``restore`` puts static rules and all elements in place, whatever was there
-  before. Table, chains and maps stay the objects that they are: replacing a
-  table refuses connections for an instant, replacing its contents does not.
-- ``remove`` takes the table away.
+- ``change`` adds and deletes the elements of some ports, and nothing else. The whole transaction
+  fails if the table was not written by this module from the same config.
+- ``restore`` makes the table hold the static rules and all elements, whatever it held before. The
+  table, chains and maps are kept as objects: to replace a table refuses connections for an
+instant,
+  to replace its contents does not.
+- ``remove`` deletes the table.
 
 A packet meets the rules in this order:
 
-- *prerouting* (from outside, and from guests) and *output* (from the node
-  itself): to a local address -> ``publish``, which looks the port up and
-  translates. That the address is local is the kernel's say at that moment: an
-  element whose listening address is on another node lies dormant.
-- *postrouting*: FULL-NAT to the node's address, so that the answer comes back
-  here; ``hairpin``, for the flows that ``publish`` has translated and for no
-  others; the guests' own outbound connections.
+- *prerouting* (packets from outside and from guests) and *output* (packets of the node itself)
+  send
+  a packet with a local destination to ``publish``, which looks up the port and translates it. The
+  kernel decides for each packet whether the address is local, so an element whose listening
+address
+  is on another node has no effect.
+- *postrouting* has three parts: FULL-NAT to the node address, so that the answer returns through
+  this node; ``hairpin``, only for flows that ``publish`` has translated; and NAT for the guests'
+own
+  outbound connections.
 
-Everything here is a parsed address, a number or a fixed word: no name of a guest.
+The text contains only parsed addresses, numbers and fixed words, and never a guest's name.
 """
 
 from __future__ import annotations
@@ -41,34 +45,35 @@ if TYPE_CHECKING:
 
 TABLE = "inet cgw"
 
-#: Numbers, since nft looks words up in /etc/protocols, which small hosts lack.
+#: Protocols must be numbers: nft looks words up in /etc/protocols, which small hosts lack.
 PROTOCOL_NUMBER = {"tcp": 6, "udp": 17, "sctp": 132}
 _IP = {4: "ip", 6: "ip6"}
 _ADDRESS_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
 
-# One below the standard priorities: where others translate too (Docker, libvirt),
-# who comes first must not depend on who was loaded first.
+# Each is five before the standard priority. Docker and libvirt use the standard ones, and the
+# order must not depend on which was loaded first.
 _DSTNAT_PRIORITY = -105
 _SRCNAT_PRIORITY = 95
 
-# Bits of the conntrack label (0 to 127) that tell our own flows from others' at postrouting.
-# "ct status dnat" does not: it holds for everybody's port forwards. A bit can be set, never
-# cleared (the kernel's nft_ct.c), and a rule can ask whether a map holds a key only from
-# Linux 6.5 on. So there are two: one for what `publish` gets, one for what it leaves as it is.
+# These bits of the conntrack label (0 to 127) mark the flows of `publish` for postrouting. "ct
+# status dnat" cannot do that: other programs' port forwards have it too. A rule can set a bit
+# but cannot clear it (the kernel's nft_ct.c), and can test whether a map holds a key only since
+# Linux 6.5. So there are two bits: one is set before the lookups of `publish`, the other after
+# them if none of them translated the flow.
 _SEEN_LABEL = 118
 _LEFT_LABEL = 119
 
 
-#: How a map is looked up: the end of its name, and what precedes protocol and port in its key.
-#: Any local address; one listening address; one, limited to source networks.
+#: The kinds of maps: suffix of the name -> the fields that precede protocol and port in the key.
+#: In this order: for any local address; for one listening address; for given source networks.
 _KINDS = {"": (), "_at": ("daddr",), "_from": ("saddr", "daddr")}
 
 
 def map_names() -> list[str]:
-    """All maps that hold elements of published ports.
+    """Return the names of all maps that hold elements of published ports.
 
-    ``published*``: the data is address and port. ``ranges*``: the data is an address; the port
-    keeps its number.
+    The data of ``published*`` is an address and a port. The data of ``ranges*`` is an address:
+    the port keeps its number.
     """
     stems = ("published", "ranges")
     return [f"{stem}{family}{kind}" for family in _IP for stem in stems for kind in _KINDS]
@@ -77,11 +82,11 @@ def map_names() -> list[str]:
 def change(
     config: NodeConfig, add: Iterable[PublishedPort], delete: Iterable[PublishedPort]
 ) -> str:
-    """Text that adds and deletes the elements of some ports, in one transaction.
+    """Return text that adds and deletes the elements of some ports, in one transaction.
 
-    To add the revision where there is another fails the whole transaction: the table
-    was made from other static rules. (To delete and add it would tell as much, but
-    the kernel keeps whoever deleted an element waiting for 10 ms and more as it exits.)
+    The text also adds the revision of the static rules. If the table has another revision, the
+    whole transaction fails. (To delete and add the revision would check the same, but a process
+    that has deleted an element waits at its exit for 10 ms or more.)
     """
     lines = [
         _revision(static_rules(config)),
@@ -92,7 +97,7 @@ def change(
 
 
 def restore(config: NodeConfig, ports: Iterable[PublishedPort]) -> str:
-    """Text that makes the table hold the static rules and exactly these ports."""
+    """Return text that makes the table hold the static rules and exactly these ports."""
     static = static_rules(config)
     lines = [
         *static,
@@ -105,17 +110,17 @@ def restore(config: NodeConfig, ports: Iterable[PublishedPort]) -> str:
 
 
 def replace(config: NodeConfig, ports: Iterable[PublishedPort]) -> str:
-    """As ``restore``, by way of a new table: for a table whose objects are of other types."""
+    """Like ``restore``, but with a new table, for the case that its objects have other types."""
     return remove() + restore(config, ports)
 
 
 def remove() -> str:
-    """Text that takes the table away, also where it is not there."""
+    """Return text that deletes the table, even if there is none."""
     return f"add table {TABLE}\ndelete table {TABLE}\n"
 
 
 def static_rules(config: NodeConfig) -> list[str]:
-    """The part that depends on the node's configuration alone."""
+    """Return the commands that depend only on the node's configuration."""
     lines = [f"add table {TABLE}", *_sets_and_maps()]
     for name, hook in _CHAINS.items():
         lines += [f"add chain {TABLE} {name} {hook}".rstrip(), f"flush chain {TABLE} {name}"]
@@ -149,8 +154,9 @@ def _sets_and_maps() -> Iterator[str]:
 def _rules(config: NodeConfig) -> Iterator[str]:
     yield from _publish_rules()
     yield "prerouting fib daddr type local jump publish"
-    # From the node itself: every address of its own is routed by way of lo. Not
-    # 127.0.0.0/8 and ::1: the kernel takes no answer to those from another device.
+    # Packets of the node itself: the kernel routes each of its own addresses through lo.
+    # 127.0.0.0/8 and ::1 are left out, since the kernel accepts no answer to them from another
+    # device.
     yield 'output oifname "lo" ip daddr != 127.0.0.0/8 jump publish'
     yield 'output oifname "lo" ip6 daddr != ::1 jump publish'
     for network in config.guest_networks:
@@ -162,7 +168,8 @@ def _rules(config: NodeConfig) -> Iterator[str]:
 
 def _publish_rules() -> Iterator[str]:
     protocols = "{ " + ", ".join(map(str, PROTOCOL_NUMBER.values())) + " }"
-    # These two stand around every rule that translates: "dnat" ends the chain.
+    # This label is set before all rules that translate, the other one after them: "dnat" ends
+    # the chain.
     yield f"publish ct label set {_SEEN_LABEL}"
     for family, ip in _IP.items():
         for kind, prefix in _KINDS.items():
@@ -175,19 +182,18 @@ def _publish_rules() -> Iterator[str]:
 
 
 def _hairpin_rules() -> Iterator[str]:
-    # A guest (or a LAN host) that reaches its own link by way of this node: without
-    # SNAT the answer would go to it directly, and be refused.
-    # Only where `publish` translated the flow. One that it left as it is may have been
-    # translated by a later chain; one that it never got, by an earlier chain, or on its
-    # way to an address that is not the node's.
+    # Hairpin NAT: a guest or LAN host reaches a target on its own link through this node.
+    # Without SNAT the target would answer directly, and the client would refuse the answer. The
+    # rules match only flows that `publish` has translated. Another chain may have translated a
+    # flow that `publish` left unchanged or never got.
     yield f"postrouting ct label {_SEEN_LABEL} jump hairpin"
     yield f"hairpin ct label {_LEFT_LABEL} return"
-    # nft cannot compare two registers, so a set of pairs {x, x} tells whether iif and
-    # oif are the same.
+    # nft cannot compare two registers. A set of pairs {x, x} tests whether iif and oif are
+    # equal.
     yield "hairpin add @hairpin { iif . iif }"
     yield "hairpin iif . oif @hairpin masquerade"
-    # With br_netfilter the kernel bridges such a packet, and names no input device; nor
-    # does it for the node's own connections.
+    # With br_netfilter the kernel bridges such a packet without an input device (iif 0). The
+    # node's own connections have no input device either.
     yield "hairpin iif 0 fib saddr type != local masquerade"
 
 
@@ -206,7 +212,7 @@ def _outbound_rule(network: GuestNetwork, uplink: Uplink) -> str:
 
 
 def _revision(static: list[str]) -> str:
-    """The command that says which static rules the table was made from."""
+    """Return the command that adds the checksum of the static rules."""
     return f"add element {TABLE} revision {{ 0 : {_checksum(static)} }}"
 
 
@@ -215,12 +221,12 @@ def _checksum(static: list[str]) -> str:
 
 
 def revision(config: NodeConfig) -> str:
-    """What the map ``revision`` holds where the table was made from this config."""
+    """Return the content of the map ``revision`` in a table made from this config."""
     return _checksum(static_rules(config))
 
 
 def _rule_counts(config: NodeConfig) -> dict[str, int]:
-    """How many rules each chain of the table has."""
+    """Return the number of rules of each chain of the table."""
     counts = dict.fromkeys(_CHAINS, 0)
     for rule in _rules(config):
         counts[rule.partition(" ")[0]] += 1
@@ -228,21 +234,21 @@ def _rule_counts(config: NodeConfig) -> dict[str, int]:
 
 
 def tables(config: NodeConfig) -> dict[str, dict[str, int]]:
-    """Every table of ours, with how many rules each of its chains has."""
+    """Return each table of cgw -> its chains -> the number of their rules."""
     return {TABLE: _rule_counts(config), **arp_filter.rule_counts(config)}
 
 
 def _element_commands(
     command: str, ports: Iterable[PublishedPort], *, keys_only: bool = False
 ) -> Iterator[str]:
-    """One nft command to each map that the ports have elements in."""
+    """Yield one nft command per map that the ports have elements in."""
     for name, found in elements(ports).items():
         texts = found if keys_only else [f"{key} : {data}" for key, data in found.items()]
         yield f"{command} element {TABLE} {name} {{ {', '.join(texts)} }}"
 
 
 def elements(ports: Iterable[PublishedPort]) -> dict[str, dict[str, str]]:
-    """The elements of ports: map -> key -> data, spelled as nft lists them."""
+    """Return the elements of ports, map -> key -> data, spelled as nft lists them."""
     found: dict[str, dict[str, str]] = {}
     for port in ports:
         kind, prefixes = _place(port)
@@ -261,7 +267,7 @@ def elements(ports: Iterable[PublishedPort]) -> dict[str, dict[str, str]]:
 
 
 def _place(port: PublishedPort) -> tuple[str, list[str]]:
-    """The kind of map of a published port, and what its keys begin with: one to a source."""
+    """Return the kind of a published port's map, and the prefixes of its keys: one per source."""
     if port.sources:
         any_address = f"{ANY_ADDRESS[port.family]}/0"
         listen = any_address if port.listen_address.is_unspecified else port.listen_address
@@ -272,6 +278,6 @@ def _place(port: PublishedPort) -> tuple[str, list[str]]:
 
 
 def _network(network: Network) -> str:
-    """A network as nft lists it: a single address without its length."""
+    """Format a network as nft lists it: a single address has no prefix length."""
     is_single = network.prefixlen == network.max_prefixlen
     return str(network.network_address if is_single else network)

@@ -1,1 +1,1 @@
-"""How a guest's answers find back to the node where the client came in: one module each."""
+"""Ways to return a guest's answers to the node where the client came in: one module per way."""

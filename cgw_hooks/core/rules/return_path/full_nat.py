@@ -1,6 +1,6 @@
-"""FULL-NAT: a guest's answers find back through the node where the client came in.
+"""FULL-NAT: a guest's answers return through the node where the client came in.
 
-The guest sees the node's own address as the client of every published port.
+The guest sees the node address as the client of every published port.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ _IP = {4: "ip", 6: "ip6"}
 
 
 def rule(network: GuestNetwork) -> str:
-    """The SNAT rule of one guest network, for the chain postrouting."""
-    # "ct status dnat": with br_netfilter on, packets that are only bridged through
-    # this node, on their way from another one, pass here as well.
+    """Return the SNAT rule of one guest network, for the chain postrouting."""
+    # "ct status dnat" is needed because, with br_netfilter on, this chain also gets packets that
+    # come from another node and are only bridged here.
     ip = _IP[network.subnet.version]
     return (
         f'ct status dnat {ip} daddr {network.subnet} oifname "{network.bridge}" '
