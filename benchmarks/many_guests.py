@@ -3,10 +3,10 @@
     sudo make venv && sudo .venv/bin/python -m benchmarks.many_guests
 
 Runs in a network namespace and a runtime directory of its own. libvirt is libvirt's own test
-driver, which lists and describes the guests inside the process: what its daemon would add, one
-exchange over a socket for each guest, is not in these figures. A call of a hook goes on beside
-each sync, and the node's lock is tried every millisecond: the longest time that it was held says
-how long a hook may have to wait.
+driver, inside the process: to read the file that describes all guests is in these figures, and
+what a daemon would add instead, one exchange over a socket for each guest, is not. One hook call
+is made beside each sync, which then asks again. The node's lock is tried every millisecond: the
+longest time that it was held says how long a hook may have to wait.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 _CHECKOUT = Path(__file__).parent.parent
 _PYTHON = str(_CHECKOUT / ".venv/bin/python")
 _PORTS = 3
-#: Seconds until hooks are called beside a sync.
-_PAUSE = 0.2
+#: Seconds until a hook is called beside a sync.
+_PAUSE = 1.0
 _FIRST_PORT, _FIRST_REMOTE_PORT = 1024, 30_000
 #: cgw, with libvirt's test driver in the place of its QEMU driver.
 _LAUNCHER = """\
@@ -112,6 +113,10 @@ class Node:
         )  # fmt: skip
         return time.perf_counter() - started
 
+    def processor_time(self, *arguments: str) -> float:
+        """Run cgw on the node; seconds of processor time, which a busy machine changes little."""
+        return _processor_time(lambda: self.cgw(*arguments))
+
     def lose_everything(self) -> None:
         """Remove ruleset and records, as a reload of nftables and a full /run would."""
         subprocess.run(["ip", "netns", "exec", self.namespace, "nft", "flush ruleset"], check=True)
@@ -119,11 +124,14 @@ class Node:
             shutil.rmtree(self.runtime / folder)
 
     def hook(self) -> float:
-        """Start and stop one more guest; seconds of its longest hook call."""
-        return max(
-            self.cgw("hook", "qemu", "one-more", operation, "begin", "-", given=_ONE_MORE)
-            for operation in ("prepare", "started", "stopped", "release")
-        )
+        """Let one more guest ask for ports; seconds of the call, which waits for the lock."""
+        try:
+            return self._hook("prepare")
+        finally:
+            self._hook("release")
+
+    def _hook(self, operation: str) -> float:
+        return self.cgw("hook", "qemu", "one-more", operation, "begin", "-", given=_ONE_MORE)
 
     @contextmanager
     def measuring_lock(self) -> Iterator[list[float]]:
@@ -150,6 +158,18 @@ class Node:
                     longest[0] = max(longest[0], now - free)
                 else:
                     free = now
+
+
+def _processor_time(run: Callable[[], object]) -> float:
+    """Seconds of processor time of the processes that this runs."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    run()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _run_bare_interpreter() -> None:
+    subprocess.run([_PYTHON, "-I", "-c", "pass"], check=True)
 
 
 def _domain(number: int, first_port: int) -> str:
@@ -186,22 +206,17 @@ def _measure_syncs(node: Node, prepare: Callable[[], None], rounds: int) -> dict
     found: dict[str, list[float]] = {"sync": [], "lock held": [], "hook call beside it": []}
     for _ in range(rounds):
         prepare()
-        hooks: list[float] = []
-        over = threading.Event()
 
-        def call_hooks(hooks: list[float] = hooks, over: threading.Event = over) -> None:
+        def call_hook() -> None:
             time.sleep(_PAUSE)
-            while not over.is_set():
-                hooks.append(node.hook())
+            found["hook call beside it"].append(node.hook())
 
-        beside = threading.Thread(target=call_hooks)
+        beside = threading.Thread(target=call_hook)
         with node.measuring_lock() as longest:
             beside.start()
             found["sync"].append(node.cgw("sync"))
-            over.set()
             beside.join()
         found["lock held"].append(longest[0])
-        found["hook call beside it"].append(max(hooks))
     return found
 
 
@@ -218,20 +233,21 @@ def main() -> int:
         cluster = Node(stack, chosen.guests, chosen.remote_guests)
         local, all_of_them = f"{chosen.guests:,}", f"{chosen.guests:,} and {chosen.remote_guests:,}"
         cases = {
-            "status, 1 guest": lambda: few.cgw("status"),
-            f"status, {local} guests": lambda: many.cgw("status"),
-            f"status --json, {local} guests": lambda: many.cgw("status", "--json"),
-            f"status, {all_of_them} of other nodes": lambda: cluster.cgw("status"),
-            "sync, 1 guest": lambda: few.cgw("sync"),
-            f"sync, {local} guests": lambda: many.cgw("sync"),
-            f"sync, {all_of_them} of other nodes": lambda: cluster.cgw("sync"),
+            "python3 -I -c pass": lambda: _processor_time(_run_bare_interpreter),
+            "status, 1 guest": lambda: few.processor_time("status"),
+            f"status, {local} guests": lambda: many.processor_time("status"),
+            f"status --json, {local} guests": lambda: many.processor_time("status", "--json"),
+            f"status, {all_of_them} of other nodes": lambda: cluster.processor_time("status"),
+            "sync, 1 guest": lambda: few.processor_time("sync"),
+            f"sync, {local} guests": lambda: many.processor_time("sync"),
+            f"sync, {all_of_them} of other nodes": lambda: cluster.processor_time("sync"),
         }
-        print_ratios("COMMAND", take_turns(cases, chosen.rounds, warm_up=1))
+        print_ratios("COMMAND, PROCESSOR TIME", take_turns(cases, chosen.rounds, warm_up=1))
         alone = {"hook call alone": [cluster.hook() for _ in range(chosen.rounds)]}
         steady = _measure_syncs(cluster, lambda: None, chosen.rounds)
-        print_ratios(f"{all_of_them} OF OTHER NODES, NOTHING TO DO", {**alone, **steady})
+        print_ratios(f"{all_of_them} OF OTHER NODES, NOTHING TO DO, ELAPSED", {**alone, **steady})
         lost = _measure_syncs(cluster, cluster.lose_everything, chosen.rounds)
-        print_ratios(f"{all_of_them} OF OTHER NODES, EVERYTHING LOST", {**alone, **lost})
+        print_ratios(f"{all_of_them} OF OTHER NODES, EVERYTHING LOST, ELAPSED", {**alone, **lost})
     return 0
 
 

@@ -14,7 +14,7 @@ from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.record import Record, State, overridden, translated
 from cgw_hooks.core.rules import arp_filter, table
 from cgw_hooks.errors import CgwError, HypervisorError
-from cgw_hooks.host import libvirt_api, listeners
+from cgw_hooks.host import bridges, libvirt_api, listeners
 from cgw_hooks.node import ports, ruleset
 from cgw_hooks.node.firewall_exceptions import bridges_of
 from cgw_hooks.node.forwarding import Forwarding
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from cgw_hooks.node.publisher import Publisher
 
 _SYNC = "run: cgw sync"
+_NO_TREE = (
+    "give every node a direct link to every other, set full-mesh = true in [[guest-network]] and "
+    "switch the tree off"
+)
 
 
 class Row(NamedTuple):
@@ -80,8 +84,8 @@ class _Look:
         found = ruleset.read_tables(publisher.nft, publisher.config)
         self.difference = ruleset.compare(publisher.config, self.should_be, found)
         self.listeners = ports.node_listeners(record.guest for record in records.values())
-        bridges = {bridge for record in records.values() for bridge in bridges_of(record)}
-        self.not_admitted = publisher.firewall.not_admitted(bridges)
+        used = {bridge for record in records.values() for bridge in bridges_of(record)}
+        self.not_admitted = publisher.firewall.not_admitted(used)
         self.is_local = cache(listeners.is_local)
         self.forwarding = Forwarding(publisher.config)
         self.definitions = self._definitions()
@@ -96,6 +100,7 @@ class _Look:
                 yield self._rules_problem()
             if difference.arp_filter:
                 yield Problem("rules", arp_filter.TABLE, difference.arp_filter, _SYNC)
+            yield from self._silent_bridges()
         extra = sorted(key for keys in difference.extra.values() for key in keys)
         if extra:
             shown = ", ".join(f"{{ {key} }}" for key in extra[:3])
@@ -108,6 +113,15 @@ class _Look:
             for key, guest in found.items():
                 if key not in self.records and isinstance(guest, CgwError):
                     yield Problem.of(guest)
+
+    def _silent_bridges(self) -> Iterator[Problem]:
+        """Guest bridges that keep a guest silent for a while after it has arrived."""
+        for bridge in sorted({network.bridge for network in self.publisher.config.guest_networks}):
+            delay = bridges.forward_delay(bridge)
+            if delay:
+                silent = f"a guest that arrives is silent for {2 * delay:g} s"
+                message = f"it runs a spanning tree: {silent}"
+                yield Problem("spanning-tree", bridge, message, _NO_TREE)
 
     def _rules_problem(self) -> Problem:
         return Problem("rules", "ruleset", self.difference.rules, _SYNC)

@@ -61,7 +61,8 @@ def test_sync_finishes_what_killed_hooks_left(host: Hypervisor) -> None:
         lock.communicate()
     assert destroy.returncode == 0
     assert "stopped: '/usr/local/bin/cgw hook' ended with status 137" in host.syslog()
-    assert host.status()["web1"]["state"] == "published"
+    row = host.status()["web1"]
+    assert (row["state"], row["problem"]["code"]) == ("failed", "not-running")
     host.cgw("sync")
     assert_closed(host)
     assert before == host.traces()

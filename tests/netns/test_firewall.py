@@ -207,6 +207,21 @@ def test_a_published_port_passes_and_nothing_else(
 
 
 @behind_a_firewall
+def test_a_bridge_that_libvirt_names_only_once_the_guest_has_started_counts(
+    client: Asker, node: Node, network_guest: GuestMaker
+) -> None:
+    """At prepare the definition has the network alone (libvirt 9.0)."""
+    web1 = network_guest("web1", "2202:22")
+    unnamed = web1.xml.replace(f' bridge="{GUEST_BRIDGE}"', "", 1)
+    assert unnamed != web1.xml
+    assert web1.hook("prepare", xml=unnamed) == DONE
+    assert web1.hook("started") == DONE
+    assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+    web1.stop()
+    assert exceptions(node) == 0
+
+
+@behind_a_firewall
 def test_without_the_exception_the_port_does_not_pass(client: Asker, node: Node) -> None:
     """That it is the exception that lets it: without, libvirt's reject answers."""
     web1 = node.guest("web1", "2202:22", serves="22/tcp")  # on a plain bridge: no exception

@@ -29,9 +29,15 @@ def uuid(xml: bytes) -> str:
 def digest(xml: bytes) -> str:
     """Return a checksum of the metadata, empty if there is none.
 
+    Empty as well where an interface is on a libvirt network: libvirt names the network's bridge
+    only once the guest has started (libvirt 9.0), so a later definition says more.
+
     libvirt writes ``<metadata>`` before any element whose text could contain that word.
     """
     from binascii import crc32
+
+    if b"<source network=" in xml:
+        return ""
 
     metadata = xml.partition(b"<metadata>")[2].partition(b"</metadata>")[0]
     return f"{len(metadata)}-{crc32(metadata):08x}" if metadata else ""

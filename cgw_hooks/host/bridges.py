@@ -1,0 +1,44 @@
+"""What the kernel tells of a bridge. No pyroute2: to import it takes longer than a whole status.
+
+Source: include/uapi/linux/if_link.h, br_fill_info in net/bridge/br_netlink.c.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from cgw_hooks.host import netlink
+
+_GET_LINK = 18  # RTM_GETLINK
+_MESSAGE = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
+_NAME, _LINK_INFO = 3, 18  # IFLA_IFNAME, IFLA_LINKINFO
+_INFO_KIND, _INFO_DATA = 1, 2  # IFLA_INFO_KIND, IFLA_INFO_DATA
+_FORWARD_DELAY, _STP_STATE = 1, 5  # IFLA_BR_FORWARD_DELAY (hundredths of a second) ...
+_NUMBER = struct.Struct("=I")
+_KERNEL_STP = 1  # BR_KERNEL_STP of net/bridge/br_private.h; 2 is a program of user space
+
+
+def forward_delay(bridge: str) -> float:
+    """Seconds of the forward delay of a bridge that runs the kernel's spanning tree; 0: none runs.
+
+    0 as well where there is no such bridge.
+    """
+    request = _MESSAGE.pack(0, 0, 0, 0, 0)
+    request += netlink.attribute(_NAME, bridge.encode() + b"\0")
+    with netlink.Channel(netlink.ROUTE) as channel:
+        try:
+            answers = channel.ask(_GET_LINK, request)
+        except OSError:
+            return 0.0
+    found = netlink.attributes(answers[0][_MESSAGE.size :])
+    information = netlink.attributes(found.get(_LINK_INFO, b""))
+    if bytes(information.get(_INFO_KIND, b"")).rstrip(b"\0") != b"bridge":
+        return 0.0
+    data = netlink.attributes(information.get(_INFO_DATA, b""))
+    if _number(data, _STP_STATE) != _KERNEL_STP:
+        return 0.0
+    return _number(data, _FORWARD_DELAY) / 100
+
+
+def _number(data: dict[int, bytes | memoryview], kind: int) -> int:
+    return int(_NUMBER.unpack(data[kind])[0]) if kind in data else 0
