@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 _SYNC = "run: cgw sync"
 _NO_TREE = (
-        "give every node a direct link to every other node, set full-mesh = true in "
-        "[[guest-network]], and switch the tree off"
+    "give every node a direct link to every other node, set full-mesh = true in "
+    "[[guest-network]], and switch the tree off"
 )
 
 

@@ -1,9 +1,8 @@
 """Changes the node's published ports: records, ruleset, firewall and flows together.
 
 Only this module knows the order of the steps for one guest: first the record, then one nft
-transaction, last conntrack. Each step may be repeated: after a crash, a later call or ``cgw
-sync`` completes the work. Every hook call of a guest that publishes loads this module, so it
-must import little.
+transaction, last conntrack. Each step may be repeated: after a crash, a later call or ``cgw sync``
+completes the work. Hook calls of guests that publish load this module: it must import little.
 """
 
 from __future__ import annotations
@@ -66,9 +65,9 @@ class Publisher:
     def publish(self, guest: Guest, *, refuse_taken: bool = False) -> Record:
         """Add the NAT elements of the guest's ports, and remove those of its former ports.
 
-        A port that a listener of the node uses is withheld, with a problem in the record. With
-        ``refuse_taken``, a guest that did not own the port before is refused instead. Raises
-        ``PortConflict``; then nothing has changed.
+        A port that a listener of the node uses is withheld, with a problem in the record; with
+        ``refuse_taken``, a guest that did not own it before is refused. Raises ``PortConflict``;
+        then nothing has changed.
         """
         with self.state.locked():
             old, is_damaged = self._old(guest.key)
@@ -94,8 +93,7 @@ class Publisher:
     def withdraw(self, key: GuestKey, *, connections_end: bool) -> Record | None:
         """Remove the guest's NAT elements, and keep its claims until it is released.
 
-        With ``connections_end``, established TCP connections are deleted as well. Returns the
-        guest's record from before.
+        ``connections_end`` also deletes established TCP connections. Returns the former record.
         """
         try:
             with self.state.locked():
