@@ -62,13 +62,18 @@ def test_the_example_uncommented_is_valid_and_means_what_the_design_says() -> No
                 full_mesh=True,
             ),
         ),
-        policy=Policy(refuse_invalid=True, listen_ports=((1, 65535),)),
+        policy=Policy(
+            refuse_invalid=True,
+            listen_ports=((1, 65535),),
+            listen_addresses=(ip_network("192.168.122.11"),),
+            sources=(ip_network("192.168.122.0/24"),),
+        ),
         remote_guests=(
             peer(
                 "web1",
                 ("10.5.5.202",),
                 ("2202:22", "123:123/udp", "192.168.122.11:8000-8009:80"),
-            ),
+            )._replace(uuid="0e1f2a3b-4c5d-4e6f-8a9b-0c1d2e3f4a5b"),
         ),
     )
     assert expected == parse_config(uncommented)
