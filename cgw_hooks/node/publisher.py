@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 
+from cgw_hooks.core.guest import Guest
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.published_port import DATAGRAM_PROTOCOLS
@@ -31,7 +32,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from cgw_hooks.core.guest import Guest, GuestKey
+    from cgw_hooks.core.guest import GuestKey
     from cgw_hooks.core.node_config import NodeConfig
     from cgw_hooks.core.published_port import PublishedPort
     from cgw_hooks.host.state.state import State as NodeState
@@ -103,9 +104,8 @@ class Publisher:
                     self._note_stopped(old)
                     change = None
                 else:
-                    record = old._replace(
-                        state=State.STOPPED, since=time.time(), problem=None, withheld=()
-                    )
+                    record = old._replace(state=State.STOPPED, since=time.time())
+                    record = record._replace(problem=None, withheld=())
                     change = self._change(record, old, self._records(old.overrides))
         except LockTimeout:
             self._withdraw_without_lock(key, connections_end=connections_end)
@@ -261,12 +261,12 @@ class Publisher:
 
     def _forget_damaged(self, key: GuestKey) -> list[PublishedPort]:
         """Remove a record that cannot be read, and its elements: which. Hold the lock."""
-        lost = self._rebuild()
+        lost = self._rebuild(Record(Guest(key, str(key)), State.STOPPED, time.time()))
         self.state.remove(key, None)
         self.state.forget_entries(key)
         return lost
 
-    def _rebuild(self, record: Record | None = None) -> list[PublishedPort]:
+    def _rebuild(self, record: Record) -> list[PublishedPort]:
         """Restore where nobody knows what the ruleset has; which ports it has no more."""
         from cgw_hooks.node import listed_ports
 

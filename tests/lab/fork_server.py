@@ -28,6 +28,9 @@ _DESCRIPTORS = 4
 
 Program = Callable[[], object]
 
+#: Objects of the server whose descriptors a child has closed.
+_KEPT: list[object] = []
+
 
 def main(checkout: str, *modules: str) -> None:
     """Serve the socket that is standard input until it closes; in a child, be the program."""
@@ -87,6 +90,8 @@ def _serve(control: socket.socket) -> Program | None:
             message = json.loads(text)
             child = os.fork()
             if child == 0:
+                # Else they would close, as they go, what the program opens by their numbers.
+                _KEPT.extend((waiting, control))
                 return _become(message, descriptors)
             for descriptor in descriptors[:3]:
                 os.close(descriptor)

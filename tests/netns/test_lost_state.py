@@ -145,6 +145,8 @@ def test_a_stale_claim_is_nobodys(node: Node, client: Asker) -> None:
     (node.runtime / f"guests/{gone.key}.json").unlink()
     node.guest("web1", "2202:22", serves="22/tcp").start()
     assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+    node.cgw("sync", check=False)
+    assert_as_recorded(node)
 
 
 @pytest.mark.parametrize("wanted", ["2202:22", "192.168.122.11:2202:22", "2200-2203:20"])
