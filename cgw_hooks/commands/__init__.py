@@ -1,1 +1,1 @@
-"""Compose: one module to each ``cgw`` command."""
+"""The outermost ring: one module per ``cgw`` command."""

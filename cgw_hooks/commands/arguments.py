@@ -1,4 +1,4 @@
-"""The command line of ``cgw``: commands, options, and what ``--help`` says of them."""
+"""The command line of ``cgw``: commands, options and their help texts."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = ["Namespace", "parser"]
 _EXIT_CODES = """\
 exit codes:
   0  done, and nothing is wrong
-  1  something is wrong; it says what (status, sync)
+  1  there is a problem, which the output names (status, sync)
   2  the command line was not understood
   3  an annotation is invalid
-  4  a port is another guest's, or the node's own
+  4  another guest, or the node itself, owns a port
   5  the configuration is invalid
   6  records, ruleset or files could not be changed
   7  libvirt or xenstore did not answer
   8  there is no such guest or file
 
 files:
-  /etc/cgw/cgw.toml   the node's configuration (CGW_CONFIG says another place)
-  /run/cgw            what is published now (CGW_RUNTIME_DIR says another place)
+  /etc/cgw/cgw.toml   the node's configuration (or: $CGW_CONFIG)
+  /run/cgw            what is published now (or: $CGW_RUNTIME_DIR)
 """
 
 
@@ -63,13 +63,13 @@ class _Commands:
     def add_with_root(self, name: str, text: str) -> argparse.ArgumentParser:
         added = self.add(name, text)
         added.add_argument(
-            "--root", type=Path, default=Path("/"), metavar="DIR", help="a root other than /"
+            "--root", type=Path, default=Path("/"), metavar="DIR", help="another root than /"
         )
         return added
 
 
 def parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
-    """The parser of ``cgw``; ``carry_out`` of what it parses is one of these actions."""
+    """Return the parser of ``cgw``; it sets ``carry_out`` to the command's action."""
     commands = _Commands(actions)
     _add_what_looks(commands)
     _add_what_changes(commands)
@@ -79,7 +79,7 @@ def parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
 def _add_what_looks(commands: _Commands) -> None:
     status = commands.add_with_json(
         "status",
-        "Show what is published, and what is wrong. Each problem says what to do. No packet is "
+        "Show what is published, and what is wrong. Each problem names its cure. No packet is "
         "sent, and nothing is changed.",
     )
     status.add_argument("guest", nargs="?", metavar="GUEST", help="only this guest")
@@ -89,46 +89,46 @@ def _add_what_looks(commands: _Commands) -> None:
     check = commands.add(
         "check",
         "Validate the config, or what a guest would publish. A definition is read as the hook "
-        "reads it, its ports are held against those of others. Nothing is changed.",
+        "reads it, and its ports are compared with those of other guests. Nothing is changed.",
     )
     check.add_argument(
         "subject",
         nargs="?",
         metavar="FILE|GUEST",
-        help="a file with domain XML or the annotation alone (- for standard input), a config file "
-        "(.toml), or a guest's name: then its live definition, and the one that counts from its "
-        "next start. Left out: this node's config",
+        help="a file with domain XML or only the annotation (- for standard input), a config file "
+        "(.toml), or a guest's name: its live definition, and the one for its "
+        "next start, are checked. Without it, this node's config is checked",
     )
-    commands.add("render", "Print the ruleset as nft -f takes it. Applies nothing.")
+    commands.add("render", "Print the ruleset as text for nft -f. Applies nothing.")
 
 
 def _add_what_changes(commands: _Commands) -> None:
     sync = commands.add_with_json(
         "sync",
         "Make this node match the guests that run, once. Says what was published, withdrawn and "
-        "repaired; changes nothing where nothing differs.",
+        "repaired; changes nothing if nothing differs.",
     )
     sync.add_argument(
         "--settle",
         action="store_true",
-        help="after a firewall was reloaded: once more, when others have put their rules back",
+        help="for firewall reloads: run again when other programs have restored their rules",
     )
     node = commands.add("node", "Configure this host as its guests' gateway, or undo that.")
     node.add_argument(
         "direction",
         choices=("up", "down"),
         metavar="up|down",
-        help="set addresses on the guest bridges, kernel settings, SNAT and ARP filter, "
-        "or give them back",
+        help="up: set addresses on the guest bridges, kernel settings, SNAT and ARP filter; "
+        "down: undo that",
     )
-    install = commands.add_with_root("install", "Put the hooks and units in place.")
+    install = commands.add_with_root("install", "Install the hooks and units.")
     install.add_argument(
         "--xen", action="store_true", help="also the vif script and hook of xl, in /etc/xen/scripts"
     )
-    commands.add_with_root("uninstall", "Take our hooks, units and rules away.")
+    commands.add_with_root("uninstall", "Remove the hooks, units and rules of cgw.")
     hook = commands.add(
         "hook",
-        "What the hook scripts call. The guest's domain XML is read from standard input. See "
+        "Used by the hook scripts. The guest's domain XML is read from standard input. See "
         "https://libvirt.org/hooks.html for the arguments.",
     )
     hook.add_argument(
@@ -137,4 +137,4 @@ def _add_what_changes(commands: _Commands) -> None:
     hook.add_argument("GUEST", help="the guest's name")
     hook.add_argument("OPERATION", help="prepare, start, started, stopped, release, reconnect ...")
     hook.add_argument("SUBOPERATION", help="begin or end")
-    hook.add_argument("EXTRA", help="why the guest stopped, at release (libvirt 10.5 on); or -")
+    hook.add_argument("EXTRA", help="why the guest stopped, at release (since libvirt 10.5); or -")

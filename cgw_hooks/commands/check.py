@@ -1,4 +1,4 @@
-"""``cgw check [FILE or GUEST]``: would this be published? Applies nothing."""
+"""``cgw check [FILE or GUEST]``: checks what would be published. Applies nothing."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from cgw_hooks.host.libvirt_api import Definition
     from cgw_hooks.node.publisher import Publisher
 
-#: A definition that comes from a file is read as one of this driver.
+#: A definition in a file is read as one of this driver.
 _DRIVER = "qemu"
 
 
 def check(publisher: Publisher, subject: str) -> Iterator[str]:
-    """A line to each port that a subject would publish here.
+    """Yield one line per port that a subject would publish on this node.
 
-    ``subject``: a file with domain XML or the annotation alone, "-" for standard
-    input, or a guest's name. Raises ``CgwError``, also where a port is another guest's.
+    ``subject`` is a file with domain XML or only the annotation, "-" for standard input, or a
+    guest's name. Raises ``CgwError``, also if another guest owns a port.
     """
     if subject == "-":
         yield from _check_xml(publisher, "standard input", sys.stdin.buffer.read())
@@ -48,17 +48,17 @@ def check(publisher: Publisher, subject: str) -> Iterator[str]:
 
 
 def check_config_file(path: str) -> None:
-    """Whether a config file other than the node's own could be used. Raises ``InvalidConfig``."""
+    """Check a config file other than the node's own. Raises ``InvalidConfig``."""
     try:
         parse_config(_read_file(path).decode("utf-8"))
     except InvalidConfig as error:
         raise InvalidConfig(f"{path}: {error.subject}", error.message, error.cure) from None
     except UnicodeDecodeError as error:
-        raise InvalidConfig(path, str(error), "write it as UTF-8") from None
+        raise InvalidConfig(path, str(error), "save the file as UTF-8") from None
 
 
 def is_config(subject: str) -> bool:
-    """Whether the subject is a config file, by its name."""
+    """Whether the subject's name is that of a config file."""
     return subject.endswith(".toml")
 
 
@@ -75,7 +75,7 @@ def _read_xml(publisher: Publisher, name: str, xml: bytes) -> Guest | None:
         return libvirt.read_guest(publisher.config, _DRIVER, name, xml)
     from cgw_hooks.core.parse.domain_xml import parse_domain
 
-    annotation = parse_domain(GuestKey(_DRIVER, name), name, xml)  # the annotation alone
+    annotation = parse_domain(GuestKey(_DRIVER, name), name, xml)  # only the annotation
     return annotation and libvirt.guest_of(publisher.config, annotation)
 
 
@@ -109,7 +109,7 @@ def _check_guest(publisher: Publisher, name: str) -> Iterator[str]:
 
 
 def _check_definitions(publisher: Publisher, definitions: list[Definition]) -> Iterator[str]:
-    """The live definition, and the one that counts from the next start, where they differ."""
+    """Check the live definition, and the one for the next start if it differs."""
     shown: list[str] = []
     for definition in definitions:
         guest = libvirt.read_guest(publisher.config, *definition[:3])
@@ -121,7 +121,7 @@ def _check_definitions(publisher: Publisher, definitions: list[Definition]) -> I
 
 
 def _vifs_of(name: str) -> list[Vif]:
-    """The vifs that the guest has now; of one that does not run, those of its xl.cfg."""
+    """Return the guest's present vifs, or those of its xl.cfg if it does not run."""
     try:
         vifs = latest(running_vifs(xenstore.read_tree()))
     except HypervisorError:
@@ -147,7 +147,7 @@ def _vif_lines(publisher: Publisher, vif: Vif) -> Iterator[str]:
 
 
 def _lines(publisher: Publisher, guest: Guest) -> Iterator[str]:
-    """The guest's ports, its conflicts with others checked."""
+    """Yield the guest's ports. Raises ``PortConflict`` if another owner has one of them."""
     ports.refuse_conflict(publisher.state, guest)
     ports.refuse_taken(guest, ports.node_listeners([guest]))
     yield from map(str, guest.ports)

@@ -1,7 +1,7 @@
-"""The ``cgw`` command: its arguments, what it prints, how it ends.
+"""The ``cgw`` command: the entry point.
 
-``cgw hook`` runs whenever a guest starts or stops: it is told apart before
-anything else is imported.
+``cgw hook`` runs whenever a guest starts or stops, so it is recognised before anything else is
+imported.
 """
 
 import os
@@ -14,9 +14,10 @@ def main() -> int:
         from cgw_hooks.commands import hook
 
         code = hook.main(sys.argv[2:])
-        if sys.stderr:  # None where it is closed
+        if sys.stderr:  # None if it is closed
             sys.stderr.flush()
-        # libvirt waits: the interpreter's own end takes 6 ms, and holds nothing of ours.
+        # libvirt waits for this process. The interpreter's normal end takes 6 ms and does
+        # nothing that cgw needs.
         os._exit(code)
 
     from cgw_hooks.commands import terminal

@@ -1,7 +1,7 @@
 """``cgw status --graph``: this node, its published ports and their guests, in Graphviz's DOT.
 
-Language: https://graphviz.org/doc/info/lang.html. To see it: ``cgw status --graph |
-dot -Tsvg``.
+The language is described at https://graphviz.org/doc/info/lang.html. ``cgw status --graph | dot
+-Tsvg`` draws the graph.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     from cgw_hooks.node.diagnosis import Diagnosis, Row
 
-#: State of a row -> how its edges are drawn; others are only on their way.
+#: State of a row -> style of its edges; all other states use another style.
 _STYLES = {"published": "solid", "failed": "bold", "not published": "bold"}
 _ON_ITS_WAY = "dotted"
 
 
 def graph(found: Diagnosis, node: str) -> str:
-    """The text of the graph. Guests of other nodes stand in a frame of their own."""
+    """Return the text of the graph. The guests of other nodes have a frame of their own."""
     here = [row for row in found.rows if not row.record.guest.is_remote]
     elsewhere = [
         row for row in found.rows if row.record.guest.is_remote and row.state != "overridden"
@@ -60,10 +60,10 @@ def _edges(node: str, row: Row) -> Iterator[str]:
 
 
 def _guest(name: str) -> str:
-    """A guest's node: no port and no host is called so."""
+    """Return the name of a guest's node, which no port and no host can have."""
     return _text(f"guest {name}")
 
 
 def _text(text: str) -> str:
-    """Any text as a quoted string of DOT, on one line."""
+    """Quote any text as a string of DOT, on one line."""
     return '"' + printable(text).replace("\\", "\\\\").replace('"', '\\"') + '"'

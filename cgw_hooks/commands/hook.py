@@ -1,11 +1,11 @@
 """``cgw hook DRIVER GUEST OPERATION SUBOPERATION EXTRA``: what libvirt's hook scripts call.
 
-The straight line: arguments and XML -> operation -> Guest -> record -> one nft
-transaction -> exit code. Prints nothing on stdout: at migrate and restore that
-would become the guest's XML.
+The straight line: arguments and XML -> operation -> Guest -> record -> one nft transaction -> exit
+code. The hook must print nothing on stdout: at migrate and restore, libvirt would take the output
+as the guest's XML.
 
-Runs for every guest of the host: what a guest without annotation does not need
-is imported where it is needed, and pyroute2, libvirt and asyncio are never loaded.
+This module runs for every guest of the host. So it imports inside functions what a guest without
+annotation does not need, and must never load pyroute2, libvirt and asyncio.
 """
 
 import os
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 _USAGE = "usage: cgw hook DRIVER GUEST OPERATION SUBOPERATION EXTRA   (domain XML on stdin)"
 _USAGE_EXIT_CODE = 2
 _ARGUMENTS = 5
-_XL = "xl"  # not libvirt's: its vif script calls in other words
+_XL = "xl"  # not a libvirt driver: the vif script passes other arguments
 
 
 def main(arguments: list[str]) -> int:
-    """Carry one hook call out; the exit code is for libvirt: not 0 refuses the guest."""
+    """Carry out one hook call; return the exit code for libvirt, which is not 0 for a refusal."""
     if len(arguments) != _ARGUMENTS or arguments[0] not in (*DRIVERS, _XL):
         sys.stderr.write(f"{_USAGE}\n")
         return _USAGE_EXIT_CODE
@@ -61,7 +61,7 @@ def _carry_out(driver: str, name: str, operation: str, reason: str, xml: bytes) 
         log_withdrawn(node.withdraw(key, connections_end=ends_connections(reason)))
     elif todo == Action.RELEASE:
         log_withdrawn(node.release(key, connections_end=ends_connections(reason)))
-    elif not annotated:  # its annotation was taken out while it ran
+    elif not annotated:  # its annotation was removed while it ran
         log_withdrawn(node.release(key, connections_end=True))
     else:
         return _open(node, key, name, operation, xml)
@@ -69,13 +69,13 @@ def _carry_out(driver: str, name: str, operation: str, reason: str, xml: bytes) 
 
 
 def _open(node: "Publisher", key: "GuestKey", name: str, operation: str, xml: bytes) -> int:
-    """Reserve or publish what the guest's XML says; refuse the guest where that may be done."""
+    """Reserve or publish what the guest's XML says, or refuse the guest."""
     from cgw_hooks.commands.hook_answer import log_published, log_withdrawn, refuse
     from cgw_hooks.core.guest import Guest
 
     try:
         guest = _read(node, key, name, operation, xml)
-        if guest is None:  # its annotation was taken out, or is only in a comment
+        if guest is None:  # its annotation was removed, or is only in a comment
             log_withdrawn(node.release(key, connections_end=True))
         elif action(operation) == Action.RESERVE:
             node.reserve(guest, domain_scan.digest(xml))
@@ -89,7 +89,7 @@ def _open(node: "Publisher", key: "GuestKey", name: str, operation: str, xml: by
 def _read(
     node: "Publisher", key: "GuestKey", name: str, operation: str, xml: bytes
 ) -> "Guest | None":
-    """The guest with its ports, from the record where prepare has just read the same XML."""
+    """Return the guest; from its record if prepare has just read the same XML."""
     if operation == "started":
         from cgw_hooks.core.record import State
 
@@ -108,7 +108,7 @@ def _read(
 
 
 def _log_failure(name: str, operation: str, error: Exception) -> None:
-    """A failure that the guest's start or stop must not notice; a person finds it in syslog."""
+    """Log a failure to syslog, since it must not affect the guest's start or stop."""
     from cgw_hooks.host import log
 
     if isinstance(error, CgwError):

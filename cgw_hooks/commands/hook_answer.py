@@ -1,4 +1,4 @@
-"""What a hook call answers: a refusal to who started the guest, the rest to syslog."""
+"""The answers of a hook call: a refusal on stderr for libvirt, the rest in syslog."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def refuse(node: Publisher, guest: Guest, error: CgwError, *, may_refuse: bool) -> int:
-    """Refuse a guest by the exit code, or by policy only note why it is not published."""
+    """Refuse a guest by the exit code, or (by policy) only record why it is not published."""
     if may_refuse and node.config.policy.refuse_invalid:
         _say(f"cgw: {error}")
         return error.exit_code
@@ -25,7 +25,7 @@ def refuse(node: Publisher, guest: Guest, error: CgwError, *, may_refuse: bool) 
 
 
 def log_published(record: Record) -> None:
-    """Say in syslog what a guest publishes from now on, and what is withheld."""
+    """Log which ports of a guest are published now, and which are withheld."""
     who = f"guest {quoted(record.guest.name)}"
     if record.translated:
         log.notice(f"{who}: published " + "; ".join(map(str, record.translated)))
@@ -34,15 +34,15 @@ def log_published(record: Record) -> None:
 
 
 def log_withdrawn(record: Record | None) -> None:
-    """Say in syslog that a guest is published no more."""
+    """Log that a guest is no longer published."""
     if record and record.translated:
         log.notice(f"guest {quoted(record.guest.name)}: withdrawn")
 
 
 def _say(line: str) -> None:
-    """Tell whoever called, if somebody listens: a closed stderr must not change the exit code."""
+    """Print a line on stderr. A closed stderr must not change the exit code."""
     try:
         sys.stderr.write(f"{printable(line)}\n")
         sys.stderr.flush()
-    except (AttributeError, OSError, ValueError):  # None where the descriptor is closed
+    except (AttributeError, OSError, ValueError):  # None if the descriptor is closed
         return

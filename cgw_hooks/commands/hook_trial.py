@@ -1,8 +1,9 @@
-"""The installed hook, called as libvirt will call it, to find what stands in its way.
+"""Calls the installed hook as libvirt will call it, to find what prevents it from working.
 
-libvirt drops what a hook says unless the hook fails, and the hook must not fail: whatever keeps
-it from working shows only in syslog, when the first guest is not published. So ``cgw install``
-calls it once, in a throw-away runtime directory and a network of its own: nothing is published.
+libvirt drops the output of a hook unless the hook fails, and this hook must not fail. So a fault
+would only appear in syslog, when the first guest is not published. ``cgw install`` therefore
+calls the hook once, with a temporary runtime directory and network namespace: nothing is
+published.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from cgw_hooks.host.own_network import own_network
 
 _GUEST = "cgw-install-test"
 _UUID = "c9000000-0000-4000-8000-00000000cafe"
-#: Of the addresses for documentation (RFC 5737): nobody's guest has them.
+#: Addresses for documentation (RFC 5737), which no guest has.
 _LINKS = """\
 link add cgwtest0 type bridge
 address add 192.0.2.1/24 dev cgwtest0
@@ -34,7 +35,7 @@ _ANNOTATION = (
 )
 _DOMAIN = f"<domain type='kvm'><name>{_GUEST}</name><uuid>{_UUID}</uuid>%s</domain>"
 _PLAIN, _ANNOTATED = (_DOMAIN % "").encode(), (_DOMAIN % _ANNOTATION).encode()
-#: Those that libvirt passes on to a hook (docs/hooks.rst), with systemd's own PATH.
+#: The variables that libvirt passes to a hook (docs/hooks.rst), with systemd's PATH.
 _ENVIRONMENT = {
     "HOME": "/root",
     "LC_ALL": "C",
@@ -48,7 +49,7 @@ _REFUSED = (InvalidAnnotation.exit_code, PortConflict.exit_code)
 class _Trial(NamedTuple):
     hook: Path
     runtime: str
-    profile: str  # of AppArmor; empty: unconfined
+    profile: str  # AppArmor's; empty: unconfined
 
     def call(self, operation: str, xml: bytes) -> subprocess.CompletedProcess[bytes]:
         enter: Callable[[], None] | None = None
@@ -60,7 +61,7 @@ class _Trial(NamedTuple):
             env={
                 **_ENVIRONMENT,
                 "CGW_RUNTIME_DIR": self.runtime,
-                # None is there: this node's policy may refuse a guest that is in order.
+                # The file does not exist: this node's policy could refuse the test guest.
                 "CGW_CONFIG": os.path.join(self.runtime, "cgw.toml"),
                 "CGW_ERRORS_TO_STDERR": "1",
             },
@@ -72,9 +73,10 @@ class _Trial(NamedTuple):
 
 
 def obstacle(hook: Path, python: str, *, sys_folder: Path = Path("/sys")) -> str:
-    """One line: what keeps this host's libvirt from publishing through the hook, and the cure.
+    """Return what prevents this host's libvirt from publishing through the hook, and the cure.
 
-    Empty where nothing does. ``sys_folder``: where the kernel's /sys is.
+    The text is one line, empty if nothing does. ``sys_folder`` is the mount point of the
+    kernel's /sys.
     """
     if confinement.does_selinux_hold_hooks(sys_folder):
         return (
@@ -89,12 +91,12 @@ def obstacle(hook: Path, python: str, *, sys_folder: Path = Path("/sys")) -> str
         return f"{failure}; {_cure(failure, python)}"
     for profile in confinement.enforced_profiles(sys_folder):
         if failure := _failure(hook, profile=profile):
-            return f"AppArmor's profile {profile} stands in the way: {failure}; {_CURE_APPARMOR}"
+            return f"AppArmor's profile {profile} prevents it: {failure}; {_CURE_APPARMOR}"
     return ""
 
 
 def obstacle_to_plain_guests(hook: Path) -> str:
-    """The same of a hook below another root: only what needs neither cgw nor libvirt there."""
+    """Do the same for a hook below another root, but only the part without cgw and libvirt."""
     with tempfile.TemporaryDirectory(prefix="cgw-install-") as runtime:
         return _failure_of_plain_guest(_Trial(hook, runtime, profile=""))
 
@@ -120,7 +122,7 @@ def _failure(hook: Path, *, profile: str) -> str:
 
 
 def _failure_of_plain_guest(trial: _Trial) -> str:
-    """At prepare libvirt starts the guest only where the hook ends with 0."""
+    """Check that the hook exits with 0 for a plain guest: else libvirt would not start it."""
     done = trial.call("prepare", _PLAIN)
     if (done.returncode, done.stdout, done.stderr) == (0, b"", b""):
         return ""
@@ -130,10 +132,10 @@ def _failure_of_plain_guest(trial: _Trial) -> str:
 def _failure_of_publishing(trial: _Trial, is_alone: bool) -> str:
     done = trial.call("prepare", _ANNOTATED)
     if done.returncode in _REFUSED:
-        return ""  # it has no network of its own, where the guest would be: so the hook works
+        return ""  # refused, since the test guest's network could not be made: the hook works
     if done.returncode or done.stderr or not _has_record(trial):
         return f"the hook reserves no port: {_said(done)}"
-    if is_alone:  # elsewhere it would open the port of this host
+    if is_alone:  # in the host's own network, this would open a port of the host
         done = trial.call("started", _ANNOTATED)
         if done.returncode or done.stderr:
             return f"the hook opens no port: {_said(done)}"
@@ -145,7 +147,7 @@ def _has_record(trial: _Trial) -> bool:
 
 
 def _said(done: subprocess.CompletedProcess[bytes]) -> str:
-    """The last line of what it said: of a traceback, the error."""
+    """Return the last line of the output; in a traceback that is the error."""
     lines = (done.stdout + done.stderr).decode("utf-8", "replace").split("\n")
     last = [line for line in lines if line.strip()][-1:] or [f"it ended with {done.returncode}"]
     return quoted(last[0], limit=400)[1:-1]
@@ -156,8 +158,8 @@ def _cure(failure: str, python: str) -> str:
     if missing and missing[1] in {"lxml", "nftables"}:
         return (
             f"install it for {python} (Debian: apt install python3-{missing[1]}), "
-            "then run cgw install again"
+            "then run: cgw install"
         )
     if missing:
-        return "install cgw-hooks anew, then run cgw install again"
-    return "mend that, then run cgw install again"
+        return "install cgw-hooks again, then run: cgw install"
+    return "correct that, then run: cgw install"

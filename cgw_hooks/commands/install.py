@@ -1,7 +1,7 @@
-"""``cgw install`` and ``cgw uninstall``: the hooks and the unit, put in place and taken away.
+"""``cgw install`` and ``cgw uninstall``: install and remove the hooks and units.
 
-Only files that this module wrote are replaced or removed, known by the line that
-each of them bears.
+Only files that this module wrote are replaced or removed. Each of them contains a line that
+identifies it.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-#: In every file of ours.
+#: Every installed file contains this line.
 _OURS = "cgw-hooks"
 _HOOK = "50-cgw"
 _VIF_SCRIPT = "vif-cgw"
-#: For vifs that name it, and for all others, beside the script that they name.
+#: The script for vifs that name it, and the hook for all others, beside the script that they
+#: name.
 _VIF_PLACES = (f"etc/xen/scripts/{_VIF_SCRIPT}", "etc/xen/scripts/vif-post.d/cgw.hook")
 _UNIT_FOLDER = "etc/systemd/system"
 _UNITS = ("cgw.service", "cgw-resync.service", "cgw-node.service")
@@ -34,10 +35,10 @@ HOST = Path("/")
 
 
 def install(root: Path, *, xen: bool = False) -> Iterator[str]:
-    """Put hooks, units and example config in place, then test the hook; yield a line to each step.
+    """Install hooks, units and example config, then test the hook; yield one line per step.
 
-    ``root``: where the host's own root is, "/" or a folder that becomes one. Raises
-    ``InstallError``, also where the hook is in place but something keeps it from publishing.
+    ``root`` is "/", or a folder that becomes a host's root. Raises ``InstallError``, also if the
+    hook is installed but something prevents it from publishing.
     """
     yield from _put_in_place(root, xen=xen)
     if root == HOST and systemd.is_running():
@@ -63,27 +64,27 @@ def _put_in_place(root: Path, *, xen: bool) -> Iterator[str]:
 
 
 def _test_hook(root: Path) -> Iterator[str]:
-    """Raises ``InstallError`` with what keeps the hook of the first driver from working."""
+    """Raise ``InstallError`` if something prevents the first driver's hook from working."""
     hook = root / f"etc/libvirt/hooks/{DRIVERS[0]}.d/{_HOOK}"
     if root == HOST:
         found = hook_trial.obstacle(hook, str(_own_python()))
     else:
         found = hook_trial.obstacle_to_plain_guests(hook)
     if found:
-        raise InstallError("the hooks are in place, but no guest is published yet", found)
+        raise InstallError("the hooks are installed, but no guest is published yet", found)
     yield f"tested {hook}"
     has_apparmor = (root / "etc/apparmor.d").is_dir()
     if has_apparmor and not confinement.may_be_run_by_hooks(str(_own_python())):
         yield (
-            f"note: where AppArmor confines libvirt, its hooks cannot run {_own_python()}: "
-            "that is no program of /usr/bin"
+            f"note: if AppArmor confines libvirt, its hooks cannot run {_own_python()}: "
+            "it is not in /usr/bin"
         )
 
 
 def uninstall(root: Path) -> Iterator[str]:
-    """Take away what ``install`` put in place, and folders that are empty then.
+    """Remove what ``install`` installed, and folders that are then empty.
 
-    The units are stopped and disabled first, where systemd runs. Raises ``InstallError``.
+    If systemd runs, the units are stopped and disabled first. Raises ``InstallError``.
     """
     serving = root == HOST and systemd.is_running()
     for name in _UNITS if serving else ():
@@ -101,7 +102,7 @@ def uninstall(root: Path) -> Iterator[str]:
 
 
 def next_steps() -> list[str]:
-    """What a person has to do after an install."""
+    """Yield what a person has to do after an install."""
     return [
         "libvirt looks for hooks when it starts. Once, run: systemctl reload libvirtd",
         f"Then, for guests that run already, run: {_own_path().name} sync",
@@ -109,7 +110,7 @@ def next_steps() -> list[str]:
 
 
 def _own_path() -> Path:
-    """The ``cgw`` that runs now, as hooks and unit are to call it."""
+    """Return the path of the running ``cgw``, which hooks and units will call."""
     path = Path(shutil.which(sys.argv[0]) or sys.argv[0]).absolute()
     if not _is_plain(path) or not path.name.startswith("cgw"):
         raise InstallError(
@@ -122,9 +123,10 @@ def _own_path() -> Path:
 
 
 def _own_python() -> Path:
-    """The interpreter that runs now, as the hooks are to call it.
+    """Return the path of the running interpreter, which the hooks will call.
 
-    In a venv its name there: Python finds the venv by it, and AppArmor looks at the file behind it.
+    In a venv this is the path in the venv: Python finds the venv by this path, and AppArmor
+    checks the file that it links to.
     """
     path = Path(sys.executable).absolute()
     if not _is_plain(path):
@@ -137,24 +139,24 @@ def _own_python() -> Path:
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether sh and systemd, each with special characters of its own, read a path as it is."""
+    """Whether a path has no character that is special to sh or systemd."""
     return str(path).isprintable() and not set(str(path)) & set(" '\"\\$%")
 
 
 def _sources() -> Path:
-    """The folder that holds hooks/ and etc/: in the package as installed, or beside it."""
+    """Return the folder of hooks/ and etc/: within the installed package, or beside it."""
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "share", package.parent):
         if (folder / "hooks/qemu.d" / _HOOK).is_file():
             return folder
-    raise InstallError(str(package), "its hook scripts are missing", "install cgw-hooks anew")
+    raise InstallError(str(package), "its hook scripts are missing", "install cgw-hooks again")
 
 
 def _write(path: Path, text: str, mode: int) -> str:
     try:
         if os.path.lexists(path) and not _is_ours(path):
             raise InstallError(
-                str(path), "it is there already and is not ours", "move it away first"
+                str(path), "the file exists and is not from cgw", "move it away first"
             )
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name(f".{path.name}.new")
@@ -174,7 +176,7 @@ def _remove(path: Path) -> Iterator[str]:
     if not os.path.lexists(path):
         return
     if not _is_ours(path):
-        yield f"kept  {path} (not ours)"
+        yield f"kept  {path} (not from cgw)"
         return
     try:
         path.unlink()

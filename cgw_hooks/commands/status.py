@@ -1,4 +1,4 @@
-"""``cgw status``: what is published, for which guest, where, since when, and what is wrong."""
+"""``cgw status``: the published ports, their guests, states and times, and the problems."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def as_json(found: Diagnosis, node: str) -> dict[str, Any]:
-    """The whole for ``--json``."""
+    """Return the whole diagnosis for ``--json``."""
     return {
         "node": node or None,
         "published": [_row(row) for row in found.rows],

@@ -1,4 +1,4 @@
-"""``cgw status`` for people: the table of published ports, and a line to each problem."""
+"""``cgw status`` for people: a table of the published ports, and one line per problem."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 _HEADINGS = ("GUEST", "LISTEN", "TARGET", "FROM", "SINCE", "STATE")
 _GAP = "  "
-#: A column of a terminal is never narrower: one character may take two places.
+#: The smallest width of a column, since one character may take two cells of a terminal.
 _NARROWEST = 2
 
 
 def print_status(found: Diagnosis) -> None:
-    """Print a line to each published port; on stderr, one to each problem.
+    """Print one line per published port, and on stderr one line per problem.
 
-    Only a terminal's width folds a line; whatever is piped or redirected is never cut.
+    Lines are folded only on a terminal. Piped or redirected output is never cut.
     """
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     if found.rows:
@@ -40,7 +40,7 @@ def print_status(found: Diagnosis) -> None:
 
 
 def table(rows: Sequence[Sequence[str]], width: int | None) -> Iterator[str]:
-    """The lines of a table; cells are folded where it is wider than ``width`` (None: never)."""
+    """Yield the lines of a table; cells are folded if it is wider than ``width`` (None: never)."""
     widths = [max(map(_places, column)) for column in zip(*rows, strict=True)]
     if width is not None:
         widths = _narrowed(widths, width - len(_GAP) * (len(widths) - 1))
@@ -51,7 +51,7 @@ def table(rows: Sequence[Sequence[str]], width: int | None) -> Iterator[str]:
 
 
 def _narrowed(widths: list[int], available: int) -> list[int]:
-    """The widths, the widest columns cut down until all of them fit."""
+    """Return the widths, with the widest columns reduced until all of them fit."""
     limit = max(widths)
     while limit > _NARROWEST and sum(min(w, limit) for w in widths) > available:
         limit -= 1
@@ -59,7 +59,7 @@ def _narrowed(widths: list[int], available: int) -> list[int]:
 
 
 def _folded(text: str, places: int) -> list[str]:
-    """A text in pieces that take so many places at most."""
+    """Split a text into pieces of at most ``places`` cells."""
     if _places(text) <= places:
         return [text]
     pieces, taken = [""], 0
@@ -78,7 +78,7 @@ def _padded(text: str, places: int) -> str:
 
 
 def _places(text: str) -> int:
-    """How many places of a terminal's line a printable text takes."""
+    """Return how many cells of a terminal's line a printable text takes."""
     if text.isascii():
         return len(text)
     return sum(
@@ -100,7 +100,7 @@ def _cells(row: Row, today: str) -> tuple[str, ...]:
 
 
 def _since(seconds: float, today: str) -> str:
-    """A time of today, or a day and a time, of the node's own clock; "-" where there is none."""
+    """Format the local time, with the date if it is not today; "-" if there is none."""
     if not seconds:
         return "-"
     since = datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,4 +1,4 @@
-"""``cgw sync``: make the node match what runs, and say what was changed and repaired."""
+"""``cgw sync``: makes the node match the guests that run, and says what changed."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from cgw_hooks.node.reconcile import Report
 
 
-#: Others put their rules back one after the other; after this pause they are done.
+#: Other programs restore their rules one after the other; after this pause all are done.
 _QUIET_SECONDS = 2.0
 _LONGEST_WAIT_SECONDS = 30.0
 
 
 def run(publisher: Publisher, *, json: bool, settle: bool = False) -> int:
-    """Carry the sync out; the exit code. Raises ``CgwError``.
+    """Carry out the sync; return the exit code. Raises ``CgwError``.
 
-    ``settle``: do it once more when no rule of this host has changed for a while.
+    With ``settle``, sync again when no rule of this host has changed for a while.
     """
     report = sync(publisher)
     _log(report)

@@ -1,4 +1,4 @@
-"""Everything of ``cgw`` that a person types: arguments in, tables and lines out."""
+"""The commands that people type: they read arguments and print tables and lines."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command; errors go to stderr, one line each."""
-    # To look for cycles among the values of thousands of guests takes long, and frees nothing.
+    """Run one command; print each error as one line on stderr. Return the exit code."""
+    # The garbage collector would look for cycles in the values of thousands of guests, in vain.
     gc.disable()
     _stand_in_for_closed_outputs()
     try:
@@ -37,15 +37,15 @@ def main(arguments: list[str]) -> int:
     except CgwError as error:
         sys.stderr.write(f"cgw: {printable(str(error))}\n")
         return error.exit_code
-    except BrokenPipeError:  # the reader of a pipe had enough
-        _let_go_of_stdout()
+    except BrokenPipeError:  # the reader of the pipe has closed it
+        _discard_stdout()
         return 0
     except PermissionError as error:
         sys.stderr.write(f"cgw: {error.filename}: {error.strerror}; run it as root\n")
         return CgwError.exit_code
     except OSError as error:
         if not error.filename:
-            _let_go_of_stdout()
+            _discard_stdout()
         sys.stderr.write(f"cgw: {error.filename or 'standard output'}: {error.strerror}\n")
         return CgwError.exit_code
     except KeyboardInterrupt:
@@ -58,22 +58,22 @@ def _carry_out(arguments: list[str]) -> int:
         carry_out: Callable[[Namespace], int] = chosen.carry_out
         return carry_out(chosen)
     finally:
-        sys.stdout.flush()  # here, where its failure is reported as any other
+        sys.stdout.flush()  # here, so that a failure is reported like any other
 
 
 def _stand_in_for_closed_outputs() -> None:
-    """Of a closed one (``>&-``) Python makes None: what is printed is to fail as it does in C."""
+    """Replace a closed output (``>&-``), for which Python has None: printing must fail as in C."""
     if sys.stdout is None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")  # a write: EBADF
     if sys.stderr is None:
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding != "utf-8":
-        # Of a name that this locale cannot write, its code points are written.
+        # If this locale cannot write a name, the code points are written instead.
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _let_go_of_stdout() -> None:
-    """Nobody takes what is left in its buffer; the interpreter would try again at its end."""
+def _discard_stdout() -> None:
+    """Discard the rest of stdout's buffer: the interpreter would try to write it at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -84,7 +84,7 @@ def _status(arguments: Namespace) -> int:
     found = diagnose(node, arguments.guest)
     if arguments.guest and not found.rows:
         raise NotFound(
-            quoted(arguments.guest), "nothing is known of such a guest", "see: cgw status"
+            quoted(arguments.guest), "no guest of this name is published", "see: cgw status"
         )
     if arguments.json:
         from cgw_hooks.commands.status import as_json
@@ -166,11 +166,11 @@ def _uninstall(arguments: Namespace) -> int:
 
 
 def _hook_usage(_arguments: Namespace) -> int:
-    raise AssertionError("cgw hook is carried out before this parser is made")
+    raise AssertionError("cgw hook runs without this parser")
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    """Print an object, each entry of its lists on a line; with ``indent`` json is slow."""
+    """Print an object, one line per entry of its lists; json's ``indent`` would be slow."""
     members = []
     for key, member in value.items():
         text = json.dumps(member)

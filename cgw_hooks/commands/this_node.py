@@ -1,6 +1,6 @@
-"""The publisher of this node, by the config and the runtime directory of the host.
+"""Makes the publisher of this node from the host's config and runtime directory.
 
-On the hook's path: a guest that publishes nothing never gets here.
+Hook calls load this module, but not those of guests that publish nothing.
 """
 
 from __future__ import annotations
@@ -12,5 +12,5 @@ from cgw_hooks.node.publisher import Publisher
 
 
 def publisher() -> Publisher:
-    """What this node publishes. Raises ``InvalidConfig``."""
+    """Return the publisher of this node. Raises ``InvalidConfig``."""
     return Publisher(load_config(paths.config_file()), State(paths.runtime_directory()))

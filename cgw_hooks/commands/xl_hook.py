@@ -1,6 +1,6 @@
 """``cgw hook xl GUEST online|offline VIF /vm/UUID``: what the vif script calls.
 
-On stdin the vif's backend, as ``xenstore-ls -f`` prints it.
+Stdin is the vif's backend, as ``xenstore-ls -f`` prints it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def main(name: str, operation: str, vif_name: str, vm_path: str, listing: bytes) -> int:
-    """Carry one call of the vif script out; the exit code refuses the vif."""
+    """Carry out one call of the vif script; return the exit code, which is not 0 for a refusal."""
     node = publisher()
     if operation == "offline":
         return offline(node, vif_name)
@@ -31,13 +31,13 @@ def main(name: str, operation: str, vif_name: str, vm_path: str, listing: bytes)
 
 
 def offline(node: Publisher, vif_name: str) -> int:
-    """Take back what the vif's record says. Why it went is not known: TCP flows stay."""
+    """Withdraw the vif's ports. It is unknown why the vif was removed, so TCP flows stay."""
     log_withdrawn(handover.release_device(node, GuestKey(XL, vif_name)))
     return 0
 
 
 def online(node: Publisher, vif: Vif) -> int:
-    """Publish what the guest declares for the vif; the exit code refuses it."""
+    """Publish what the guest declares for the vif; return the exit code."""
     if xl.is_published_by_libvirt(vif.uuid, node.state.has):
         return 0
     try:

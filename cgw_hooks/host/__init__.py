@@ -1,1 +1,1 @@
-"""Effects: one module to each outside thing; none imports another."""
+"""Effects: one module per outside thing; none imports another."""

@@ -1,4 +1,4 @@
-"""Which device of the node has which address, as the kernel tells it. No pyroute2.
+"""The node's own addresses and their devices, as the kernel reports them. Without pyroute2.
 
 Source: include/uapi/linux/if_addr.h, inet_fill_ifaddr in net/ipv4/devinet.c.
 """
@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 
 _GET_ADDRESS = 22  # RTM_GETADDR
 _MESSAGE = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
-_ADDRESS, _LOCAL = 1, 2  # IFA_ADDRESS; IFA_LOCAL is the own one of a point-to-point device
+_ADDRESS, _LOCAL = 1, 2  # IFA_ADDRESS; IFA_LOCAL: own address, point-to-point
 _FAMILY = {4: _socket.AF_INET, 6: _socket.AF_INET6}
 
 
 def devices(version: int) -> dict[Address, str]:
-    """Each own address of an IP version (4 or 6), with its device; not loopback's.
+    """Return address -> device for the node's addresses of an IP version (4 or 6).
 
-    Raises ``OSError`` where the kernel does not tell.
+    Loopback addresses are left out.
+
+    Raises ``OSError`` if the kernel does not answer.
     """
     request = _MESSAGE.pack(_FAMILY[version], 0, 0, 0, 0)
     with netlink.Channel(netlink.ROUTE) as channel:
@@ -38,5 +40,5 @@ def _read(payload: memoryview) -> tuple[Address, str] | None:
     packed = found.get(_LOCAL) or found.get(_ADDRESS)
     try:
         return (ip_address(bytes(packed)), _socket.if_indextoname(index)) if packed else None
-    except OSError:  # the device went away at this moment
+    except OSError:  # the device was deleted at this moment
         return None

@@ -1,4 +1,6 @@
-"""What the kernel tells of a bridge. No pyroute2: to import it takes longer than a whole status.
+"""The spanning tree of a bridge, as the kernel reports it.
+
+This module must not import pyroute2: that takes longer than a whole ``cgw status``.
 
 Source: include/uapi/linux/if_link.h, br_fill_info in net/bridge/br_netlink.c.
 """
@@ -15,13 +17,13 @@ _NAME, _LINK_INFO = 3, 18  # IFLA_IFNAME, IFLA_LINKINFO
 _INFO_KIND, _INFO_DATA = 1, 2  # IFLA_INFO_KIND, IFLA_INFO_DATA
 _FORWARD_DELAY, _STP_STATE = 1, 5  # IFLA_BR_FORWARD_DELAY (hundredths of a second) ...
 _NUMBER = struct.Struct("=I")
-_KERNEL_STP = 1  # BR_KERNEL_STP of net/bridge/br_private.h; 2 is a program of user space
+_KERNEL_STP = 1  # BR_KERNEL_STP of net/bridge/br_private.h; 2 is a user-space program
 
 
 def forward_delay(bridge: str) -> float:
-    """Seconds of the forward delay of a bridge that runs the kernel's spanning tree; 0: none runs.
+    """Return the forward delay, in seconds, of a bridge that runs the kernel's spanning tree.
 
-    0 as well where there is no such bridge.
+    It is 0 if the bridge runs none, or if there is no such bridge.
     """
     request = _MESSAGE.pack(0, 0, 0, 0, 0)
     request += netlink.attribute(_NAME, bridge.encode() + b"\0")

@@ -1,4 +1,4 @@
-"""Config files: their safe owner, their text."""
+"""Reads config files, after a check that only root can write them."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from cgw_hooks.errors import InvalidConfig
 
 
 def load_config(path: str) -> NodeConfig:
-    """The node's config, or the defaults where there is no file. Raises ``InvalidConfig``."""
+    """Return the node's config, or the defaults if there is no file. Raises ``InvalidConfig``."""
     text = read_config(path)
     if text is None:
         return NodeConfig()
-    from cgw_hooks.core.parse.config_toml import parse_config  # tomllib: only where there is a file
+    from cgw_hooks.core.parse.config_toml import parse_config  # imports tomllib
 
     try:
         return parse_config(text.decode("utf-8"))
     except InvalidConfig as error:
         raise InvalidConfig(f"{path}: {error.subject}", error.message, error.cure) from None
     except UnicodeDecodeError as error:
-        raise InvalidConfig(path, str(error), "write it as UTF-8") from None
+        raise InvalidConfig(path, str(error), "save the file as UTF-8") from None
 
 
 def read_config(path: str) -> bytes | None:
-    """The text of a config file that only root can write; None where there is none.
+    """Return the content of a config file; None if there is no file.
 
-    Raises ``InvalidConfig``.
+    Raises ``InvalidConfig`` if the file cannot be read, or if another user than root can write
+    it.
     """
     try:
         with open(path, "rb") as file:
@@ -36,11 +37,11 @@ def read_config(path: str) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise InvalidConfig(path, f"it cannot be read: {error.strerror}", "mend it") from error
+        raise InvalidConfig(path, f"it cannot be read: {error.strerror}", "correct it") from error
 
 
 def _refuse_unsafe(path: str, found: os.stat_result) -> None:
-    """The config becomes rules of this host: nobody but root may have written it."""
+    """Refuse a file that other users can write: it becomes rules of this host."""
     if found.st_uid not in {0, os.geteuid()} or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise InvalidConfig(
             path, "others than root can write to it", f"run: chown root {path}; chmod go-w {path}"

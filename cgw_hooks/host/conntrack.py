@@ -1,8 +1,8 @@
-"""Tracked flows: find those of some listening ports, and delete them. Speaks ctnetlink.
+"""Finds and deletes the tracked flows of given listening ports, over ctnetlink.
 
-The kernel filters while it walks its table (CTA_FILTER, Linux 5.8 on) and hands over what is
-asked for. A kernel that ignores or refuses the filter hands over every flow: the result is the
-same, only later. On the hook's path: no pyroute2.
+The kernel filters the flows while it walks its table (CTA_FILTER, since Linux 5.8). A kernel
+that ignores or refuses the filter returns all flows: the result is the same, but takes longer.
+Hook calls load this module, so it must not import pyroute2.
 Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, net/netfilter/nf_conntrack_netlink.c.
 """
 
@@ -46,7 +46,7 @@ class _Family(NamedTuple):
     source: int  # CTA_IP_V4_SRC ...
     destination: int
     address: type[Address]
-    size: int  # of an address, bytes
+    size: int  # bytes of an address
 
 
 _FAMILIES = {
@@ -56,16 +56,17 @@ _FAMILIES = {
 _PORT, _PORT_WITH_HEADER = struct.Struct("!H"), struct.Struct("!4sH")
 _PORT_HEADER = struct.pack("=HH", 6, _PROTO_DESTINATION_PORT)
 
-#: What the kernel's look at an empty bucket of its table costs is 1. Measured on Linux 6.18 with
-#: 262,144 buckets and 0 to 180,000 flows (benchmarks/many_flows.py): 25 ns, 0.3 us, 2.5 us.
+#: Costs, relative to the kernel's look at an empty bucket of its table (1). Measured on Linux
+#: 6.18 with 262,144 buckets and 0 to 180,000 flows (benchmarks/many_flows.py): 25 ns, 0.3 us,
+#: 2.5 us.
 _COST_TO_PASS_BY, _COST_TO_HAND_OVER = 12, 100
 
 
 class Selection(NamedTuple):
-    """The flows to look at: those to these listening ports, of one protocol and IP family.
+    """Selects the flows to some listening ports, of one protocol and IP family.
 
-    ``answered_by``: only those that this address answers. ``unanswered``: only those that
-    never had an answer.
+    ``answered_by`` selects only flows that this address answers. ``unanswered`` selects only
+    flows without any answer so far.
     """
 
     protocol: str
@@ -83,18 +84,18 @@ class _Ends(NamedTuple):
 
 
 def delete_flows(selection: Selection, condition: Callable[[Flow], bool]) -> int:
-    """Delete the selected flows that meet the condition; return how many were deleted.
+    """Delete the selected flows that meet the condition; return their number.
 
-    Raises ``OSError`` where the kernel refuses to tell or to delete.
+    Raises ``OSError`` if the kernel refuses to list or to delete flows.
     """
     header = _FAMILIES[selection.family].header
     read = _Reader(selection, condition).read
     with netlink.Channel(netlink.NETFILTER) as channel:
-        # All are found before the first is deleted: a deletion makes a dump begin anew.
+        # All flows are found before the first is deleted: a deletion would restart the dump.
         found = _dump(channel, selection, read)
         results = channel.command(_DELETE, (header + identity for identity in found))
     for error in results:
-        if error not in {0, errno.ENOENT}:  # ENOENT: the flow ended by itself meanwhile
+        if error not in {0, errno.ENOENT}:  # ENOENT: the flow has ended by itself
             raise OSError(error, f"conntrack: {errno.errorcode.get(error, error)}")
     return results.count(0)
 
@@ -116,11 +117,12 @@ def _dump(
 
 
 def _by_who_answers(selection: Selection) -> list[bytes]:
-    """Ask for what one address answers, in one walk of the kernel over its table.
+    """Return the question for the flows that one address answers: one walk over the table.
 
-    Not for IPv6: the kernel compares these addresses the wrong way round, and hands over all
-    flows but those asked for (ctnetlink_filter_match_tuple, seen on Linux 6.18). Some kernels
-    read the reply tuple by the flags of the original one; they refuse, since it has no protocol.
+    There is none for IPv6: the kernel compares IPv6 addresses the wrong way round, and returns
+    all flows except those asked for (ctnetlink_filter_match_tuple, seen on Linux 6.18). Some
+    kernels read the reply tuple by the flags of the original tuple; they refuse, since it has no
+    protocol.
     """
     if not selection.answered_by or selection.family != 4:  # noqa: PLR2004
         return []
@@ -130,7 +132,7 @@ def _by_who_answers(selection: Selection) -> list[bytes]:
 
 
 def _by_port(selection: Selection) -> list[bytes]:
-    """Ask for each port, or for the whole protocol, whichever is cheaper."""
+    """Return one question per port, or one for the whole protocol, whichever is cheaper."""
     if not _asks_singly(sum(map(len, selection.ports))):
         return [_question(selection, _protocol(selection), _BY_PROTOCOL)]
     return [
@@ -162,10 +164,10 @@ def _question(
 
 
 def _asks_singly(ports: int) -> bool:
-    """Whether to ask about each port by itself, each time a walk of the kernel over its table.
+    """Whether it is cheaper to ask about each port separately: one walk over the table per port.
 
-    The other way is one walk that hands over every flow of the protocol, which costs far more
-    than to pass by one.
+    The alternative is one walk that returns every flow of the protocol. To return a flow costs
+    the kernel far more than to skip it.
     """
     flows, buckets = _read_number("nf_conntrack_count"), _read_number("nf_conntrack_buckets")
     walk = buckets + flows * _COST_TO_PASS_BY
@@ -181,32 +183,31 @@ def _read_number(name: str) -> int:
 
 
 class _Reader:
-    """Reads the kernel's answers: which of them are selected flows that meet a condition.
+    """Reads the kernel's answers and finds the selected flows that meet a condition.
 
-    There may be some 100,000 answers about other flows. The kernel has always written the
-    attributes of a tuple in one order (ctnetlink_fill_info), so the port and the addresses
-    are looked for at their usual places; where the attributes stand otherwise, the answer
-    is read attribute by attribute.
+    There may be 100,000 answers about other flows. The kernel has always written the attributes
+    of a tuple in the same order (ctnetlink_fill_info), so the port and the addresses are read at
+    their usual places. An answer with another order is read attribute by attribute.
     """
 
     def __init__(self, selection: Selection, condition: Callable[[Flow], bool]) -> None:
         self._selection, self._condition = selection, condition
         self._family = family = _FAMILIES[selection.family]
         self._protocol = _PROTOCOL_NUMBER[selection.protocol]
-        self._wanted = bytearray(1 << 16)  # by port: a slice for each range, however long it is
+        self._wanted = bytearray(1 << 16)  # index: port; a range of any length is set as one slice
         for ports in selection.ports:
             self._wanted[ports.start : ports.stop] = b"\1" * len(ports)
         low, high = self._tuple(b"\0"), self._tuple(b"\xff")
-        #: One bit for each that is the same in every tuple: attribute headers, protocol, padding.
+        #: A mask of the bits that are equal in all tuples: attribute headers, protocol, padding.
         self._mask = ~(low ^ high)
         self._fixed = low & self._mask
         self._port_offset = _NFGENMSG_SIZE + 36 + 2 * family.size
         self._addresses: dict[bytes, Address] = {}
 
     def read(self, payload: memoryview) -> bytes | None:
-        """Read one answer: return what the kernel must be told to delete just this flow.
+        """Read one answer; return the attributes that identify this flow in a delete command.
 
-        None for a flow that is not to be deleted.
+        Return None for a flow that must not be deleted.
         """
         header, port = _PORT_WITH_HEADER.unpack_from(payload, self._port_offset)
         if header == _PORT_HEADER and not self._wanted[port]:
@@ -232,7 +233,7 @@ class _Reader:
         )
 
     def _ends(self, nest: bytes | memoryview) -> _Ends | None:
-        """Return both ends of one direction of a flow; None if it is of another protocol."""
+        """Return both ends of one direction of a flow; None if its protocol is another."""
         size = self._family.size
         if int.from_bytes(nest, "big") & self._mask == self._fixed:
             ports = 28 + 2 * size
@@ -256,7 +257,7 @@ class _Reader:
         return address, int(_PORT.unpack(port)[0])
 
     def _tuple(self, filler: bytes) -> int:
-        """Return what the kernel writes for one direction, every address and port being so."""
+        """Return the kernel's text of one direction, with ``filler`` in all addresses and ports."""
         family, address = self._family, filler * self._family.size
         ip = nested(
             _TUPLE_IP, attribute(family.source, address), attribute(family.destination, address)

@@ -1,7 +1,7 @@
-"""libvirt: which guests run, and what their definitions say.
+"""Asks libvirt which guests run, and what their definitions say.
 
-Never from a hook: libvirt waits for the hook, the hook would wait for libvirt.
-And never with the node's lock held, for which such a hook may be waiting.
+A hook must never use this module: libvirt waits for the hook, and the hook would wait for
+libvirt. Nobody must use it while holding the node's lock: a hook may be waiting for that lock.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ URIS = {"qemu": "qemu:///system", "lxc": "lxc:///system", "libxl": "xen:///syste
 
 
 class Definition(NamedTuple):
-    """A guest as libvirt has it at this moment."""
+    """A guest's definition as libvirt has it at this moment."""
 
     driver: str
     name: str
@@ -29,16 +29,16 @@ class Definition(NamedTuple):
 
 
 def running_guests(driver: str) -> list[Definition]:
-    """The running guests of a driver. Raises ``HypervisorError`` where libvirt does not answer."""
+    """Return a driver's running guests. Raises ``HypervisorError`` if libvirt does not answer."""
     libvirt = _libvirt()
     found = []
     connection = _connect(driver)
     try:
         for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
-            with suppress(libvirt.libvirtError):  # stopped meanwhile
+            with suppress(libvirt.libvirtError):  # it has stopped by now
                 found.append(Definition(driver, domain.name(), domain.XMLDesc(0).encode()))
-        if not connection.isAlive():  # then all of them failed to answer
-            raise _silence(driver, "it went away while it was asked")
+        if not connection.isAlive():  # then every question has failed
+            raise _silence(driver, "it ended the connection")
     except libvirt.libvirtError as error:
         raise _silence(driver, error.get_error_message()) from error
     finally:
@@ -48,10 +48,10 @@ def running_guests(driver: str) -> list[Definition]:
 
 
 def find_guest(name: str) -> list[Definition]:
-    """The definitions of a guest, of the first driver that knows its name; empty: none does.
+    """Return a guest's definitions from the first driver that knows its name; empty if none does.
 
-    First the live one, if the guest runs, then the one that counts from its next start, if it
-    has one. Raises ``HypervisorError`` where no driver answers.
+    The first is the live definition, if the guest runs; the next is the one for its next start,
+    if the guest is persistent. Raises ``HypervisorError`` if no driver answers.
     """
     libvirt = _libvirt()
     problem: HypervisorError | None = None
@@ -102,6 +102,6 @@ def _libvirt() -> Any:
             f"the binding cannot be loaded ({error})",
             "install it: apt install python3-libvirt",
         ) from error
-    # Without a handler the binding prints every error on stderr, beside raising it.
+    # Without a handler the binding also prints every error on stderr.
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
     return libvirt

@@ -1,22 +1,23 @@
-"""Exceptions in libvirt's own firewall, which rejects what comes in to its NAT networks.
+"""Exceptions in libvirt's own firewall, which rejects new connections to its NAT networks.
 
-An accept of ours cannot override a later base chain's reject, so the exception must stand
-in front of libvirt's rules, made with that firewall's own command: iptables beside the
-iptables backend (a native nft rule there would make the table "incompatible" for libvirt),
-nft beside the nftables backend. It lets in only what was translated (``ct status dnat``), to
-one bridge.
+An accept rule in a table of cgw cannot override a reject in a later base chain. So the exception
+must be in front of libvirt's rules. It must be made with the command of that firewall: iptables
+for the iptables backend (a native nft rule would make that table "incompatible" for libvirt), nft
+for the nftables backend. An exception accepts only translated packets (``ct status dnat``) to one
+bridge.
 
-The exception is a rule of the chain that jumps to the chains of the networks. libvirt makes
-those anew without a hook, whenever it is reloaded or a network is restarted; the jump stays.
-Where that chain itself was made anew (``firewall-cmd --reload``, ``iptables -F``), libvirt
-puts its jump in front of an exception that is there: so the position counts.
+The exception is in the chain that jumps to the chains of the networks. libvirt makes those chains
+again, without calling a hook, when it is reloaded or a network is restarted; the jump stays. After
+that chain itself was made again (``firewall-cmd --reload``, ``iptables -F``), libvirt puts its
+jump in front of an existing exception. So the position must be checked.
 
-A host can hold the rules of several firewalls: what a former backend of libvirt left, or what
-iptables-legacy made. Each of them that really rejects what comes in to a bridge gets the
-exception, and no other. Where libvirt's rules are missing, nothing rejects: that is no error,
-and to make them is libvirt's task.
+A host can have the rules of several firewalls: those of a former backend of libvirt, or those of
+iptables-legacy. Each firewall that really rejects packets to a bridge gets the exception, and no
+other one. If libvirt's rules are missing, nothing is rejected: this is no error, and only libvirt
+makes its rules.
 
-To ask changes nothing. Loaded by hook calls of guests on libvirt networks: keep it light.
+Questions change nothing. Hook calls of guests on libvirt networks load this module, so it must
+import little.
 """
 
 from __future__ import annotations
@@ -33,51 +34,51 @@ if TYPE_CHECKING:
 NAME = "cgw-hooks"
 #: The iptables command and nft's name of each IP family.
 _FAMILIES = (("iptables", "ip"), ("ip6tables", "ip6"))
-#: libvirt's chains of rules for what comes in to its networks: src/network/network_iptables.c,
+#: libvirt's chains for packets to its networks: src/network/network_iptables.c,
 #: src/network/network_nftables.c.
 _IPTABLES_CHAIN = "LIBVIRT_FWI"
 _NFT_TABLE = "libvirt_network"
 _NFT_CHAIN = "guest_input"
 _WAIT_SECONDS = "5"
-#: Somebody else may change the rules between our look and our change.
+#: Another program may change the rules between the reading and the change.
 _ATTEMPTS = 3
 
 
 class _View(NamedTuple):
-    """What one firewall does with packets that are forwarded to a bridge, in one IP family."""
+    """One firewall's rules for packets that are forwarded to bridges, in one IP family."""
 
-    #: The bridges to which it rejects what comes in.
+    #: The bridges to which the firewall rejects packets.
     rejected: set[str]
-    #: Where in the forward chain the jump to those rules stands; None: it is not there.
+    #: The position in the forward chain of the jump to those rules; None if there is no jump.
     jump: int | None
-    #: Our exceptions in the forward chain: bridge -> positions, in order.
+    #: The exceptions in the forward chain: bridge -> positions, in order.
     ours: dict[str, list[int]]
-    #: What deletes the rule at a position.
+    #: Position -> handle that deletes the rule.
     handles: dict[int, str]
 
     def lets_in(self, bridge: str) -> bool:
-        """Whether nothing rejects what was translated: the exception comes first, if needed."""
+        """Whether translated packets pass: the exception is in front, if it is needed."""
         if self.jump is None or bridge not in self.rejected:
             return True
         return bool(self.ours.get(bridge)) and self.ours[bridge][0] < self.jump
 
     def is_settled(self, bridge: str) -> bool:
-        """Whether there is nothing to mend: neither the position, nor that it is there twice."""
+        """Whether the exception needs no change: it is in front, and there is only one."""
         return self.lets_in(bridge) and len(self.ours.get(bridge, ())) <= 1
 
 
 class Firewall:
-    """The exceptions of this node, by guest bridge; each call may be repeated."""
+    """The exceptions of this node, by guest bridge. Each call may be repeated."""
 
     def __init__(self, read_nft: Callable[[str], str], apply_nft: Callable[[str], None]) -> None:
         self._read_nft = read_nft
         self._apply_nft = apply_nft
 
     def admit(self, bridge: str) -> None:
-        """Let translated connections in to a bridge, in front of whatever rejects them.
+        """Put the exception for a bridge in front of the rules that would reject its connections.
 
-        There is no moment without the exception: it moves in one transaction. Raises
-        ``RulesetError`` where a firewall refuses the change.
+        An existing exception is moved in one transaction, so it is never missing. Raises
+        ``RulesetError`` if a firewall refuses the change.
         """
         for firewall in self._firewalls():
             for _ in range(_ATTEMPTS):
@@ -87,13 +88,13 @@ class Firewall:
                 if firewall.replace(view, bridge, is_wanted=True):
                     break
             else:
-                message = f"it does not take the exception for bridge {bridge}"
+                message = f"it refuses the exception for bridge {bridge}"
                 raise RulesetError("libvirt's firewall", message, "run: cgw sync")
 
     def dismiss(self, bridge: str) -> None:
-        """Take the exception away again, however often it is there.
+        """Remove all exceptions for a bridge.
 
-        One that cannot be taken away is left: it lets nothing in that nobody translates.
+        One that cannot be removed stays: it accepts only packets that something translates.
         """
         for firewall in self._firewalls():
             for _ in range(_ATTEMPTS):
@@ -104,22 +105,22 @@ class Firewall:
                     break
 
     def is_admitted(self, bridge: str) -> bool:
-        """Whether translated connections to a bridge come past libvirt's firewall."""
+        """Whether libvirt's firewall accepts translated connections to a bridge."""
         return not self.not_admitted([bridge])
 
     def not_admitted(self, bridges: Iterable[str]) -> set[str]:
-        """Those of these bridges whose exception is missing, or stands behind a reject.
+        """Return those of the bridges whose exception is missing, or is behind a reject.
 
-        Each firewall is read once, however many bridges there are.
+        Each firewall is read only once for all bridges.
         """
         wanted = set(bridges)
         views = [firewall.read() for firewall in self._firewalls()] if wanted else []
         return {bridge for bridge in wanted if any(v and not v.lets_in(bridge) for v in views)}
 
     def _firewalls(self) -> Iterator[_Iptables | _Nftables]:
-        """Those that have the tables in which libvirt's rules can be.
+        """Yield the firewalls that have a table for libvirt's rules.
 
-        To ask iptables itself would make a table, where the command is an old one.
+        An old iptables command would make such a table when it is asked, so nft is asked.
         """
         try:
             lines = self._read_nft("list tables").splitlines()
@@ -131,12 +132,12 @@ class Firewall:
                 yield _Nftables(ip, self._read_nft, self._apply_nft)
             if f"table {ip} filter" in tables:
                 yield _Iptables(command, "nft")
-            if _has_legacy_filter(ip):  # nft does not see these
+            if _has_legacy_filter(ip):  # nft does not list these
                 yield _Iptables(command, "legacy")
 
 
 class _Nftables:
-    """The tables of libvirt's nftables backend (libvirt 10.4 on)."""
+    """The table of libvirt's nftables backend (since libvirt 10.4)."""
 
     def __init__(
         self, ip: str, read_nft: Callable[[str], str], apply_nft: Callable[[str], None]
@@ -146,7 +147,7 @@ class _Nftables:
         self._apply_nft = apply_nft
 
     def read(self) -> _View | None:
-        """Read the table; None where it is gone."""
+        """Read the table; None if it is gone."""
         try:
             listing = self._read_nft(f"list table {self._table}")
         except RulesetError:
@@ -175,27 +176,27 @@ class _Nftables:
         ours = view.ours.get(bridge, ())
         lines = [f"delete rule {chain} handle {view.handles[position]}" for position in ours]
         if is_wanted:
-            # By its name: after a restart of its network it is another device.
+            # The rule matches the bridge by name: a restart of its network makes a new device.
             lines.append(
                 f'insert rule {chain} oifname "{bridge}" ct status dnat accept '
                 f'comment "{NAME} {bridge}"'
             )
         try:
             self._apply_nft("\n".join(lines) + "\n")
-        except RulesetError:  # somebody else has changed the table meanwhile
+        except RulesetError:  # another program has changed the table
             return False
         return True
 
 
 class _Iptables:
-    """The filter table of libvirt's iptables backend. ``variant``: "nft" or "legacy"."""
+    """The filter table of libvirt's iptables backend. ``variant`` is "nft" or "legacy"."""
 
     def __init__(self, command: str, variant: str) -> None:
         self._command = command
         self._variant = variant
 
     def read(self) -> _View | None:
-        """Read the table; None where it is gone, or not one of iptables."""
+        """Read the table; None if it is gone, or if iptables cannot read it."""
         listing = self._run("", ["-w", _WAIT_SECONDS, "-S"])
         if listing is None:
             return None
@@ -217,7 +218,7 @@ class _Iptables:
         """Have the exception in front, or nowhere, in one transaction; whether that was done."""
         rule = f"FORWARD -o {bridge} -m conntrack --ctstate DNAT -m comment --comment {NAME}"
         lines = ["*filter"]
-        # Not by number: somebody else's rule may have that by now.
+        # The rule is not deleted by number: another program's rule may have that number now.
         lines += [f"-D {rule} -j ACCEPT"] * len(view.ours.get(bridge, ()))
         if is_wanted:
             lines.append(f"-I {rule} -j ACCEPT")
@@ -225,8 +226,8 @@ class _Iptables:
         return self._run("-restore", ["-w", _WAIT_SECONDS, "--noflush"], text) is not None
 
     def _run(self, suffix: str, arguments: list[str], given: str = "") -> str | None:
-        """Run a tool of this variant: what it said; None where it failed or is not there."""
-        # Not every distribution has the variant's own name beside the plain one.
+        """Run a tool of this variant; return its output, or None if it failed or is missing."""
+        # Some distributions have only the name without the variant.
         for program in (f"{self._command}-{self._variant}{suffix}", f"{self._command}{suffix}"):
             try:
                 return _output([program, *arguments], given)
@@ -236,7 +237,7 @@ class _Iptables:
 
 
 def _after(option: str, words: list[str]) -> str:
-    """The value of an option in a rule as iptables lists it; empty where it has none."""
+    """Return the value of an option in a rule as iptables lists it; empty if there is none."""
     return words[words.index(option) + 1] if option in words[:-1] else ""
 
 
@@ -250,9 +251,9 @@ def _has_legacy_filter(ip: str) -> bool:
 
 
 def _output(argv: list[str], given: str) -> str | None:
-    """What a program prints; None where it fails. Raises ``FileNotFoundError``."""
-    # Not subprocess: its import costs more than the command itself. A pipe takes 64 KiB before
-    # anybody reads it (pipe(7)): more than is ever given here.
+    """Return what a program prints; None if it fails. Raises ``FileNotFoundError``."""
+    # subprocess is not used: its import takes longer than the command itself. A pipe holds 64
+    # KiB before it is read (pipe(7)); the input is always shorter.
     stdin, feed = os.pipe()
     os.write(feed, given.encode())
     os.close(feed)

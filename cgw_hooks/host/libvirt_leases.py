@@ -1,8 +1,8 @@
 """The addresses that libvirt's networks give to guests, read from libvirt's own files.
 
-This module must not ask libvirt: a call about a guest from that guest's hook deadlocks.
-The files are those that libvirt and its lease helper keep for dnsmasq (libvirt's
-src/util/virlease.c, src/network/leaseshelper.c).
+This module must not ask libvirt: a call about a guest from that guest's hook deadlocks. It reads
+the files that libvirt and its lease helper write for dnsmasq (libvirt's src/util/virlease.c,
+src/network/leaseshelper.c).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class _Lease(NamedTuple):
 def addresses_of(
     interfaces: Sequence[Interface], now: float, directory: str = DNSMASQ_DIRECTORY
 ) -> tuple[Address, ...]:
-    """Return the guest's addresses: a DHCP host entry first, then a lease; one to an IP family.
+    """Return the guest's addresses: a DHCP host entry first, then a lease; one per IP family.
 
-    ``now`` is the time in seconds since 1970: a lease that has expired gives no address. The
-    newest lease of an interface counts. An address that another MAC address has a newer lease
-    of is not the guest's any more, also where a host entry promises it: dnsmasq does not give
-    it to the guest before that lease ends.
+    ``now`` is the time in seconds since 1970: an expired lease gives no address. The newest
+    lease of an interface counts. If another MAC address has a newer lease of an address, the
+    guest no longer has that address, even if a host entry assigns it: dnsmasq does not give it
+    to the guest before that lease ends.
     """
     own = {interface.mac for interface in interfaces}
     first: dict[int, Address] = {}
@@ -55,10 +55,10 @@ def other_holder(
     now: float,
     directory: str = DNSMASQ_DIRECTORY,
 ) -> str | None:
-    """Return the MAC address of another guest that has a lease of this address now.
+    """Return the MAC address of another guest that has a lease of this address now, or None.
 
-    It tells the two reasons apart for which a guest has lost an address: somebody else has it
-    (its ports must not go there), or nobody has (None).
+    A guest can lose an address in two ways, which this function distinguishes: another guest has
+    the address (so the ports must not go there), or no guest has it (None).
     """
     interfaces = list(interfaces)
     own = {interface.mac for interface in interfaces}
@@ -70,7 +70,7 @@ def other_holder(
 
 
 def _host_entries(interface: Interface, directory: str) -> Iterator[Address]:
-    """``52:54:00:05:06:0b,192.168.122.11,web1`` of NETWORK.hostsfile, IPv6 in brackets."""
+    """Read NETWORK.hostsfile: ``52:54:00:05:06:0b,192.168.122.11,web1``, IPv6 in brackets."""
     if interface.network:
         for line in _read(directory, f"{interface.network}.hostsfile").splitlines():
             fields = line.strip().split(",")
@@ -82,10 +82,10 @@ def _host_entries(interface: Interface, directory: str) -> Iterator[Address]:
 
 
 def _holders(interface: Interface, now: float, directory: str) -> dict[Address, str]:
-    """Return who has each address of the interface's network now, the newest lease last.
+    """Return address -> MAC address for the interface's network now, the newest lease last.
 
-    The lease helper writes a new or renewed lease at the end of the file. It leaves the leases
-    of destroyed guests and expired ones in it.
+    The lease helper writes a new or renewed lease at the end of the file. It does not remove
+    expired leases and those of destroyed guests.
     """
     holders: dict[Address, str] = {}
     for address, mac in _leases(interface, now, directory):
@@ -95,13 +95,13 @@ def _holders(interface: Interface, now: float, directory: str) -> dict[Address, 
 
 
 def _leases(interface: Interface, now: float, directory: str) -> Iterator[_Lease]:
-    """``[{"ip-address": ..., "mac-address": ..., "expiry-time": ...}]`` of BRIDGE.status."""
+    """Read BRIDGE.status: ``[{"ip-address": ..., "mac-address": ..., "expiry-time": ...}]``."""
     if not interface.bridge:
         return
     try:
         entries = json.loads(_read(directory, f"{interface.bridge}.status"))
     except (ValueError, RecursionError):
-        return  # empty, being written at this moment, or not libvirt's
+        return  # empty, being written at this moment, or not written by libvirt
     for entry in entries if isinstance(entries, list) else ():
         if isinstance(entry, dict) and not _has_expired(entry.get("expiry-time", 0), now):
             address = _address(str(entry.get("ip-address")))
@@ -110,7 +110,7 @@ def _leases(interface: Interface, now: float, directory: str) -> Iterator[_Lease
 
 
 def _has_expired(expiry_time: object, now: float) -> bool:
-    """Whether a lease has ended; 0 is one that never does. What is no number is not libvirt's."""
+    """Whether a lease has ended. 0 means that it never ends; libvirt writes only numbers."""
     return not isinstance(expiry_time, int) or 0 != expiry_time < now
 
 

@@ -1,6 +1,6 @@
-"""Network devices and their addresses, through pyroute2.
+"""Changes network devices and their addresses, through pyroute2.
 
-Never on the hook's path: pyroute2 takes 146 ms to import.
+A hook call must not import this module: pyroute2 takes 146 ms to import.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _SHARED_IPV6 = {
-    # Duplicate address detection would find the other nodes.
+    # Duplicate address detection must be off: it would find the other nodes.
     "flags": 0x02,  # IFA_F_NODAD, include/uapi/linux/if_addr.h
-    # Deprecated: the node itself connects from its own address (RFC 6724 section 5, rule 3).
-    # Otherwise the kernel prefers the one that was added last, and answers go to another node.
-    "cacheinfo": {"preferred": 0, "valid": 0xFFFFFFFF},  # valid for ever
+    # A deprecated address is not the node's own source address (RFC 6724 section 5, rule 3).
+    # Otherwise the kernel prefers the address added last, and answers go to another node.
+    "cacheinfo": {"preferred": 0, "valid": 0xFFFFFFFF},  # valid forever
 }
 
 
 def missing_devices(names: Iterable[str]) -> list[str]:
-    """Those of these devices that are not there."""
+    """Return those of the named devices that do not exist."""
     with IPRoute() as netlink:
         return [name for name in sorted(set(names)) if not netlink.link_lookup(ifname=name)]
 
 
 def has_address(wanted: DeviceAddress) -> bool:
-    """Whether a device has an address. IPv6 takes each address once, whatever its prefix length."""
+    """Whether a device has an address; for IPv6 with any prefix length, as the kernel compares."""
     with IPRoute() as netlink:
         for index in netlink.link_lookup(ifname=wanted.device):
             for found in netlink.get_addr(index=index, family=_FAMILY[wanted.address.version]):
@@ -49,17 +49,17 @@ def has_address(wanted: DeviceAddress) -> bool:
 
 
 def add_address(wanted: DeviceAddress) -> bool:
-    """Give a device an address; False if it has it already. Raises ``LinkError``."""
+    """Add an address to a device; False if the device has it already. Raises ``LinkError``."""
     return _change("add", wanted, had_already=errno.EEXIST)
 
 
 def delete_address(wanted: DeviceAddress) -> bool:
-    """Take an address away; False if it is not there. Raises ``LinkError``."""
+    """Delete an address from a device; False if the device lacks it. Raises ``LinkError``."""
     return _change("del", wanted, had_already=errno.EADDRNOTAVAIL)
 
 
 def is_isolated(bridge: str, device: str) -> bool | None:
-    """Whether a device's port of this bridge is isolated; None if it is no port of it."""
+    """Whether a device is an isolated port of a bridge; None if it is no port of that bridge."""
     with IPRoute() as netlink:
         bridge_index = next(iter(netlink.link_lookup(ifname=bridge)), None)
         for index in netlink.link_lookup(ifname=device):

@@ -1,10 +1,10 @@
-"""Which ports the node's own processes listen on, as the kernel tells it.
+"""The ports that the node's own processes listen on, as the kernel reports them.
 
-The kernel is asked once for a protocol and IP family (sock_diag), and it tells of listeners
-alone: neither the number of connections nor the number of published ports changes the cost.
-Published ports are no sockets, so a port that a guest publishes is not among these.
+The kernel is asked once per protocol and IP family (sock_diag), and returns only listeners. So the
+cost depends neither on the number of connections nor on that of published ports. A published port
+is no socket, so it is not among these ports.
 
-On the hook's path: no ``socket`` (see ``netlink``).
+Hook calls load this module, so it must not import ``socket`` (see ``netlink``).
 Source: include/uapi/linux/inet_diag.h, net/ipv4/inet_diag.c, net/ipv4/udp_diag.c.
 """
 
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
 _FAMILY = {4: _socket.AF_INET, 6: _socket.AF_INET6}
 _SOCK_DIAG_BY_FAMILY = 20
 _REQUEST = struct.Struct("=BBBxI48x")  # struct inet_diag_req_v2: family, protocol, ext, states
-# struct inet_diag_msg as far as it is used: family, state, source port, source address.
+# The used part of struct inet_diag_msg: family, state, source port, source address.
 _ANSWER = struct.Struct("!BBxxHxx16s")
 _ANSWER_SIZE = 72
 _ONLY_IPV6 = 11  # INET_DIAG_SKV6ONLY
 
-# include/net/tcp_states.h. A UDP socket that is bound and not connected is in state CLOSE, one
-# that is connected (a DNS client, for example) in ESTABLISHED. An SCTP endpoint that listens
-# has the state of a TCP socket that does (include/net/sctp/constants.h).
+# include/net/tcp_states.h. A bound UDP socket is in state CLOSE; a connected one (for example of
+# a DNS client) is in ESTABLISHED. A listening SCTP endpoint has the state of a listening TCP
+# socket (include/net/sctp/constants.h).
 _CLOSE, _LISTEN = 7, 10
 _STATE = {"tcp": _LISTEN, "udp": _CLOSE}
 _NUMBER = {"tcp": 6, "udp": 17}
 
-#: Of the calling thread's own network namespace; /proc/net is the process's.
+#: The network namespace of the calling thread; /proc/net would be that of the process.
 _PROC = "/proc/thread-self/net/"
-#: What the kernel says where it was built without sock_diag for this protocol or family
-#: (ENOENT, EINVAL, EPROTONOSUPPORT), or where a sandbox forbids netlink.
+#: The errors of a kernel that was built without sock_diag for this protocol or family (ENOENT,
+#: EINVAL, EPROTONOSUPPORT), or of a sandbox that forbids netlink.
 _NO_SOCK_DIAG = {
     errno.EACCES, errno.EAFNOSUPPORT, errno.EINVAL, errno.ENOENT, errno.EPERM,
     errno.EPROTONOSUPPORT,
@@ -54,8 +54,8 @@ _ANY4, _ANY6 = IPv4Address(0), IPv6Address(0)
 def listening(protocols: Iterable[str]) -> list[Listener]:
     """Return the ports of these protocols ("tcp", "udp", "sctp") that processes listen on.
 
-    A protocol or IP family that the kernel does not have has no listeners. Raises ``OSError``
-    where the kernel has them and does not tell.
+    A protocol or IP family that the kernel lacks has no listeners. Raises ``OSError`` if the
+    kernel does not answer for another reason.
     """
     found: list[Listener] = []
     for protocol in protocols:
@@ -73,7 +73,7 @@ def listening(protocols: Iterable[str]) -> list[Listener]:
 
 
 def is_local(address: Address) -> bool:
-    """Whether a packet to the address is for this node, as bind(2) tells it."""
+    """Whether a process of this node can listen on the address, as bind(2) decides."""
     if address.is_unspecified:
         return True
     probe = _socket.socket(_FAMILY[address.version], _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
@@ -105,7 +105,7 @@ def _ask_sock_diag(protocol: str, version: int) -> list[Listener]:
 def _listeners_of(
     protocol: str, address: Address, port: int, *, both_families: bool = True
 ) -> tuple[Listener, ...]:
-    """Return what an IPv6 socket serves: an IPv4-mapped address is IPv4 (RFC 4291, 2.5.5.2)."""
+    """Return the listeners of a socket; an IPv4-mapped address is IPv4 (RFC 4291, 2.5.5.2)."""
     if address == _ANY6 and both_families:
         return (Listener(protocol, _ANY6, port), Listener(protocol, _ANY4, port))
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
@@ -113,17 +113,18 @@ def _listeners_of(
 
 
 def _read_proc(protocol: str, version: int) -> Iterator[Listener]:
-    """Yield what /proc/net/tcp and the like tell (net/ipv4/tcp_ipv4.c).
+    """Yield the listeners of /proc/net/tcp and the like (net/ipv4/tcp_ipv4.c).
 
-    They do not tell whether an IPv6 socket serves IPv4 too; it is taken to do so.
+    These files do not say whether an IPv6 socket also serves IPv4, so it counts for both
+    families.
     """
     for columns in _lines(protocol if version == 4 else f"{protocol}6"):  # noqa: PLR2004
         if int(columns[3], 16) != _STATE[protocol]:
             if protocol == "tcp":
-                return  # the listening sockets stand first
+                return  # the listening sockets come first
             continue
         address, _, port = columns[1].partition(":")
-        words = bytes.fromhex(address)  # 32-bit words in the order of the machine's bytes
+        words = bytes.fromhex(address)  # 32-bit words in the machine's byte order
         count = len(words) // 4
         packed = struct.pack(f"={count}I", *struct.unpack(f">{count}I", words))
         yield from _listeners_of(protocol, ip_address(packed), int(port, 16))
@@ -132,8 +133,8 @@ def _read_proc(protocol: str, version: int) -> Iterator[Listener]:
 def _sctp_listeners() -> Iterator[Listener]:
     """Yield the SCTP endpoints that listen, each with all its addresses (net/sctp/proc.c).
 
-    The file is not there where the kernel has no SCTP, or has not loaded it: nobody listens
-    then. It does not tell whether an IPv6 endpoint serves IPv4 too; it is taken to do so.
+    The file is missing if the kernel has no SCTP or has not loaded it; then nothing listens. The
+    file does not say whether an IPv6 endpoint also serves IPv4, so it counts for both families.
     """
     for columns in _lines("sctp/eps"):
         if int(columns[3]) == _LISTEN:

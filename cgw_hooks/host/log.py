@@ -1,4 +1,4 @@
-"""syslog: where a hook's words go that nobody would see otherwise."""
+"""syslog, for a hook's messages that nobody would see otherwise."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import syslog
 
 
 def error(message: str) -> None:
-    """Something failed that a person must know of.
+    """Log a failure that people must know about.
 
-    ``cgw install`` sets CGW_ERRORS_TO_STDERR when it tests the hook: it must see why it failed.
+    ``cgw install`` sets CGW_ERRORS_TO_STDERR when it tests the hook, since it must see the
+    reason of a failure.
     """
     if os.environ.get("CGW_ERRORS_TO_STDERR"):
         sys.stderr.write(f"cgw: {message}\n")
@@ -18,7 +19,7 @@ def error(message: str) -> None:
 
 
 def notice(message: str) -> None:
-    """Ports were published or taken back."""
+    """Log that ports were published or withdrawn."""
     _write(syslog.LOG_NOTICE, message)
 
 

@@ -1,8 +1,8 @@
 """One raw netlink channel to the kernel: requests, dumps and their attributes.
 
-This module knows messages, not their meaning. It is on the hook's path, so it must not
-import pyroute2 (146 ms) or ``socket`` (5 ms); ``_socket`` is the part of ``socket`` that is
-written in C and does all that is needed here.
+This module knows the format of messages, not their meaning. Hook calls load it, so it must not
+import pyroute2 (146 ms) or ``socket`` (5 ms). ``_socket`` is the part of ``socket`` that is
+written in C, and is enough here.
 Source: include/uapi/linux/netlink.h, net/netlink/af_netlink.c, RFC 3549.
 """
 
@@ -30,17 +30,17 @@ _REQUEST, _ACK, _DUMP = 0x01, 0x04, 0x300
 _DUMP_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR, in the flags of an answer
 _NOOP, _ERROR, _DONE, _OVERRUN = 1, 2, 3, 4
 _NESTED, _TYPE_MASK = 0x8000, 0x3FFF
-#: The kernel fills 32 KiB of a dump at the most in one go (netlink_dump). Only a single
-#: message, for example one link with many virtual functions, can be longer than that.
+#: The kernel returns at most 32 KiB of a dump at once (netlink_dump). Only a single message, for
+#: example about one link with many virtual functions, can be longer.
 _BUFFER_SIZE = 1 << 18
-#: One datagram carries up to so many commands. If all fail, their error messages must fit
-#: into the socket's receive buffer (208 KiB by default, and each takes 1 to 2 KiB of it).
+#: The number of commands in one datagram. If all fail, their error messages must fit into the
+#: socket's receive buffer (208 KiB by default; each message takes 1 to 2 KiB).
 _COMMANDS_AT_ONCE = 64
 _DUMP_ATTEMPTS = 5
 
 
 class Channel:
-    """A netlink socket of one protocol. A context manager; not for several threads at once."""
+    """A netlink socket of one protocol, as a context manager. Only one thread may use it."""
 
     def __init__(self, protocol: int) -> None:
         self._protocol = protocol
@@ -69,13 +69,13 @@ class Channel:
     def dump(
         self, kind: int, body: bytes, read: Callable[[memoryview], Result | None]
     ) -> list[Result]:
-        """Ask for all objects of a kind; return what ``read`` makes of each payload, if not None.
+        """Ask for all objects of a kind; return what ``read`` returns for each, except None.
 
-        ``read`` may be called for one object again: a dump that the kernel says is not
-        consistent, or of which an answer was lost, begins anew. A payload is valid during the
-        call only; ``read`` must copy what it keeps. If it raises an error of its own, the channel
-        must not be used any more. Raises ``OSError`` with the kernel's error
-        number, and ``InterruptedError`` where no dump of several was consistent.
+        ``read`` may be called again for the same object: a dump is repeated if the kernel says
+        that it is not consistent, or if an answer was lost. A payload is valid only during the
+        call; ``read`` must copy what it keeps. If ``read`` raises an error, the channel must not
+        be used any more. Raises ``OSError`` with the kernel's error number, and
+        ``InterruptedError`` if none of several dumps was consistent.
         """
         for _ in range(_DUMP_ATTEMPTS):
             try:
@@ -89,15 +89,16 @@ class Channel:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                # The kernel may not have ended this dump, and a socket has one at a time.
+                # The kernel may not have ended this dump, and a socket can have only one.
                 self._socket.close()
                 self._socket = self._open()
-        raise InterruptedError(errno.EINTR, "netlink: what was asked for changed all the time")
+        raise InterruptedError(errno.EINTR, "netlink: the objects changed during every dump")
 
     def command(self, kind: int, bodies: Iterable[bytes]) -> list[int]:
         """Carry out many commands of one kind; return the error number of each, 0 for done.
 
-        Raises ``OSError`` where the channel itself fails; then nobody knows which were done.
+        Raises ``OSError`` if the channel itself fails; then it is unknown which were carried
+        out.
         """
         waiting = list(bodies)
         results: list[int] = []
@@ -110,7 +111,7 @@ class Channel:
         return _socket.socket(_socket.AF_NETLINK, kind, self._protocol)
 
     def _batch(self, kind: int, bodies: list[bytes]) -> list[int]:
-        """Send commands in one datagram. Only the last one asks for an answer in any case."""
+        """Send commands in one datagram. Only the last one asks for an answer if it succeeds."""
         first, results = self._sequence + 1, [0] * len(bodies)
         flags = [0] * (len(bodies) - 1) + [_ACK]
         self._socket.send(b"".join(map(self._message, [kind] * len(bodies), flags, bodies)))
@@ -135,7 +136,7 @@ class Channel:
         while True:
             for answer, answer_flags, sequence, payload in self._receive():
                 if sequence != expected:
-                    continue  # it belongs to an exchange that was given up
+                    continue  # it belongs to an earlier exchange that was abandoned
                 interrupted |= bool(answer_flags & _DUMP_INTERRUPTED)
                 if answer in {_ERROR, _DONE}:
                     number = _error_number(payload)
@@ -151,7 +152,7 @@ class Channel:
 
     def _receive(self) -> Iterator[tuple[int, int, int, memoryview]]:
         """Yield type, flags, sequence number and payload of each message of one datagram."""
-        # MSG_TRUNC: the datagram's real length, also where the buffer is too short for it.
+        # MSG_TRUNC returns the datagram's real length, even if the buffer is too short.
         size = self._socket.recv_into(self._buffer, 0, _socket.MSG_TRUNC)
         if size > _BUFFER_SIZE:
             raise OSError(errno.EMSGSIZE, f"netlink: an answer of {size} bytes is too long")
@@ -174,13 +175,13 @@ def nested(kind: int, *attributes: bytes) -> bytes:
 
 
 def attributes(payload: bytes | memoryview) -> dict[int, bytes | memoryview]:
-    """Split a payload into its attributes by type; of several of one type, the last one."""
+    """Split a payload into attributes by type; the last one of each type counts."""
     found: dict[int, bytes | memoryview] = {}
     offset, end = 0, len(payload) - _ATTRIBUTE.size
     while offset <= end:
         length, kind = _ATTRIBUTE.unpack_from(payload, offset)
         found[kind & _TYPE_MASK] = payload[offset + 4 : offset + length]
-        offset += (length + 3) & ~3 or 4  # a length of 0 must not loop for ever
+        offset += (length + 3) & ~3 or 4  # a length of 0 must not loop forever
     return found
 
 

@@ -1,7 +1,7 @@
-"""nftables, through libnftables in this process: the one place that changes the ruleset.
+"""nftables, through libnftables in this process. Only this module changes the ruleset.
 
-Text, not JSON: nft 1.0.6 makes a set of a JSON map with concatenated data, and a
-rule that uses it crashes libnftables.
+It uses text, not JSON: nft 1.0.6 makes a set of a JSON map with concatenated data, and a rule
+that uses this map crashes libnftables.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-#: libnftables repeats the whole command line in its message; the first line says it all.
+#: libnftables repeats the whole command in its message; the first line is enough.
 _MESSAGE_LENGTH = 200
 
 
 class Nft:
-    """A handle of libnftables, made when it is first needed (the import costs 10 ms)."""
+    """A handle of libnftables, made at its first use (the import takes 10 ms)."""
 
     def __init__(self) -> None:
         self._context: Any = None
 
     def apply(self, text: str) -> None:
-        """Carry out one transaction, whole or not at all. Raises ``RulesetError``."""
+        """Carry out one transaction completely, or raise ``RulesetError`` and change nothing."""
         self._run(text)
 
     def list_table(self, table: str) -> str:
-        """A table as ``nft -n list table`` prints it. Raises ``RulesetError`` without the table."""
+        """Return ``nft -n list table``. Raises ``RulesetError`` if there is no such table."""
         nft = self._nft()
         nft.set_numeric_proto_output(True)
         nft.set_stateless_output(True)
@@ -38,7 +38,7 @@ class Nft:
             nft.set_stateless_output(False)
 
     def read(self, text: str) -> str:
-        """What a listing command says, with handles. Raises ``RulesetError`` without the object."""
+        """Return a listing with handles. Raises ``RulesetError`` if there is no such object."""
         nft = self._nft()
         nft.set_handle_output(True)
         try:

@@ -1,4 +1,4 @@
-"""A network namespace of this process's own, for what must not touch the host's network."""
+"""Runs code in a new network namespace, if it must not touch the host's network."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _NETWORK = "/proc/thread-self/ns/net"
 
 @contextmanager
 def own_network(links: str) -> Iterator[bool]:
-    """Put this thread, and the processes that it starts, into an empty network for a while.
+    """Put this thread, and the processes that it starts, into a new network namespace for a while.
 
-    ``links``: lines of ``ip`` commands that furnish it. Yields False where the kernel does not
-    let this process have a network of its own: then it is still in the host's. Raises ``OSError``
-    when there is no way back.
+    ``links``: ``ip`` commands, one per line, that add devices to it. Yields False if the kernel
+    refuses a new namespace: the thread is then still in the host's. Raises ``OSError`` if the
+    thread cannot return to the host's namespace.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     host_network = os.open(_NETWORK, os.O_RDONLY | os.O_CLOEXEC)
@@ -38,7 +38,7 @@ def own_network(links: str) -> Iterator[bool]:
 
 
 def _furnish(links: str) -> None:
-    with suppress(OSError):  # without iproute2 it stays empty
+    with suppress(OSError):  # without iproute2 the namespace stays empty
         subprocess.run(
             ["ip", "-batch", "-"],  # noqa: S607  (found on PATH, as elsewhere)
             input=links.encode(), capture_output=True, check=False,

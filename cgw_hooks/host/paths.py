@@ -1,26 +1,27 @@
-"""Where things are on this host, and the variables that say otherwise.
+"""The places of cgw's files on this host, and the variables that change them.
 
-Runs for every guest of the host: ``os`` is loaded anyway, nothing else here.
+This module runs for every guest of the host. It must import nothing but ``os``, which is always
+loaded.
 """
 
 import os
 
 
 def config_file() -> str:
-    """The node's config: ``CGW_CONFIG``, else /etc/cgw/cgw.toml."""
+    """Return the path of the node's config: ``CGW_CONFIG``, else /etc/cgw/cgw.toml."""
     return os.environ.get("CGW_CONFIG") or "/etc/cgw/cgw.toml"
 
 
 def guests_directory() -> str:
-    """Annotations of guests, a file to each: ``guests.d`` beside the config."""
+    """Return the folder of guests' annotation files: ``guests.d`` beside the config."""
     return os.path.join(os.path.dirname(config_file()), "guests.d")
 
 
 def runtime_directory() -> str:
-    """Where the records are: ``CGW_RUNTIME_DIR``, else /run/cgw."""
+    """Return the folder of the records: ``CGW_RUNTIME_DIR``, else /run/cgw."""
     return os.environ.get("CGW_RUNTIME_DIR") or "/run/cgw"
 
 
 def record_file(directory: str, key: str) -> str:
-    """The record of a guest; the hook script knows this place too."""
+    """Return the path of a guest's record. The hook script knows this path too."""
     return os.path.join(directory, "guests", key.replace("/", "_") + ".json")

@@ -1,7 +1,7 @@
-"""How this node would send a packet to an address, as its routing tables tell it.
+"""The route of a packet from this node to an address, as the kernel's routing tables say.
 
-The kernel is asked for the route of the node's own packets: policy rules that look at an
-incoming device or at a mark do not count. On the hook's path: no pyroute2.
+The kernel is asked for the route of the node's own packets: policy rules for an incoming device
+or for a mark do not count. Hook calls load this module, so it must not import pyroute2.
 Source: RFC 3549 section 3.1, include/uapi/linux/rtnetlink.h, net/ipv4/route.c, net/ipv6/route.c.
 """
 
@@ -30,7 +30,7 @@ _KINDS = {
     1: "unicast", 2: "local", 3: "broadcast", 4: "anycast", 5: "multicast", 6: "blackhole",
     7: "unreachable", 8: "prohibit", 9: "throw",
 }  # fmt: skip
-#: The kernel does not hand such routes over: it answers with the error that a sender would get.
+#: The kernel does not return these routes. It answers with the error that a sender would get.
 _KIND_OF_ERROR = {
     errno.EHOSTUNREACH: "unreachable",
     errno.EINVAL: "blackhole",
@@ -39,12 +39,12 @@ _KIND_OF_ERROR = {
 
 
 def route_to(address: Address) -> Route | None:
-    """Return the route to an address; None if this node has none. Of several ways, one.
+    """Return the route to an address, one of them if there are several; None if there is none.
 
-    A route through a device without a carrier counts (a libvirt network's bridge before its
-    first guest), unless the administrator has set ``ignore_routes_with_linkdown``.
+    A route through a device without a carrier counts (for example the bridge of a libvirt network
+    before its first guest), unless the administrator has set ``ignore_routes_with_linkdown``.
 
-    Raises ``OSError`` where the kernel does not tell.
+    Raises ``OSError`` if the kernel does not answer.
     """
     request = _MESSAGE.pack(_FAMILY[address.version], address.max_prefixlen, *[0] * 7)
     request += netlink.attribute(_DESTINATION, address.packed)
@@ -67,7 +67,7 @@ def _read(payload: bytes) -> Route:
 
 
 def _device(found: dict[int, bytes | memoryview]) -> str:
-    """Return the device's name; empty if it went away at this moment."""
+    """Return the device's name; empty if it was deleted at this moment."""
     if _DEVICE not in found:
         return ""
     index = int(struct.unpack("=I", found[_DEVICE])[0])
@@ -78,7 +78,7 @@ def _device(found: dict[int, bytes | memoryview]) -> str:
 
 
 def _gateway(found: dict[int, bytes | memoryview]) -> Address | None:
-    """Return the next router; that of an IPv4 route may have an IPv6 address (RFC 5549)."""
+    """Return the next router. An IPv4 route may have one with an IPv6 address (RFC 5549)."""
     if _GATEWAY in found:
         return ip_address(bytes(found[_GATEWAY]))
     if _VIA in found:

@@ -1,4 +1,7 @@
-"""The generation of this network namespace's nftables ruleset: it grows with each commit."""
+"""The generation number of the nftables ruleset of this network namespace.
+
+The number grows with each transaction.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ _POLL_SECONDS = 0.2
 
 
 def generation() -> int:
-    """The number of the ruleset that holds now. Raises ``RulesetError``."""
+    """Return the present generation number. Raises ``RulesetError``."""
     try:
         with netlink.Channel(netlink.NETFILTER) as channel:
             (answer,) = channel.ask(_GETGEN, _NFGENMSG.pack(0, 0, 0))
@@ -25,10 +28,9 @@ def generation() -> int:
 
 
 def wait_until_quiet(*, seconds: float, at_most: float) -> None:
-    """Wait until nobody has changed a rule for so many seconds.
+    """Wait until the ruleset is unchanged for ``seconds``; wait ``at_most`` seconds in all.
 
-    A program that changes rules all the time is not waited for longer than ``at_most`` seconds.
-    Raises ``RulesetError``.
+    Raises ``RulesetError`` if the kernel does not answer.
     """
     last = generation()
     now = changed = time.monotonic()

@@ -1,4 +1,4 @@
-"""Settings of the kernel under /proc/sys."""
+"""Reads and writes the kernel's settings under /proc/sys."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _ROOT = Path("/proc/sys")
 
 
 def read(name: str) -> str | None:
-    """The value of a setting; None where there is none, as for a device that is not there."""
+    """Return the value of a setting; None if there is none, for example without the device."""
     try:
         return (_ROOT / name).read_text(encoding="ascii").strip()
     except OSError:
@@ -16,7 +16,7 @@ def read(name: str) -> str | None:
 
 
 def changed_along(name: str) -> dict[str, str]:
-    """The settings that the kernel changes along with one, with their values now.
+    """Return the other settings that a change of this one changes too, with their values now.
 
     Source: inet_forward_change in net/ipv4/devinet.c, addrconf_fixup_forwarding in
     net/ipv6/addrconf.c.
@@ -36,5 +36,5 @@ def _of_devices(folder: str) -> list[str]:
 
 
 def write(name: str, value: str) -> None:
-    """Give a setting a value. Raises ``OSError``."""
+    """Set a setting to a value. Raises ``OSError``."""
     (_ROOT / name).write_text(value, encoding="ascii")

@@ -1,4 +1,4 @@
-"""systemd: units taken out of service, where systemd runs."""
+"""Stops and disables units, if systemd runs on this host."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def is_running() -> bool:
 
 
 def take_out_of_service(unit: str) -> bool:
-    """Stop and disable a unit. Returns whether it was active or enabled."""
+    """Stop and disable a unit. Return whether it was active or enabled."""
     served = _answers("is-active", unit) or _answers("is-enabled", unit)
     if served:
         _answers("disable", "--now", unit)
@@ -20,7 +20,7 @@ def take_out_of_service(unit: str) -> bool:
 
 
 def read_units_anew() -> None:
-    """Let systemd see unit files that came or went."""
+    """Make systemd read its unit files again."""
     _answers("daemon-reload")
 
 

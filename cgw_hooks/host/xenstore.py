@@ -1,6 +1,6 @@
-"""xenstore, through its own tool: which network devices guests have, and what is said of them.
+"""Reads the guests' network devices and their settings from xenstore, with Xen's own tool.
 
-The vif script reads it in the hook's stead; this module runs a tool only outside hooks.
+For a hook, the vif script reads xenstore. This module runs a process, so no hook must use it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _SECONDS = 20
 
 
 def parse_listing(text: str) -> dict[str, str]:
-    """What ``xenstore-ls -f`` printed: path -> value."""
+    """Parse the output of ``xenstore-ls -f``: path -> value."""
     tree = {}
     for line in text.splitlines():
         path, found, value = line.partition(' = "')
@@ -25,7 +25,7 @@ def parse_listing(text: str) -> dict[str, str]:
 
 
 def read_tree(path: str = "/local/domain") -> dict[str, str]:
-    """Everything below a path. Raises ``HypervisorError``."""
+    """Return all values below a path. Raises ``HypervisorError``."""
     import subprocess
 
     try:

@@ -1,4 +1,4 @@
-"""The files in which a plain xl guest may declare its ports: annotations, and xl's own configs."""
+"""The files in which a plain xl guest may declare its ports: annotations and xl's configs."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ CONFIGS = ("/etc/xen", "/etc/xen/auto")
 
 
 def annotation_file(guest: str) -> str:
-    """Where a guest's annotation would be; empty for a name that is no file's."""
+    """Return the path of a guest's annotation; empty for a name that no file can have."""
     if not guest or guest.startswith(".") or "/" in guest or "\0" in guest:
         return ""
     return os.path.join(paths.guests_directory(), f"{guest}.xml")
 
 
 def read(path: str) -> bytes | None:
-    """A file's content; None where there is none."""
+    """Return a file's content; None if there is no file."""
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -30,7 +30,7 @@ def read(path: str) -> bytes | None:
 
 
 def configs() -> Iterator[tuple[str, str]]:
-    """Every config of xl: path and text; those in more than one place once."""
+    """Yield the path and text of each xl config, a linked file only once."""
     seen = set()
     for directory in CONFIGS:
         try:

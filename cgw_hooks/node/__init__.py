@@ -1,1 +1,1 @@
-"""What this node does: the only ring that knows the order of steps."""
+"""What this node does. Only this ring knows the order of the steps."""

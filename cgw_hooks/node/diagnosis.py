@@ -1,7 +1,7 @@
-"""What a packet would meet: the published ports as they stand at this moment.
+"""Finds out whether each published port works at this moment.
 
-Compares the records with the kernel's ruleset, the node's listeners, its settings and
-addresses, libvirt's firewall, leases and definitions. Sends no packet and changes nothing.
+It compares the records with the kernel's ruleset, the node's listeners, settings and addresses,
+and libvirt's firewall, leases and definitions. It sends no packet and changes nothing.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ if TYPE_CHECKING:
 
 _SYNC = "run: cgw sync"
 _NO_TREE = (
-    "give every node a direct link to every other, set full-mesh = true in [[guest-network]] and "
-    "switch the tree off"
+    "give every node a direct link to every other node, set full-mesh = true in "
+    "[[guest-network]], and switch the tree off"
 )
 
 
 class Row(NamedTuple):
-    """One published port of one guest, as it stands at this moment."""
+    """One published port of one guest, and whether it works at this moment."""
 
     record: Record
     port: PublishedPort | None
-    #: "published" only where a client would find it open.
+    #: "published" only if a client would find the port open.
     state: str
     problem: Problem | None = None
 
 
 class Diagnosis(NamedTuple):
-    """All rows, and what is wrong with the node itself."""
+    """All rows, and the problems of the node itself."""
 
     rows: list[Row]
     problems: list[Problem]
@@ -58,7 +58,7 @@ class Diagnosis(NamedTuple):
 
 
 def diagnose(publisher: Publisher, name: str | None = None) -> Diagnosis:
-    """Look at everything that is published, or at one guest. Raises ``CgwError``."""
+    """Diagnose everything that is published, or only the guest ``name``. Raises ``CgwError``."""
     records, errors = publisher.state.all()
     look = _Look(publisher, records)
     problems = [Problem.of(error) for error in errors.values()]
@@ -69,13 +69,13 @@ def diagnose(publisher: Publisher, name: str | None = None) -> Diagnosis:
 
 
 def _place(row: Row) -> tuple[str, bool, int]:
-    """A guest's own rows come before those of the remote guest that is the same guest."""
+    """Return the sort key: a local guest's rows come before those of the same remote guest."""
     guest = row.record.guest
     return guest.name, guest.is_remote, row.port.start if row.port else 0
 
 
 class _Look:
-    """One look at the node: each thing is read once, for all guests."""
+    """One look at the node. Everything is read once, for all guests."""
 
     def __init__(self, publisher: Publisher, records: dict[GuestKey, Record]) -> None:
         self.publisher = publisher
@@ -93,7 +93,7 @@ class _Look:
     # -- the node ----------------------------------------------------------------------------
 
     def node_problems(self) -> Iterator[Problem]:
-        """What is wrong with the node, whichever guest it harms."""
+        """Yield the problems of the node itself."""
         difference = self.difference
         if self.should_be or self.publisher.state.gateway_changes():
             if difference.rules:
@@ -104,18 +104,18 @@ class _Look:
         extra = sorted(key for keys in difference.extra.values() for key in keys)
         if extra:
             shown = ", ".join(f"{{ {key} }}" for key in extra[:3])
-            message = f"{len(extra)} elements are there that no record has: {shown}"
+            message = f"{len(extra)} elements belong to no record: {shown}"
             yield Problem("extra-elements", f"table {table.TABLE}", message, _SYNC)
 
     def unreadable_definitions(self) -> Iterator[Problem]:
-        """What is wrong with guests that should be published, and of which there is no record."""
+        """Yield the problems of guests that should be published but have no record."""
         for found in self.definitions.values():
             for key, guest in found.items():
                 if key not in self.records and isinstance(guest, CgwError):
                     yield Problem.of(guest)
 
     def _silent_bridges(self) -> Iterator[Problem]:
-        """Guest bridges that keep a guest silent for a while after it has arrived."""
+        """Yield a problem per guest bridge that keeps a newly arrived guest silent."""
         for bridge in sorted({network.bridge for network in self.publisher.config.guest_networks}):
             delay = bridges.forward_delay(bridge)
             if delay:
@@ -129,7 +129,7 @@ class _Look:
     # -- the guests --------------------------------------------------------------------------
 
     def rows(self) -> Iterator[Row]:
-        """The rows of all guests."""
+        """Yield the rows of all guests."""
         hidden = overridden(self.records.values())
         for record in self.records.values():
             if record.key in hidden:
@@ -142,7 +142,7 @@ class _Look:
                     yield from _not_published(guest)
 
     def _rows(self, record: Record) -> list[Row]:
-        """The rows of one guest."""
+        """Return the rows of one guest."""
         problem = record.problem or self._problem(record)
         if not record.guest.ports:
             return [Row(record, None, "not published", problem)] if problem else []
@@ -155,7 +155,7 @@ class _Look:
         if withheld:
             return Row(record, port, "withheld", withheld)
         if record.problem and record.withheld:
-            problem = self._problem(record)  # what is withheld is another port's problem
+            problem = self._problem(record)  # the record's is another port's
         if port.target_address is None:
             who = record.guest.title
             none = Problem("no-address", who, "no lease of the guest is known", _SYNC)
@@ -166,7 +166,7 @@ class _Look:
         return Row(record, port, "published" if self.is_local(port.listen_address) else "dormant")
 
     def _withheld(self, record: Record, port: PublishedPort) -> Problem | None:
-        """Whether a listener of the node has the port, or had it at the last change."""
+        """Return a problem if a listener of the node uses the port, or did at the last change."""
         taken = self.listeners.taken(port.claim)
         if taken:
             problem = Problem.of(ports.taken_by_node(record.guest, taken))
@@ -178,7 +178,7 @@ class _Look:
         return None
 
     def _problem(self, record: Record) -> Problem | None:
-        """What keeps all ports of a guest from working."""
+        """Return a problem that affects all ports of a guest, or None."""
         if record.state is not State.PUBLISHED:
             return None
         who = record.guest.title
@@ -199,14 +199,14 @@ class _Look:
         if defined and _says(defined) == _says(guest):
             return None
         if guest.is_remote:
-            is_gone = "the config names it no more"
+            is_gone = "the config no longer names it"
         else:
             is_gone = "libvirt does not run it with an annotation"
-        message = "its definition was changed since" if defined else is_gone
+        message = "its definition has changed" if defined else is_gone
         return Problem("definition" if defined else "not-running", who, message, _SYNC)
 
     def _port_problem(self, record: Record, port: PublishedPort) -> Problem | None:
-        """What keeps one port from working."""
+        """Return a problem that affects one port, or None."""
         if self.difference.rules:
             return self._rules_problem()
         missing = self.difference.missing
@@ -220,9 +220,9 @@ class _Look:
         return self.forwarding.problem(port)
 
     def _definitions(self) -> dict[str, dict[GuestKey, Guest | CgwError]]:
-        """What the guests publish by their definitions now, of each driver that answers.
+        """Return driver -> key -> guest or error, by the present definitions.
 
-        A libvirt that does not answer harms no published port.
+        A driver that does not answer is left out: its silence affects no published port.
         """
         found = {REMOTE: dict(static.remote_guests(self.publisher.config))}
         for driver in libvirt_api.URIS:
@@ -234,14 +234,14 @@ class _Look:
 
 
 def _not_published(guest: Guest) -> list[Row]:
-    """The rows of a guest that should be published, and of which there is no record."""
+    """Return the rows of a guest that should be published but has no record."""
     problem = Problem("not-published", guest.title, "it is not published yet", _SYNC)
     nothing = Record(guest, State.RESERVED, 0.0)
     return [Row(nothing, port, "not published", problem) for port in guest.ports]
 
 
 def _lease_problem(guest: Guest) -> Problem | None:
-    """Whether a leased address has moved, ended, or come."""
+    """Return a problem if the guest's leased address was added, changed or has expired."""
     if not guest.leased:
         return None
     now = set(libvirt.leased_addresses(guest.leased))
@@ -249,11 +249,11 @@ def _lease_problem(guest: Guest) -> Problem | None:
     if had <= now and (had or not now):
         return None
     addresses = ", ".join(sorted(map(str, now)))
-    message = f"it has the address {addresses} by now" if now else "its lease ended"
+    message = f"it now has the address {addresses}" if now else "its lease ended"
     return Problem("lease", guest.title, message, _SYNC)
 
 
 def _says(guest: Guest) -> tuple[object, ...]:
-    """What a definition says of a guest's ports; a leased address is not among it."""
+    """Return what a definition says about a guest's ports, without leased addresses."""
     published = [p._replace(target_address=None) if guest.leased else p for p in guest.ports]
     return set(published), guest.leased, guest.network_bridges

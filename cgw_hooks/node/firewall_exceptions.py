@@ -1,6 +1,6 @@
-"""The exceptions in libvirt's own firewall: there as long as a guest on the bridge needs one.
+"""Keeps an exception in libvirt's own firewall as long as a guest on the bridge needs one.
 
-Loaded by every hook call of a guest that publishes: keep it light.
+Every hook call of a guest that publishes loads this module, so it must import little.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class FirewallExceptions:
-    """The exceptions of this node, by bridge. Hold the node's lock."""
+    """The exceptions of this node, by bridge. The caller must hold the node's lock."""
 
     def __init__(self, state: State, nft: Nft) -> None:
         self._state = state
         self._firewall = Firewall(nft.read, nft.apply)
 
     def change(self, old: Record | None, new: Record | None) -> None:
-        """Follow a guest whose record was ``old`` and is ``new``; None: there is none."""
+        """Follow the change of a guest's record from ``old`` to ``new``; None means no record."""
         before, after = bridges_of(old), bridges_of(new)
         for bridge in sorted(after):
             self._firewall.admit(bridge)
@@ -33,7 +33,7 @@ class FirewallExceptions:
                 self._firewall.dismiss(bridge)
 
     def settle(self, records: Iterable[Record], before: Iterable[Record]) -> None:
-        """Make the exceptions those that these records need, where ``before`` were the records."""
+        """Make the exceptions match ``records``; ``before`` are the former records."""
         needed = {bridge for record in records for bridge in bridges_of(record)}
         for bridge in sorted(needed):
             self._firewall.admit(bridge)
@@ -41,15 +41,15 @@ class FirewallExceptions:
             self._firewall.dismiss(bridge)
 
     def _is_used(self, bridge: str) -> bool:
-        """Whether a record confirms that its guest needs the exception."""
+        """Whether the record of any guest confirms that it needs the exception."""
         users = self._state.users_of_bridge(bridge)
         return any(bridge in bridges_of(self._state.peek(key)) for key in users)
 
     def not_admitted(self, bridges: Iterable[str]) -> set[str]:
-        """Those of these bridges whose exception is missing, or stands behind a reject."""
+        """Return those of the bridges whose exception is missing, or is behind a reject."""
         return self._firewall.not_admitted(bridges)
 
 
 def bridges_of(record: Record | None) -> set[str]:
-    """The bridges whose exception a guest needs: those of libvirt networks, once translated."""
+    """Return the bridges that need an exception for a guest: of libvirt networks, if translated."""
     return set(record.guest.network_bridges) if record and record.translated else set()

@@ -1,6 +1,6 @@
-"""Whether the kernel forwards packets between a published port's clients and its guest.
+"""Checks whether the kernel forwards packets between a published port's clients and its guest.
 
-Reads settings, routes and addresses; changes nothing.
+It reads settings, routes and addresses, and changes nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SWITCH4, _SWITCH6 = "net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"
 
 
 class Forwarding:
-    """One look at the node: each setting is read once, for all ports."""
+    """One look at the node. Each setting is read once, for all ports."""
 
     def __init__(self, config: NodeConfig) -> None:
         self._config = config
@@ -31,7 +31,7 @@ class Forwarding:
             self._gateway_devices |= set(config.uplink.devices)
 
     def problem(self, port: PublishedPort) -> Problem | None:
-        """What keeps a port's packets from being forwarded. A port without target: nothing."""
+        """Return why a port's packets are not forwarded, or None; also None without a target."""
         if port.target_address is None:
             return None
         if port.family == 6:  # noqa: PLR2004
@@ -41,10 +41,10 @@ class Forwarding:
         return self._problem4(off[0]) if off else None
 
     def _uplinks(self, port: PublishedPort, guest_device: str) -> list[str]:
-        """The devices that clients of a port must be able to come in by.
+        """Return the devices that must forward packets from a port's clients.
 
-        Without ``uplink.devices`` nobody knows which these are: of those that have an address,
-        one that forwards is enough.
+        Without ``uplink.devices`` it is unknown which device the clients use. Then one device is
+        enough that has an address and forwards.
         """
         if self._config.uplink.devices:
             return list(self._config.uplink.devices)
@@ -62,8 +62,8 @@ class Forwarding:
         return route.device if route else ""
 
     def _problem4(self, device: str) -> Problem:
-        # The kernel asks the device that a packet came in by (IN_DEV_FORWARD in
-        # net/ipv4/route.c). To write ip_forward sets all devices, but only if it changes it.
+        # The kernel checks the device that a packet came in by (IN_DEV_FORWARD in
+        # net/ipv4/route.c). Writing ip_forward sets all devices, but only if its value changes.
         name = _setting(device) if sysctl.read(_SWITCH4) == "1" else _SWITCH4
         cure = f"sysctl -w {name}=1"
         if device in self._gateway_devices:
@@ -72,7 +72,7 @@ class Forwarding:
         return Problem("forwarding", "node", message, cure)
 
     def _problem6(self) -> Problem | None:
-        # Of IPv6 the kernel asks "all" alone: ip6_forward in net/ipv6/ip6_output.c.
+        # For IPv6 the kernel checks only "all": ip6_forward in net/ipv6/ip6_output.c.
         if sysctl.read(_SWITCH6) != "0":
             return None
         cure = f"sysctl -w {_SWITCH6}=1"

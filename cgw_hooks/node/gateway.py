@@ -1,7 +1,7 @@
-"""The gateway itself: what ``cgw node up`` sets up, and ``cgw node down`` gives back.
+"""Configures this host as its guests' gateway (``cgw node up``), or undoes that (``down``).
 
-``up`` may be repeated: what is there stays, what came later is added. What it
-changes is written down before, so that ``down`` gives back exactly that.
+``up`` may be repeated: it keeps what is set already and adds what is missing. It records each
+change before making it, so that ``down`` undoes exactly these changes.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 
 
 def up(publisher: Publisher) -> Iterator[str]:
-    """Set the node up as its config says; yield a line to each change. Raises ``CgwError``."""
+    """Configure the node as its config says; yield one line per change. Raises ``CgwError``."""
     config = publisher.config
     if not config.guest_networks:
         raise InvalidConfig(
-            "guest-network", "it is missing", "say in cgw.toml which subnet to serve"
+            "guest-network", "it is missing", "add it to cgw.toml, with the subnet to serve"
         )
     for bridge in links.missing_devices(network.bridge for network in config.guest_networks):
-        raise LinkError(bridge, "no such device", "make the bridge first, then run: cgw node up")
-    # First the rules: the gateway address is never there without its filter. No hypervisor
-    # is asked: libvirt may not be up yet.
+        raise LinkError(bridge, "no such device", "make the bridge, then run: cgw node up")
+    # The rules come first, since the gateway address must not exist without its ARP filter. No
+    # hypervisor is asked: libvirt may not run yet.
     report = sync(publisher, drivers=())
     for record in report.published:
         yield f"published {record.guest.name}"
@@ -55,7 +55,7 @@ def up(publisher: Publisher) -> Iterator[str]:
 
 
 class _Incomplete(CgwError):
-    """The gateway is up, but not every guest could be published."""
+    """The gateway is configured, but not every guest could be published."""
 
     def __init__(self, problems: list[Problem]) -> None:
         super().__init__("node", "; ".join(map(str, problems)))
@@ -83,9 +83,9 @@ def _missing_devices(config: NodeConfig) -> Iterator[str]:
 
 
 def down(publisher: Publisher) -> Iterator[str]:
-    """Give back what ``up`` changed, and withdraw the guests of the guest networks.
+    """Undo the changes of ``up``, and withdraw the guests of the guest networks.
 
-    Guests on other networks, libvirt's own for example, stay published. Raises ``CgwError``.
+    Guests on other networks, for example libvirt's own, stay published. Raises ``CgwError``.
     """
     with publisher.state.locked():
         yield from _Changes(publisher.state).give_back()
@@ -110,7 +110,7 @@ def down(publisher: Publisher) -> Iterator[str]:
 
 
 def withdraw_all(publisher: Publisher) -> Iterator[str]:
-    """Withdraw every guest, and give back what ``up`` changed; for an uninstall."""
+    """Withdraw every guest, and undo the changes of ``up``. ``cgw uninstall`` calls this."""
     with publisher.state.locked():
         yield from _Changes(publisher.state).give_back()
         records, _ = publisher.state.all()
@@ -133,7 +133,7 @@ def _is_forwarding(name: str) -> bool:
 
 
 class _Changes:
-    """What ``up`` changed on this node, as the state has it."""
+    """The recorded changes of ``up`` on this node."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -141,7 +141,7 @@ class _Changes:
         self._content |= state.gateway_changes()
 
     def set_sysctl(self, setting: gateway_settings.Sysctl) -> bool:
-        """Give a setting its value; False if it has it, is not to be changed, or not there."""
+        """Set a setting; False if it is set already, must not be changed, or does not exist."""
         now = sysctl.read(setting.name)
         if now is None or now == setting.value or setting.instead_of not in {"", now}:
             return False
@@ -152,7 +152,7 @@ class _Changes:
         return True
 
     def add_address(self, wanted: gateway_settings.DeviceAddress) -> bool:
-        """Give a device an address; False if it has it already."""
+        """Add an address to a device; False if the device has it already."""
         if links.has_address(wanted):
             return False
         entry = [wanted.device, str(wanted.address), wanted.prefix_length, wanted.is_shared]
@@ -162,7 +162,7 @@ class _Changes:
         return links.add_address(wanted)
 
     def isolate(self, bridge: str, device: str) -> bool:
-        """Isolate an inter-node port; False if it is isolated already, or no port yet."""
+        """Isolate an inter-node port; False if it is isolated already, or is no port yet."""
         if links.is_isolated(bridge, device) is not False:
             return False
         if [bridge, device] not in self._content["isolated"]:
@@ -172,7 +172,7 @@ class _Changes:
         return True
 
     def give_back(self) -> Iterator[str]:
-        """Undo, last change first; what somebody else has changed since stays."""
+        """Undo the changes, the last one first. A value that another program has changed stays."""
         for bridge, device in reversed(self._content["isolated"]):
             if links.is_isolated(bridge, device):
                 links.set_isolated(device, False)
@@ -183,7 +183,7 @@ class _Changes:
                 yield f"removed {text}/{length} from {device}"
         for name, (before, ours, along) in reversed(self._content["sysctls"].items()):
             if _is_forwarding(name) and sysctl.read("net/ipv4/ip_forward") == "1":
-                continue  # somebody, libvirt perhaps, has made the whole host a router
+                continue  # another program, perhaps libvirt, has made the whole host a router
             if sysctl.read(name) == ours:
                 unchanged = {n: value for n, value in along.items() if sysctl.read(n) == value}
                 for given_back, value in ((name, before), *unchanged.items()):

@@ -1,8 +1,8 @@
-"""A guest that migrates from this host to itself: for a while it is there twice, under two keys.
+"""Handles an xl guest that migrates from this host to this same host.
 
-The new one supersedes the old one, whose record then has nothing to take away. Where the
-migration fails, it is the other way round, and without a pause: the ports are the old one's
-again before anything of the new one is withdrawn.
+During the migration the guest has two keys. The record of the new key supersedes that of the old
+one, so the release of the old one withdraws nothing. If the migration fails, the old record gets
+the ports back before the new one is withdrawn, so the ports have no pause.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def release_device(publisher: Publisher, key: GuestKey) -> Record | None:
-    """Release an xl device; where it superseded another, that one goes on with the ports.
+    """Release an xl device. If it superseded another one, that one gets the ports back.
 
-    Returns what was released, None where nothing is withdrawn by that.
+    Returns the released record, or None if nothing was withdrawn.
     """
     for guest in _superseded_by(publisher.state, key):
         publisher.publish(guest)
@@ -29,7 +29,7 @@ def release_device(publisher: Publisher, key: GuestKey) -> Record | None:
 
 
 def _superseded_by(state: NodeState, key: GuestKey) -> list[Guest]:
-    """The guests that go on with their ports when the one with this key goes."""
+    """Return the superseded guests that get their ports back when this key is released."""
     going = state.peek(key)
     if going is None or not going.is_current:
         return []

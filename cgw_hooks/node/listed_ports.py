@@ -1,6 +1,6 @@
-"""The published ports as the kernel's ruleset has them, where no record tells.
+"""Reads the published ports from the kernel's ruleset, if no record tells them.
 
-Reads all elements: not for the hook's usual path.
+It reads all elements, so the usual hook call must not use it.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _PROTOCOLS = {str(number): name for name, number in table.PROTOCOL_NUMBER.items(
 
 
 def read(nft: Nft) -> list[PublishedPort]:
-    """One published port to an element of our maps, without its source networks.
+    """Return one published port per element of the maps, without source networks.
 
-    Empty where the table is not there. An element that this version cannot have written is left
-    out.
+    The result is empty if there is no table. An element that this version cannot have written is
+    left out.
     """
     try:
         maps = parse_listing(nft.list_table(table.TABLE)).maps
@@ -40,12 +40,12 @@ def read(nft: Nft) -> list[PublishedPort]:
 
 
 def _port(name: str, key: str, data: str) -> PublishedPort:
-    """Read an element as `table.elements` spells it."""
+    """Parse an element as `table.elements` spells it."""
     *addresses, protocol, ports = key.split(" . ")
     target, _, to = data.partition(" . ")
     start, _, end = ports.partition("-")
     family = 4 if name.startswith(("published4", "ranges4")) else 6
-    # The last address is the listening one, which may be written as a network of all addresses.
+    # The last address is the listening address; it may be a network that holds all addresses.
     listen = addresses[-1].partition("/")[0] if addresses else ANY_ADDRESS[family]
     return PublishedPort(
         protocol=_PROTOCOLS[protocol],

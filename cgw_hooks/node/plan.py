@@ -1,7 +1,7 @@
-"""Carries a plan out: what the records of all guests should be, and the ruleset with them.
+"""Carries out a plan: makes the records of all guests, and the ruleset, as they should be.
 
-What can be found out or done without the node's lock is done without it: a hook that waits for
-the lock makes libvirt wait.
+Everything that does not need the node's lock is done without it, since a hook that waits for the
+lock makes libvirt wait.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ if TYPE_CHECKING:
     from cgw_hooks.host.state.state import State
     from cgw_hooks.node.publisher import Publisher
 
-#: Seconds. A person can wait for another cgw a little longer than a hook may.
+#: Seconds. A person can wait a little longer for another cgw than a hook can.
 LOCK_WAIT = 10.0
-#: Seconds that records are written for until the lock is free again, and for how long: whoever
-#: waits for it looks every 20 ms.
+#: Seconds to write records before the lock is released, and seconds until it is taken again: a
+#: waiting process tries every 20 ms.
 _LONGEST_WRITE, _PAUSE = 0.3, 0.05
 
 
 class Before(NamedTuple):
-    """The records as they were when the plan was made."""
+    """The records at the time when the plan was made."""
 
-    #: Another value after any of them was written or removed.
+    #: This value differs after any record was written or removed.
     version: object
     records: dict[GuestKey, Record]
-    #: Of these nothing could be read.
+    #: The keys whose records could not be read.
     unreadable: Collection[GuestKey]
 
 
 class Plan(NamedTuple):
-    """The records that should be, instead of those that are."""
+    """The records as they should be."""
 
     records: dict[GuestKey, Record]
     problems: list[Problem]
 
 
 class Work(NamedTuple):
-    """What a plan changes, found out before the lock is taken."""
+    """The changes of a plan, computed before the lock is taken."""
 
-    #: Records to write, each with the one that it replaces.
+    #: The records to write, each with the one that it replaces.
     records: list[tuple[Record, Record | None]]
-    #: All ports that should have elements, if the ruleset is not yet so.
+    #: All ports that must have elements, if the ruleset must be changed.
     ruleset: list[PublishedPort] | None
-    #: What was wrong before this sync, beside what the sync itself changes.
+    #: The faults of the ruleset before this sync, not those that the sync itself causes.
     repaired: list[str]
 
 
@@ -65,7 +65,7 @@ def compare(
     before: dict[GuestKey, Record],
     found: dict[str, Listing],
 ) -> Work:
-    """Find out what a plan changes, where ``found`` are our tables as they are."""
+    """Compute what a plan changes. ``found`` are the tables of cgw as the kernel has them."""
     records = [
         (record._replace(leaving=_gone(old, record)), old)
         for key, record in plan.records.items()
@@ -81,11 +81,12 @@ def compare(
 
 
 def carry_out(publisher: Publisher, plan: Plan, work: Work, before: Before) -> bool:
-    """Write the records that differ, then the ruleset if it differs; False: ask again.
+    """Write the records that differ, then the ruleset if it differs.
 
-    A record that goes, goes last: what a crash leaves says more than the ruleset has. Very many
-    records are written in parts, the lock is free in between. Where another call has changed a
-    record since the plan was made, nothing more is done.
+    Returns False if another call has changed a record since the plan was made: then this stops,
+    and the caller must make a new plan. Records are removed last, so that after a crash the
+    records name at least all ports in the ruleset. Very many records are written in parts, with
+    the lock released in between.
     """
     state = publisher.state
     version, records, unreadable = before
@@ -111,7 +112,7 @@ def carry_out(publisher: Publisher, plan: Plan, work: Work, before: Before) -> b
 
 
 def _write_some(state: State, waiting: Iterator[tuple[Record, Record | None]]) -> bool:
-    """Write records as long as hooks may wait; whether all are written."""
+    """Write records for as long as a hook may wait; return whether all are written."""
     deadline = time.monotonic() + _LONGEST_WRITE
     for record, old in waiting:
         state.write(record, old)
@@ -121,7 +122,7 @@ def _write_some(state: State, waiting: Iterator[tuple[Record, Record | None]]) -
 
 
 def _gone(old: Record | None, new: Record) -> tuple[PublishedPort, ...]:
-    """The ports of a record that the new one does not have."""
+    """Return the ports of the old record that the new one does not have."""
     if old is None or (old.translated == new.translated and not old.leaving):
         return ()
     stays = set(new.translated)
@@ -129,7 +130,7 @@ def _gone(old: Record | None, new: Record) -> tuple[PublishedPort, ...]:
 
 
 def ended(plan: Plan, before: dict[GuestKey, Record]) -> list[tuple[str, list[PublishedPort]]]:
-    """Which ports are translated no more: also some of a guest that is still published."""
+    """Return guest name and ports that are no longer translated, also of published guests."""
     if plan.records == before:
         return []
     stays = set(translated(list(plan.records.values())))
@@ -141,7 +142,7 @@ def ended(plan: Plan, before: dict[GuestKey, Record]) -> list[tuple[str, list[Pu
 
 
 def end_flows(publisher: Publisher, plan: Plan, before: dict[GuestKey, Record]) -> None:
-    """Delete the flows of ports that are gone, and of those that clients sent to too early."""
+    """Delete the flows of withdrawn ports, and flows that began before a port was published."""
     after = list(plan.records.values())
     if plan.records == before and not any(record.leaving for record in after):
         return
@@ -151,7 +152,7 @@ def end_flows(publisher: Publisher, plan: Plan, before: dict[GuestKey, Record]) 
     for key, old in before.items():
         new = plan.records.get(key)
         gone = [port for port in (*old.translated, *old.leaving) if port not in stays]
-        # Why a guest stopped is not known: its TCP connections may go on elsewhere.
+        # It is unknown why a guest stopped: its TCP connections may continue on another node.
         (ended if new else stopped).extend(gone)
     publisher.delete_flows(ended, connections_end=True)
     publisher.delete_flows(stopped, connections_end=False)

@@ -1,6 +1,6 @@
-"""Whose the listening ports are that a guest asks for, as the records of this node tell.
+"""Finds the owners of the listening ports that a guest asks for, in this node's records.
 
-Loaded by every hook call of a guest that publishes: keep it light.
+Every hook call of a guest that publishes loads this module, so it must import little.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 
 class Relatives(NamedTuple):
-    """The records of a guest under other keys than its own."""
+    """The records of the same guest under other keys."""
 
-    #: Remote guests that are this guest, as known from another node.
+    #: The remote guests that are the same guest.
     remotes: list[Record]
-    #: The same xl device before or after a migration to this host itself.
+    #: The same xl device, before or after a migration to this same host.
     twins: list[Record]
 
 
 def refuse_conflict(state: NodeState, guest: Guest) -> Relatives:
-    """Raise ``PortConflict`` where another guest has one of a guest's ports.
+    """Raise ``PortConflict`` if another guest owns one of a guest's ports.
 
-    Returns the guest's other records.
+    Returns the guest's records under other keys.
     """
     records: dict[GuestKey, Record | None] = {}
     for key, held, claim in state.holders(guest.claims):
@@ -55,25 +55,25 @@ def refuse_conflict(state: NodeState, guest: Guest) -> Relatives:
 
 
 def keys_of(records: Iterable[Record]) -> tuple[GuestKey, ...]:
-    """The keys of records, in order."""
+    """Return the keys of records, sorted."""
     return tuple(sorted(record.key for record in records))
 
 
 def refuse_taken(guest: Guest, found: Listeners) -> None:
-    """Raise ``PortConflict`` where a listener of the node has one of a guest's ports."""
+    """Raise ``PortConflict`` if a listener of the node uses one of a guest's ports."""
     taken = found.first_taken(guest)
     if taken:
         raise taken_by_node(guest, taken)
 
 
 def node_listeners(guests: Iterable[Guest]) -> Listeners:
-    """What the node itself listens on, of the protocols that these guests publish."""
+    """Return the node's listeners of the protocols that these guests publish."""
     protocols = {port.protocol for guest in guests for port in guest.ports}
     return Listeners(listeners.listening(protocols) if protocols else ())
 
 
 def taken_by_node(guest: Guest, taken: Claim) -> PortConflict:
-    """The error of a guest whose port a listener of the node has."""
+    """Return the error of a guest whose port a listener of the node uses."""
     return PortConflict(
         guest.title,
         f"port {taken} is in use by a process of this node",
@@ -82,7 +82,7 @@ def taken_by_node(guest: Guest, taken: Claim) -> PortConflict:
 
 
 def taken_by_guest(guest: Guest, claim: Claim, holder: Guest) -> PortConflict:
-    """The error of a guest whose port another guest has."""
+    """Return the error of a guest whose port another guest owns."""
     where = f" of another node ({holder.title})" if holder.is_remote else ""
     return PortConflict(
         guest.title,
@@ -92,10 +92,10 @@ def taken_by_guest(guest: Guest, claim: Claim, holder: Guest) -> PortConflict:
 
 
 def withhold(record: Record, found: Listeners) -> Record:
-    """The record without the ports that a listener of the node has, and with that problem.
+    """Return the record with the ports withheld that a listener of the node uses.
 
-    Ports of which the listener has gone are the guest's again. Of a guest that is not
-    published, nothing can be withheld.
+    Its problem names the first such port. A port whose listener has gone is no longer withheld.
+    A guest that is not published has no withheld ports.
     """
     if record.withheld:
         record = record._replace(withheld=(), problem=None)
@@ -108,6 +108,6 @@ def withhold(record: Record, found: Listeners) -> Record:
 
 def _refuse_holder(guest: Guest, claim: Claim, held: Claim, record: Record | None) -> None:
     if record is None:
-        return  # no record confirms the claim: a crash left it
+        return  # no record confirms the claim: a crash has left it
     if held in record.guest.claims and are_rivals(guest, record.guest):
         raise taken_by_guest(guest, claim.common_with(held), record.guest)

@@ -1,8 +1,8 @@
-"""The node's published ports: records, ruleset, firewall and flows, changed together.
+"""Changes the node's published ports: records, ruleset, firewall and flows together.
 
-The one place that knows the order for one guest: record first, one nft transaction second,
-conntrack last. Each step may be repeated; whatever a crash leaves, a later call or
-``cgw sync`` finishes. Loaded by every hook call of a guest that publishes: keep it light.
+Only this module knows the order of the steps for one guest: first the record, then one nft
+transaction, last conntrack. Each step may be repeated: after a crash, a later call or ``cgw sync``
+completes the work. Hook calls of guests that publish load this module: it must import little.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class Publisher:
         self._finish(change)
 
     def publish(self, guest: Guest, *, refuse_taken: bool = False) -> Record:
-        """Translate to the guest's ports, and to no others that it had before.
+        """Add the NAT elements of the guest's ports, and remove those of its former ports.
 
-        A port that a listener of the node has is withheld, with a problem in the record;
-        ``refuse_taken``: a guest that did not have it yet is refused instead. Raises
-        ``PortConflict``; then nothing has changed.
+        A port that a listener of the node uses is withheld, with a problem in the record; with
+        ``refuse_taken``, a guest that did not own it before is refused. Raises ``PortConflict``;
+        then nothing has changed.
         """
         with self.state.locked():
             old, is_damaged = self._old(guest.key)
@@ -83,7 +83,7 @@ class Publisher:
             record = ports.withhold(record._replace(overrides=ports.keys_of(remotes)), found)
             if old and old.overrides != record.overrides:
                 remotes = self._records({*old.overrides, *record.overrides})
-            # Without a record, elements of withheld ports may be there all the same.
+            # Even without a record, withheld ports may still have elements.
             unknown = is_damaged or (old is None and bool(record.withheld))
             change = self._change(record, old, remotes, twins, rebuild=unknown)
         self._finish(change)
@@ -91,10 +91,9 @@ class Publisher:
         return record
 
     def withdraw(self, key: GuestKey, *, connections_end: bool) -> Record | None:
-        """Translate no more to a guest, and keep its claims until it is released.
+        """Remove the guest's NAT elements, and keep its claims until it is released.
 
-        ``connections_end``: established TCP connections are deleted as well. Returns
-        what was withdrawn.
+        ``connections_end`` also deletes established TCP connections. Returns the former record.
         """
         try:
             with self.state.locked():
@@ -116,7 +115,7 @@ class Publisher:
         return old
 
     def release(self, key: GuestKey, *, connections_end: bool) -> Record | None:
-        """Withdraw a guest's ports and let others have them. Returns what was released."""
+        """Withdraw a guest's ports and release its claims. Returns the released record."""
         with self.state.locked():
             old, is_damaged = self._old(key)
             is_withdrawn = old is None or not (old.is_current and (old.translated or old.leaving))
@@ -129,23 +128,23 @@ class Publisher:
             with self.state.locked():
                 self.state.remove(key, self._old(key)[0])
         elif old and old.is_current and connections_end:
-            # Once stopped, established TCP connections are all that may be left.
+            # After stopped, only established TCP connections may be left.
             elsewhere = self._elsewhere(old)
             left = [p for p in old.guest.ports if p.protocol == "tcp" and p not in elsewhere]
             self.delete_flows(left, connections_end=True)
         return old
 
     def note_problem(self, guest: Guest, problem: Problem) -> None:
-        """Keep for ``cgw status`` why a guest's ports are not published."""
+        """Record for ``cgw status`` why a guest's ports are not published."""
         with self.state.locked():
             old, _ = self._old(guest.key)
             record = old or Record(guest._replace(ports=()), State.RESERVED, time.time())
             self.state.write(record._replace(problem=problem), old)
 
     def restore(self, record: Record | None = None) -> None:
-        """Make the ruleset hold exactly what the records say. Hold the lock.
+        """Make the ruleset hold exactly what the records say. The caller must hold the lock.
 
-        ``record`` counts instead of the one that is kept, which it could perhaps not replace.
+        ``record`` replaces the stored record of its guest, which perhaps could not be written.
         """
         records, _ = self.state.all()
         if record:
@@ -157,18 +156,18 @@ class Publisher:
         """Make the ruleset hold the static rules and exactly these ports."""
         try:
             self.nft.apply(table.restore(self.config, published_ports))
-        except RulesetError:  # objects of another version, of other types
+        except RulesetError:  # another version's objects have other types
             self.nft.apply(table.replace(self.config, published_ports))
 
     def delete_flows(self, gone: Collection[PublishedPort], *, connections_end: bool) -> None:
-        """Delete the flows that go to a guest as these ports said."""
+        """Delete the flows that these published ports have translated."""
         if gone:
             from cgw_hooks.node import stale_flows
 
             stale_flows.delete_translated(gone, connections_end=connections_end)
 
     def delete_missing_flows(self, published_ports: Iterable[PublishedPort]) -> None:
-        """Let clients in that were sending datagrams before the ports were published."""
+        """Delete datagram flows that began before the ports were published."""
         datagrams = [port for port in published_ports if port.protocol in DATAGRAM_PROTOCOLS]
         if datagrams:
             from cgw_hooks.node import stale_flows
@@ -186,10 +185,11 @@ class Publisher:
         *,
         rebuild: bool = False,
     ) -> _Change:
-        """Replace a record, then the elements that differ. Hold the lock.
+        """Replace a record, then the elements that differ. The caller must hold the lock.
 
-        ``remotes``: the remote guests that either record overrides. ``twins``: records that this
-        one supersedes. ``rebuild``: nobody knows what the ruleset has of the guest.
+        ``remotes`` are the remote guests that either record overrides. ``twins`` are the records
+        that this one supersedes. ``rebuild`` means that the guest's present elements are
+        unknown.
         """
         before = [*perhaps_translated(old), *visible(remotes, old)]
         before += [port for twin in twins for port in perhaps_translated(twin)]
@@ -213,15 +213,15 @@ class Publisher:
         return _Change(record, gone, unwritten)
 
     def _write(self, record: Record, old: Record | None) -> RecordError | None:
-        """Write a record. A stopped guest's ports are closed also where that fails."""
+        """Write a record. For a stopped guest, return an error, since its ports must be closed."""
         try:
             self.state.write(record, old)
         except RecordError as error:
             if record.state is not State.STOPPED:
                 raise
-            try:  # the old record would bring the ports back with the next restore
+            try:  # the next restore would open the ports of the old record
                 self.state.remove(record.key, old)
-            except RecordError:  # a read-only file system: at the next sync
+            except RecordError:  # a read-only file system: a later sync removes it
                 return error
             return error
         return None
@@ -231,11 +231,11 @@ class Publisher:
     ) -> None:
         try:
             self.nft.apply(table.change(self.config, add=add, delete=delete))
-        except RulesetError:  # not the table that should be there
+        except RulesetError:  # the table is missing or has other rules
             self.restore(record)
 
     def _finish(self, change: _Change, *, connections_end: bool = True) -> None:
-        """Delete the flows of ports that are gone; outside the lock, since it may take long."""
+        """Delete the flows of withdrawn ports. This can take long, so the lock is not held."""
         if change.gone:
             self.delete_flows(change.gone, connections_end=connections_end)
             with self.state.locked():
@@ -246,7 +246,7 @@ class Publisher:
             raise change.unwritten
 
     def _withdraw_without_lock(self, key: GuestKey, *, connections_end: bool) -> None:
-        """Close a stopped guest's ports though another cgw hangs; its record stays as it is."""
+        """Close a stopped guest's ports although another cgw hangs. Its record is not changed."""
         old, _ = self._old(key)
         elsewhere = self._elsewhere(old) if old else set()
         gone = [port for port in old.translated if port not in elsewhere] if old else []
@@ -255,19 +255,19 @@ class Publisher:
             self.delete_flows(gone, connections_end=connections_end)
 
     def _note_stopped(self, old: Record | None) -> None:
-        """Note that a guest without any element stops. Hold the lock."""
+        """Record that a guest without elements stops. The caller must hold the lock."""
         if old and old.state is State.RESERVED:
             self.state.write(old._replace(state=State.STOPPED, problem=None), old)
 
     def _forget_damaged(self, key: GuestKey) -> list[PublishedPort]:
-        """Remove a record that cannot be read, and its elements: which. Hold the lock."""
+        """Remove an unreadable record and its elements; return these. Needs the lock."""
         lost = self._rebuild(Record(Guest(key, str(key)), State.STOPPED, time.time()))
         self.state.remove(key, None)
         self.state.forget_entries(key)
         return lost
 
     def _rebuild(self, record: Record) -> list[PublishedPort]:
-        """Restore where nobody knows what the ruleset has; which ports it has no more."""
+        """Restore a ruleset of unknown content; return the ports that it no longer has."""
         from cgw_hooks.node import listed_ports
 
         before = listed_ports.read(self.nft)
@@ -275,25 +275,25 @@ class Publisher:
         return list(dict.fromkeys(before).keys() - set(listed_ports.read(self.nft)))
 
     def _elsewhere(self, record: Record) -> set[PublishedPort]:
-        """What remote guests publish that are this guest: it may have moved to their node."""
+        """Return the ports of the overridden remote guests: the guest may have moved there."""
         return {port for remote in self._records(record.overrides) for port in remote.translated}
 
     def _old(self, key: GuestKey) -> tuple[Record | None, bool]:
-        """The record of a guest, and whether there is one that cannot be read."""
+        """Return a guest's record, and whether there is one that cannot be read."""
         try:
             return self.state.find(key), False
         except RecordError:
             return None, True
 
     def _records(self, keys: Iterable[GuestKey]) -> list[Record]:
-        """The records with these keys that can be read."""
+        """Return the readable records with these keys."""
         return [record for key in keys if (record := self._old(key)[0])]
 
 
 class _Change(NamedTuple):
-    """What became of a guest's record and elements."""
+    """The result of a change: the guest's record and the ports without elements now."""
 
     record: Record
     gone: list[PublishedPort]
-    #: Why the record of a stopped guest could not be written, though its ports are closed.
+    #: The error if a stopped guest's record could not be written, although its ports are closed.
     unwritten: RecordError | None

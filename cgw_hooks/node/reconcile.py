@@ -1,8 +1,8 @@
-"""Makes the node match what runs, here and on other nodes: all guests, decided as one set.
+"""Makes the node match the guests that run, here and on other nodes, decided as one set.
 
-Puts back what a firewall reload, lost records or a killed hook took, and takes
-away what no running guest owns. Where a hypervisor does not answer, its guests'
-ports stay as the records have them.
+It restores what a firewall reload, lost records or a killed hook removed, and removes what
+belongs to no running guest. If a hypervisor does not answer, its guests' ports stay as their
+records say.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
     from cgw_hooks.core.published_port import PublishedPort
     from cgw_hooks.node.publisher import Publisher
 
-#: xl last: it leaves libvirt's guests alone.
+#: xl must come last: it leaves out the guests that libvirt publishes.
 HYPERVISORS = (*DRIVERS, XL)
 _ATTEMPTS = 20
 _PAUSE = 0.1
 
 
 class Wanted:
-    """The guests that should be published, and which hypervisors did not answer."""
+    """The guests that should be published, and the problems of reading them."""
 
     def __init__(self) -> None:
         self.guests: dict[GuestKey, Guest] = {}
-        #: Of these, what was published before stays: each with the problem, if there is one.
+        #: These guests stay published as before, each with its problem, if there is one.
         self.kept: dict[GuestKey, Problem | None] = {}
         self.silent_drivers: set[str] = set()
         self.problems: list[Problem] = []
 
     def add(self, key: GuestKey, found: Guest | CgwError | None) -> None:
-        """Add what a source found of one guest."""
+        """Add what a source has found about one guest."""
         if found is None:
             self.kept[key] = None
         elif isinstance(found, CgwError):
@@ -57,13 +57,13 @@ class Wanted:
 
 
 class Report(NamedTuple):
-    """What a sync changed, and what it could not."""
+    """What a sync changed, and what it could not do."""
 
     published: list[Record]
     withdrawn: list[Record]
-    #: Name of a guest, and the ports of it that were translated before and are no more.
+    #: The name of a guest, and its ports that are no longer translated.
     ended: list[tuple[str, list[PublishedPort]]]
-    #: What was not in the ruleset as the records say, in words.
+    #: The differences between ruleset and records before, in words.
     repaired: list[str]
     problems: list[Problem]
 
@@ -71,11 +71,11 @@ class Report(NamedTuple):
 def sync(publisher: Publisher, drivers: Collection[str] = HYPERVISORS) -> Report:
     """Make records and ruleset match the running guests. Raises ``CgwError``.
 
-    ``drivers``: the hypervisors to ask; the guests of others stay as they are.
+    ``drivers`` are the hypervisors to ask; the guests of other drivers stay as they are.
 
-    Nobody is asked, and nothing slow is done, while the lock is held: a hook that waits for the
-    lock makes libvirt wait. So hooks may run in between. Then the answer is old, and the
-    question is asked again.
+    While the lock is held, no hypervisor is asked and nothing slow is done: a hook that waits
+    for the lock makes libvirt wait. So a hook may run between the answer and the change. Then
+    the answer is outdated, and the hypervisors are asked again.
     """
     for _ in range(_ATTEMPTS):
         version = publisher.state.version()
@@ -102,7 +102,7 @@ def sync(publisher: Publisher, drivers: Collection[str] = HYPERVISORS) -> Report
 
 
 def ask(publisher: Publisher, records: Collection[GuestKey], drivers: Collection[str]) -> Wanted:
-    """Which guests run, here and elsewhere, and what they publish now."""
+    """Return the guests that run here and on other nodes, and what they publish now."""
     wanted = Wanted()
     wanted.silent_drivers = set(HYPERVISORS) - set(drivers)
     silent: dict[str, HypervisorError] = {}
@@ -116,7 +116,7 @@ def ask(publisher: Publisher, records: Collection[GuestKey], drivers: Collection
     recorded = {key.driver for key in records}
     nobody_answered = len(silent) == len(HYPERVISORS)
     for driver, silence in silent.items():
-        # A host has one or two of the drivers: that the others are silent is no problem.
+        # A host has one or two of the drivers: the others need not answer.
         if driver in recorded or (nobody_answered and driver == DRIVERS[0]):
             wanted.problems.append(Problem.of(silence))
     for key, found in static.remote_guests(publisher.config):
@@ -129,7 +129,7 @@ def _running(
 ) -> Iterable[tuple[GuestKey, Guest | CgwError | None]]:
     if driver != XL:
         return libvirt.running(publisher.config, driver)
-    # Where libvirt is silent, its record tells.
+    # If libvirt does not answer, the guest's record decides.
     is_silent = "libxl" in wanted.silent_drivers
     known = records if is_silent else {*wanted.guests, *wanted.kept}
     return xl.running(publisher.config, lambda key: key in known)
@@ -140,7 +140,7 @@ def _listeners(wanted: Wanted, before: dict[GuestKey, Record]) -> ownership.List
 
 
 def decide(wanted: Wanted, before: dict[GuestKey, Record], listeners: ownership.Listeners) -> Plan:
-    """What the records should be: one decision about all guests. Reads and writes nothing."""
+    """Decide about all guests at once what the records should be. This does no I/O."""
     now = time.time()
     plan = Plan({}, list(wanted.problems))
     kept = {
@@ -176,14 +176,14 @@ def decide(wanted: Wanted, before: dict[GuestKey, Record], listeners: ownership.
 
 
 def _nameless(key: GuestKey, problem: Problem) -> Guest:
-    """A guest of which nothing could be read."""
+    """Return a guest whose definition could not be read."""
     from cgw_hooks.core.guest import Guest
 
     return Guest(key, key.id if key.is_remote else problem.subject)
 
 
 def _with_overrides(plan: Plan) -> Plan:
-    """Tell each guest's record which remote guests are the same guest."""
+    """Add to each guest's record the remote guests that are the same guest."""
     alike = ownership.overrides(record.guest for record in plan.records.values())
     for key, record in plan.records.items():
         overrides = alike.get(key, ())

@@ -1,4 +1,4 @@
-"""Our tables as they are in the kernel, against what they should be. Changes nothing."""
+"""Compares the tables of cgw in the kernel with what they should be. Changes nothing."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
 
 
 class Difference(NamedTuple):
-    """How the kernel's table is not what it should be."""
+    """The differences between the kernel's tables and what they should be."""
 
-    #: What is wrong with the rules that published ports need, in words; empty: nothing.
+    #: What is wrong with the rules that published ports need, in words; empty if nothing is.
     rules: str
     #: Map -> keys.
     missing: dict[str, set[str]]
     extra: dict[str, set[str]]
-    #: What is wrong with the ARP filter, in words. Ports work without it.
+    #: What is wrong with the ARP filter, in words. Published ports work without this filter.
     arp_filter: str = ""
 
     def __bool__(self) -> bool:
-        """Whether there is any."""
+        """Whether there is any difference."""
         return bool(self.rules or self.missing or self.extra or self.arp_filter)
 
     def in_words(self) -> list[str]:
-        """The same for a person."""
+        """Return the differences in words."""
         words = [wrong for wrong in (self.rules, self.arp_filter) if wrong]
         for what, found in (("missing", self.missing), ("left over", self.extra)):
             count = sum(map(len, found.values()))
@@ -41,7 +41,7 @@ class Difference(NamedTuple):
 
 
 def read_tables(nft: Nft, config: NodeConfig) -> dict[str, Listing]:
-    """Our tables as they are in the kernel, those that are there. Raises ``RulesetError``."""
+    """Return those tables of cgw that the kernel has. Raises ``RulesetError``."""
     listed = nft.read("list tables").splitlines()
     there = {line.removeprefix("table ").partition(" #")[0].strip() for line in listed}
     return {
@@ -52,11 +52,11 @@ def read_tables(nft: Nft, config: NodeConfig) -> dict[str, Listing]:
 def compare(
     config: NodeConfig, should_be: Collection[PublishedPort], found: dict[str, Listing]
 ) -> Difference:
-    """How the kernel's tables differ from static rules and these ports."""
+    """Compare the kernel's tables with the static rules and the elements of these ports."""
     wanted = table.elements(should_be)
     if table.TABLE not in found:
         if not should_be and not config.guest_networks:
-            return Difference("", {}, {})  # nothing was published yet
+            return Difference("", {}, {})  # nothing was ever published
         missing = {name: set(elements) for name, elements in wanted.items()}
         return Difference(f"table {table.TABLE} is not there", missing, {})
     listing = found[table.TABLE]
@@ -80,7 +80,7 @@ def _wrong_revision(config: NodeConfig, listing: Listing) -> str:
 
 
 def _wrong_chains(name: str, config: NodeConfig, found: dict[str, Listing]) -> str:
-    """What is wrong with the chains of one of our tables; nothing if the config needs none."""
+    """Return what is wrong with the chains of a table; empty if the config needs no such table."""
     for chain, count in table.tables(config).get(name, {}).items():
         if name not in found:
             return f"table {name} is not there"

@@ -1,6 +1,7 @@
-"""Tracked flows that must not go on: the last step of publishing and of withdrawing.
+"""Deletes tracked flows that must not continue: the last step of publishing and withdrawing.
 
-Outside the node's lock, since the kernel walks its whole table. May be repeated.
+The kernel walks its whole table for this, so the caller must not hold the node's lock. This may
+be repeated.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def delete_missing(ports: Iterable[PublishedPort]) -> None:
-    """Delete the flows of clients that were sending before the ports were published.
+    """Delete the flows that began before the ports were published.
 
     Raises ``RulesetError``.
     """
@@ -41,10 +42,11 @@ def delete_missing(ports: Iterable[PublishedPort]) -> None:
 
 
 def delete_translated(ports: Iterable[PublishedPort], *, connections_end: bool) -> None:
-    """Delete the flows that go to the guest as these ports said. Raises ``RulesetError``.
+    """Delete the flows that these published ports have translated. Raises ``RulesetError``.
 
-    ``connections_end``: established TCP connections as well. One that the guest never answered
-    is always over: its client asks again, and must not be sent to where nobody is.
+    With ``connections_end``, established TCP connections are deleted as well. A TCP flow that
+    the guest never answered is always deleted: its client tries again, and must not reach the
+    former target.
     """
     groups: dict[tuple[str, Address], list[PublishedPort]] = {}
     for port in ports:

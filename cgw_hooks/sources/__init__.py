@@ -1,1 +1,1 @@
-"""Where guests come from: each module reads one source and gives guests, or problems."""
+"""The sources of guests: each module reads one source and returns guests or problems."""

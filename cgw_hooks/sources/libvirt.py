@@ -1,4 +1,4 @@
-"""Guests of libvirt's drivers: their domain XML -> the Guest that this node would publish."""
+"""Guests of libvirt's drivers: domain XML -> the Guest that this node would publish."""
 
 from __future__ import annotations
 
@@ -22,31 +22,30 @@ if TYPE_CHECKING:
 
 
 def key_of(driver: str, xml: bytes) -> GuestKey:
-    """The key of the guest that a definition is of; its id is empty without a uuid."""
+    """Return the key of a definition's guest; its id is empty if the definition has no uuid."""
     return GuestKey(driver, domain_scan.uuid(xml))
 
 
 def read_guest(config: NodeConfig, driver: str, name: str, xml: bytes) -> Guest | None:
-    """The guest with its published ports; None if its definition has no annotation.
+    """Return the guest with its published ports; None if its definition has no annotation.
 
-    Its address is the annotation's, else an interface's ``<ip>``, else a host entry
-    or lease of a libvirt network. A guest on a libvirt network may have to run before
-    it has a lease: its ports then have no target address yet. Raises
-    ``InvalidAnnotation``.
+    Its address is that of the annotation, else that of an interface's ``<ip>``, else that of a
+    DHCP host entry or lease of a libvirt network. A guest on a libvirt network may have no lease
+    before it runs: then its ports have no target address yet. Raises ``InvalidAnnotation``.
     """
     from cgw_hooks.core.parse.domain_xml import parse_domain  # lxml
 
     annotation = parse_domain(key_of(driver, xml), name, xml)
     if annotation and not annotation.key.id:
         who = f"guest {quoted(name)}"
-        raise InvalidAnnotation(who, "<uuid> is missing", "define the guest anew")
+        raise InvalidAnnotation(who, "<uuid> is missing", "define the guest again")
     return annotation and guest_of(config, annotation)
 
 
 def guest_of(config: NodeConfig, annotation: Annotation) -> Guest:
-    """An annotation with its addresses, held against the node's config.
+    """Return the guest of an annotation, with its addresses.
 
-    Raises ``InvalidAnnotation``.
+    Raises ``InvalidAnnotation`` if the node's config does not allow its ports or addresses.
     """
     interfaces = annotation.interfaces
     if annotation.addresses:
@@ -58,7 +57,7 @@ def guest_of(config: NodeConfig, annotation: Annotation) -> Guest:
                 f"guest {quoted(annotation.name)}",
                 "<publish>: the guest's address is not known, and on a plain bridge cannot be "
                 "found out",
-                'say it: <publish address="...">',
+                'add it: <publish address="...">',
             )
         guest = annotation.guest(leased_addresses(leased))._replace(leased=leased)
     bridges = {interface.bridge for interface in interfaces if interface.bridge}
@@ -67,14 +66,14 @@ def guest_of(config: NodeConfig, annotation: Annotation) -> Guest:
 
 
 def leased_addresses(interfaces: tuple[Interface, ...]) -> tuple[Address, ...]:
-    """The addresses that libvirt's networks have given to these interfaces."""
+    """Return the addresses that libvirt's networks have given to these interfaces."""
     return libvirt_leases.addresses_of(interfaces, time.time())
 
 
 def running(config: NodeConfig, driver: str) -> Iterator[tuple[GuestKey, Guest | CgwError]]:
-    """The annotated guests of a driver that run, or what is wrong with them.
+    """Yield each running guest of a driver that has an annotation: the guest or its error.
 
-    Raises ``HypervisorError`` where libvirt does not answer.
+    Raises ``HypervisorError`` if libvirt does not answer.
     """
     from cgw_hooks.host import libvirt_api
 
@@ -85,7 +84,7 @@ def running(config: NodeConfig, driver: str) -> Iterator[tuple[GuestKey, Guest |
 
 
 def read_definition(config: NodeConfig, definition: Definition) -> Guest | CgwError | None:
-    """What a definition publishes, or what is wrong with it."""
+    """Return the guest of a definition, its error, or None without an annotation."""
     if not domain_scan.is_annotated(definition.xml):
         return None
     try:

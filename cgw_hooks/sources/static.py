@@ -1,4 +1,4 @@
-"""Guests that live on other nodes, as the config and the files beside it name them."""
+"""Remote guests, as the config and the files in ``guests.d`` name them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ _SUFFIX = ".xml"
 
 
 def remote_guests(config: NodeConfig) -> Iterator[tuple[GuestKey, Guest | CgwError]]:
-    """Every guest that may live elsewhere, or what is wrong with it; the first entry counts.
+    """Yield each remote guest or its error; the first entry of a name counts.
 
-    One without an address is not published: its file tells a local hook what it publishes.
+    A guest without an address is left out: its file is only for the hook on the guest's own
+    node.
     """
     seen = set()
     for source in (_configured, _in_files):
@@ -62,7 +63,7 @@ def _read(name: str, path: str) -> Annotation | None:
     try:
         fields.parse_name(name)
     except ValueError as error:
-        raise InvalidConfig(path, "its name cannot be a guest's", str(error)) from None
+        raise InvalidConfig(path, "a guest cannot have this name", str(error)) from None
     xml = read_config(path)
     return parse_domain(GuestKey(REMOTE, name), name, xml) if xml is not None else None
 
@@ -75,5 +76,5 @@ def _publishable(found: Annotation | CgwError, config: NodeConfig) -> Guest | Cg
         refuse_unpublishable(guest, config, routes.route_to)
     except CgwError as error:
         return type(error)(f'remote-guest "{found.name}"', error.message, error.cure)
-    # Where the definition was written, libvirt's networks are not this node's.
+    # The libvirt networks of the definition are those of another node.
     return guest._replace(network_bridges=())

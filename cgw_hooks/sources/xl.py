@@ -1,7 +1,7 @@
-"""Plain xl guests: where each declares its ports -> the Guest that this node would publish.
+"""Plain xl guests: declarations of ports -> the Guest that this node would publish.
 
-The first declaration that is there counts: ``gatewaydev=cgw ...`` of the vif; for the guest's
-first vif also /etc/cgw/guests.d/NAME.xml, and ``cgw_publish`` in its xl.cfg.
+The first declaration found counts, in this order: ``gatewaydev=cgw ...`` of the vif; then, only
+for the guest's first vif, /etc/cgw/guests.d/NAME.xml; then ``cgw_publish`` in its xl.cfg.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KEY = "cgw_publish"
 
 
 class Declaration(NamedTuple):
-    """What one place says of a vif."""
+    """What one source declares for a vif."""
 
     source: str
     annotation: Annotation
@@ -36,8 +36,8 @@ class Declaration(NamedTuple):
 def is_published_by_libvirt(uuid: str, is_known: Callable[[GuestKey], bool]) -> bool:
     """Whether libvirt's own hook publishes a Xen guest, so that the vif script must not.
 
-    ``is_known``: whether libvirt publishes the guest with this key. The vif script, which must not
-    ask libvirt, looks for its record; who can ask libvirt looks for its annotation.
+    ``is_known`` says whether libvirt publishes the guest with a key. The vif script must not ask
+    libvirt, so it looks for the guest's record; other callers look for the guest's annotation.
     """
     return bool(uuid) and is_known(GuestKey("libxl", uuid))
 
@@ -45,10 +45,11 @@ def is_published_by_libvirt(uuid: str, is_known: Callable[[GuestKey], bool]) -> 
 def running(
     config: NodeConfig, is_known: Callable[[GuestKey], bool]
 ) -> Iterator[tuple[GuestKey, Guest | CgwError | None]]:
-    """The vifs that publish something, or what is wrong with them.
+    """Yield each vif that publishes ports: the guest, its error, or None.
 
-    None: the guest migrates to this host itself, which may yet fail; the vif's record goes when
-    the vif goes. Raises ``HypervisorError`` where xenstore does not answer.
+    None means that the guest migrates to this same host. The migration may still fail, so the
+    record of the old vif stays until that vif is removed. Raises ``HypervisorError`` if xenstore
+    does not answer.
     """
     from cgw_hooks.host import xenstore
 
@@ -68,13 +69,13 @@ def running(
 
 
 def read_vif(config: NodeConfig, vif: Vif) -> Guest | None:
-    """The guest with what it publishes at one vif; None: nothing. Raises ``InvalidAnnotation``."""
+    """Return the guest with its ports at one vif, or None. Raises ``InvalidAnnotation``."""
     declared = next(declarations(vif), None)
     return declared and guest_of(config, vif, declared)
 
 
 def declarations(vif: Vif) -> Iterator[Declaration]:
-    """What is declared for a vif, the one that counts first. Raises ``InvalidAnnotation``."""
+    """Yield the declarations for a vif; the first one counts. Raises ``InvalidAnnotation``."""
     if vif.own_words is not None:
         source = f"gatewaydev of {vif.name}"
         yield Declaration(source, vif.annotation(vif.own_words, source))
@@ -96,7 +97,7 @@ def declarations(vif: Vif) -> Iterator[Declaration]:
 
 
 def _words(vif: Vif, source: str, value: Value) -> list[str]:
-    """What ``cgw_publish`` lists. A list within it must not be read as no port at all."""
+    """Return the short forms of ``cgw_publish``; a nested list is refused, not ignored."""
     from cgw_hooks.core.parse.xl_cfg import strings
 
     words = strings(value)
@@ -110,13 +111,13 @@ def _words(vif: Vif, source: str, value: Value) -> list[str]:
 
 
 def guest_of(config: NodeConfig, vif: Vif, declared: Declaration) -> Guest:
-    """A declaration with its addresses, held against the node's config."""
+    """Return the guest of a declaration. Raises ``InvalidAnnotation``."""
     annotation = declared.annotation
     if not annotation.addresses:
         raise InvalidAnnotation(
             f"guest {quoted(vif.guest)}",
             f"{declared.source}: the guest's address is not known",
-            "say it in its vif: ip=...",
+            "add it to its vif: ip=...",
         )
     guest = annotation.guest(annotation.addresses)._replace(device=vif.device)
     refuse_unpublishable(guest, config, routes.route_to, {vif.bridge} - {""})
@@ -124,9 +125,9 @@ def guest_of(config: NodeConfig, vif: Vif, declared: Declaration) -> Guest:
 
 
 def configs_of(guest: str) -> Iterator[tuple[str, dict[str, Value]]]:
-    """The xl.cfg files whose ``name`` is the guest's.
+    """Yield the xl.cfg files whose ``name`` is the guest's name.
 
-    One that cannot be read is nobody's, unless it is called as the guest is.
+    A file that cannot be parsed is ignored, unless its file name is the guest's name.
     """
     from cgw_hooks.core.parse.xl_cfg import parse_xl_config  # re: 6 ms
 

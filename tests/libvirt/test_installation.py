@@ -117,9 +117,9 @@ def test_install_writes_over_nobody_else(installed: Hypervisor, place: str) -> N
     before = files(installed)
     refused = installed.cgw("install", check=False)
     assert refused.returncode == 6
-    assert f"{place}: it is there already and is not ours" in refused.stderr
+    assert f"{place}: the file exists and is not from cgw" in refused.stderr
     kept = installed.cgw("uninstall").stdout
-    assert f"kept  {place} (not ours)" in kept
+    assert f"kept  {place} (not from cgw)" in kept
     name = "." + place.removeprefix("/etc")
     assert files(installed)[name] == before[name]
     installed.node.write(place, ours, mode=mode)

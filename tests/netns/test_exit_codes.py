@@ -180,9 +180,9 @@ def test_what_cannot_be_read_or_changed(
         ("check web1.xml", UNKNOWN, "web1.xml: there is no such file"),
         ("check none/web1", UNKNOWN, "none/web1: there is no such file"),
         ("check none.toml", UNKNOWN, "none.toml: there is no such file"),
-        ("status web1", UNKNOWN, '"web1": nothing is known of such a guest'),
-        ("status web1 --json", UNKNOWN, '"web1": nothing is known of such a guest'),
-        ("status web1 --graph", UNKNOWN, '"web1": nothing is known of such a guest'),
+        ("status web1", UNKNOWN, '"web1": no guest of this name is published'),
+        ("status web1 --json", UNKNOWN, '"web1": no guest of this name is published'),
+        ("status web1 --graph", UNKNOWN, '"web1": no guest of this name is published'),
     ],
 )
 def test_who_is_not_there_is_not_who_does_not_answer(

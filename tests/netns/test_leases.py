@@ -73,7 +73,7 @@ def test_a_first_lease_is_told(client: Asker, network: Network) -> None:
     assert network.status() == (1, "no address yet", "no lease of the guest is known")
     network.leases((WEB1, WEB1, 3600))
     assert client.asks(NODE[4], PORT) == REFUSED
-    assert network.status() == (1, "no address yet", "it has the address 10.5.5.11 by now")
+    assert network.status() == (1, "no address yet", "it now has the address 10.5.5.11")
     network.hook("reconnect")
     assert client.asks(NODE[4], PORT) == f"web1 saw {CLIENT[4]}"
     assert network.status() == (0, "published", "")
@@ -97,7 +97,7 @@ def test_a_lease_that_another_guest_has_now_is_told(client: Asker, network: Netw
     network.node.namespace.ip("neigh flush all\n")
     network.leases((WEB1, WEB1, 3600), (WEB2, WEB1, 3600), (WEB1, 77, 3600))
     assert client.asks(NODE[4], PORT) == f"web2 saw {CLIENT[4]}"
-    assert network.status() == (1, "failed", "it has the address 10.5.5.12 by now")
+    assert network.status() == (1, "failed", "it now has the address 10.5.5.12")
     network.hook("reconnect")
     assert client.asks(NODE[4], PORT) == f"web1 saw {CLIENT[4]}"
     assert network.status() == (0, "published", "")

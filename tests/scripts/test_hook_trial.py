@@ -103,7 +103,7 @@ def test_a_python_without_the_nftables_binding_is_noticed_as_well(tmp_path: Path
     ("fault", "said"),
     [
         ("its launcher is gone", "No such file or directory"),
-        ("its package is gone", "No module named 'cgw_hooks'; install cgw-hooks anew"),
+        ("its package is gone", "No module named 'cgw_hooks'; install cgw-hooks again"),
         ("its interpreter is gone", "not found"),
         ("its interpreter may not be run", "Permission denied"),
         ("the hook may not be run", "Permission denied"),
@@ -131,7 +131,7 @@ def test_what_is_broken_is_said_in_one_line(tmp_path: Path, fault: str, said: st
     line = installed.obstacle()
     assert is_one_line(line)
     assert said in line
-    assert line.endswith("then run cgw install again")
+    assert line.endswith("then run: cgw install")
 
 
 def test_a_hook_that_harms_plain_guests_is_refused_below_another_root_too(

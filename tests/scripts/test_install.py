@@ -193,9 +193,9 @@ def test_a_file_of_somebody_elses_at_our_place_is_neither_overwritten_nor_remove
 ) -> None:
     host.has({place: "#!/bin/sh\n# somebody's\n"})
     line = host.refused("install", "--xen")
-    assert f"{host.root / place}: it is there already and is not ours; move it away first" == line
+    assert f"{host.root / place}: the file exists and is not from cgw; move it away first" == line
     lines = host.done("uninstall")
-    assert f"kept  {host.root / place} (not ours)" in lines
+    assert f"kept  {host.root / place} (not from cgw)" in lines
     assert {place: ("#!/bin/sh\n# somebody's\n", 0o644)} == host.files()
 
 
@@ -211,7 +211,7 @@ def test_nor_is_what_is_no_plain_file(host: Host, tmp_path: Path, kind: str) -> 
         shutil.copy(theirs, place)
     else:
         place.symlink_to(theirs if kind == "link to theirs" else tmp_path / "none")
-    assert "is not ours" in host.refused("install")
+    assert "is not from cgw" in host.refused("install")
     host.done("uninstall")
     assert os.path.lexists(place)
     assert b"\xff\xfe theirs" == theirs.read_bytes()

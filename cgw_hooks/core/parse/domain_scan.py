@@ -29,8 +29,8 @@ def uuid(xml: bytes) -> str:
 def digest(xml: bytes) -> str:
     """Return a checksum of the metadata, empty if there is none.
 
-    Empty as well where an interface is on a libvirt network: libvirt names the network's bridge
-    only once the guest has started (libvirt 9.0), so a later definition says more.
+    It is also empty if an interface is on a libvirt network: libvirt 9.0 names the network's
+    bridge only after the guest has started, so the later definition must be read again.
 
     libvirt writes ``<metadata>`` before any element whose text could contain that word.
     """

@@ -1,4 +1,4 @@
-"""Folders under /run that only root can write to."""
+"""Makes folders under /run that only root can write to."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from cgw_hooks.errors import RecordError
 
 
 def make_safe_directory(path: str) -> None:
-    """Make ``path``, or see that it is ours alone.
+    """Make the folder ``path``, or check that no other user can write to it.
 
-    Raises ``RecordError`` where another user could have put records there: they
-    would become translations of this host.
+    Raises ``RecordError`` if another user could have put records there: these would become NAT
+    rules of this host.
     """
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
         found = os.lstat(path)
     except OSError as error:
-        raise RecordError(path, f"it cannot be made: {error.strerror}", "mend it") from error
+        raise RecordError(path, f"it cannot be made: {error.strerror}", "run: cgw sync") from error
     if found.st_uid == 0 != os.geteuid():
-        raise RecordError(path, "it is root's", "run the command as root")
+        raise RecordError(path, "it belongs to root", "run the command as root")
     if (
         not stat.S_ISDIR(found.st_mode)
         or found.st_uid != os.geteuid()

@@ -1,13 +1,13 @@
 """The index of the records, kept as empty files.
 
-To look one thing up costs the same however many guests there are.
+The cost of a look-up does not depend on the number of guests.
 
     ports/tcp/34/2202-2202,0.0.0.0,qemu-UUID   who reserves a port
     bridges/virbr0/qemu-UUID                    who needs the firewall's exception for a bridge
     uuids/UUID/xl-vif1.0                        under which other keys a guest is known
 
-What is in the index of a record follows from the record alone. An entry that its guest's
-record does not confirm is what a crash left, and counts for nothing.
+The index entries of a record follow only from this record. If a guest's record does not confirm
+an entry, a crash has left the entry, and it is ignored.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def entries(record: Record | None) -> set[str]:
-    """The index entries of a record, as paths."""
+    """Return the paths of a record's index entries."""
     if record is None:
         return set()
     guest, key = record.guest, str(record.key)
@@ -46,7 +46,7 @@ class Index:
         self.directory = os.path.join(directory, "index")
 
     def add(self, paths: Iterable[str]) -> None:
-        """Add entries, also those that are there already."""
+        """Add entries; those that exist already stay."""
         for path in paths:
             place = os.path.join(self.directory, path)
             try:
@@ -57,13 +57,13 @@ class Index:
                 os.close(os.open(place, os.O_WRONLY | os.O_CREAT, 0o600))
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Remove entries, also those that are not there, and folders that are empty then."""
+        """Remove entries, if they exist, and folders that are then empty."""
         for path in paths:
             place = os.path.join(self.directory, path)
             try:
                 os.unlink(place)
                 os.rmdir(os.path.dirname(place))
-            except OSError:  # not there, or not empty
+            except OSError:  # the folder does not exist or is not empty
                 continue
 
     def forget(self, key: str) -> None:
@@ -73,7 +73,7 @@ class Index:
             self.remove(f"{inside}/{n}" for n in names if n == key or n.endswith(f",{key}"))
 
     def replace(self, paths: set[str]) -> None:
-        """Make these the entries; only what differs is written."""
+        """Make these the only entries; write only the differences."""
         there = set()
         for folder, _, names in os.walk(self.directory, topdown=False):
             inside = os.path.relpath(folder, self.directory)
@@ -90,7 +90,7 @@ class Index:
         self.add(paths - there)
 
     def holders(self, claims: Iterable[Claim]) -> Iterator[tuple[GuestKey, Claim, Claim]]:
-        """Who has claims that overlap these: key, its claim, the one of these that it meets."""
+        """Yield each claim that overlaps one of these: its key, the claim, the one of these."""
         by_folder: dict[str, list[Claim]] = {}
         for claim in claims:
             for folder in self._folders(claim):
@@ -105,11 +105,11 @@ class Index:
                             yield key, held, claim
 
     def keys(self, group: str) -> list[GuestKey]:
-        """Whose entries are in a folder of ``bridges`` or ``uuids``."""
+        """Return the keys in a folder of ``bridges`` or ``uuids``."""
         return [GuestKey.parse(name) for name in self._names(group)]
 
     def _folders(self, claim: Claim) -> Iterator[str]:
-        """The folders in which overlapping claims may lie; of a long range, those that exist."""
+        """Yield the folders that may hold overlapping claims, perhaps missing ones."""
         protocol = f"ports/{claim.protocol}"
         numbers = bucket_numbers(claim)
         if len(numbers) <= 3:  # noqa: PLR2004  (a claim of at most 64 ports)
@@ -132,7 +132,7 @@ def _folder(claim: Claim) -> str:
 
 
 def _parse(protocol: str, name: str) -> tuple[Claim | None, GuestKey]:
-    """A file name of ``ports`` as claim and key; no claim where it is not one of ours."""
+    """Parse a file name of ``ports`` as claim and key; no claim if cgw did not write it."""
     try:
         ports, address, key = name.split(",", 2)
         start, _, end = ports.partition("-")

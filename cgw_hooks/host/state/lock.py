@@ -1,4 +1,4 @@
-"""The node's one lock, as a file of the runtime directory.
+"""The node's lock, a file in the runtime directory. There is only one.
 
 The kernel drops the lock when its holder dies. Nobody waits for long for a holder that hangs; a
 queue of many holders, each of which gives the lock back, is waited for.
@@ -22,13 +22,13 @@ _LONGEST_WAIT = 30.0
 
 
 class LockTimeout(RecordError):
-    """Another process has held the lock for too long."""
+    """Another process held the lock for too long."""
 
     code = "lock"
 
 
 class Lock:
-    """``with Lock(directory): ...``. Raises ``LockTimeout``, or ``RecordError``."""
+    """The lock: ``with Lock(directory): ...``. Raises ``LockTimeout`` or ``RecordError``."""
 
     def __init__(self, directory: str, wait: float = WAIT) -> None:
         self._directory = directory
@@ -41,7 +41,9 @@ class Lock:
         try:
             self._descriptor = _open(path)
         except OSError as error:
-            raise RecordError(path, f"it cannot be opened: {error.strerror}", "mend it") from error
+            raise RecordError(
+                path, f"it cannot be opened: {error.strerror}", "run: cgw sync"
+            ) from error
         try:
             self._acquire(path)
         except BaseException:
@@ -84,7 +86,7 @@ class Lock:
 
 
 def _open(path: str) -> int:
-    """Return a descriptor; on a file system that has become read-only, one that only reads."""
+    """Open the lock file, for reading only if the file system has become read-only."""
     flags = os.O_CLOEXEC | os.O_NOFOLLOW
     try:
         return os.open(path, flags | os.O_RDWR | os.O_CREAT, 0o600)

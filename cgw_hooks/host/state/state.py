@@ -1,8 +1,8 @@
-"""Everything under the runtime directory: records, index, lock, and what `cgw node up` changed.
+"""Everything under the runtime directory: records, index, lock, and changes of `cgw node up`.
 
-Nothing else of cgw knows what the files are called.
+No other module knows the names of these files.
 
-Everything here dies with the host, as the rules do.
+A reboot deletes the runtime directory, as it deletes the rules.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SUFFIX = ".json"
 
 
 class State:
-    """What this node remembers. To change it, hold ``locked()``."""
+    """What this node remembers. A caller that changes it must hold ``locked()``."""
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
@@ -47,7 +47,7 @@ class State:
     # -- records -----------------------------------------------------------------------------
 
     def find(self, key: GuestKey) -> Record | None:
-        """The record of a guest. Raises ``RecordError`` where it cannot be read."""
+        """Return a guest's record, or None. Raises ``RecordError`` if it cannot be read."""
         path = self._file(key)
         try:
             with open(path, encoding="utf-8") as file:
@@ -60,25 +60,25 @@ class State:
             ) from error
 
     def peek(self, key: GuestKey) -> Record | None:
-        """The record of a guest, where there is one that can be read."""
+        """Return a guest's record; None if there is none or it cannot be read."""
         try:
             return self.find(key)
         except RecordError:
             return None
 
     def has(self, key: GuestKey) -> bool:
-        """Whether there is a record of a guest, readable or not."""
+        """Whether there is a record of a guest, even an unreadable one."""
         return os.path.exists(self._file(key))
 
     def write(self, record: Record, old: Record | None) -> None:
-        """Keep a record in place of ``old``: a reader sees the old one or the new one, whole.
+        """Replace the record ``old``; a reader sees either the old or the new one.
 
-        The index is ahead of the record at every moment: what a crash leaves is too many entries.
-        Raises ``RecordError``.
+        New index entries are added before the record is written, and old ones are removed after.
+        So a crash can leave too many entries, but never too few. Raises ``RecordError``.
         """
         path = self._file(record.key)
         before, after = entries(old), entries(record)
-        # One writer at a time, by the lock: what a killed one leaves here, the next overwrites.
+        # The lock admits one writer. If it is killed, the next one overwrites this file.
         new = os.path.join(self.directory, "record.new")
         try:
             make_safe_directory(self._guests)
@@ -87,31 +87,35 @@ class State:
                 file.write(to_json(record))
             os.replace(new, path)
         except OSError as error:
-            raise RecordError(path, f"it cannot be written: {error.strerror}", "mend it") from error
+            raise RecordError(
+                path, f"it cannot be written: {error.strerror}", "run: cgw sync"
+            ) from error
         self._index.remove(before - after)
 
     def remove(self, key: GuestKey, old: Record | None) -> None:
-        """Remove a record, also where there is none. Raises ``RecordError``."""
+        """Remove a record, if there is one. Raises ``RecordError``."""
         path = self._file(key)
         try:
             os.unlink(path)
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise RecordError(path, f"it cannot be removed: {error.strerror}", "mend it") from error
+            raise RecordError(
+                path, f"it cannot be removed: {error.strerror}", "run: cgw sync"
+            ) from error
         self._index.remove(entries(old))
 
     def forget_entries(self, key: GuestKey) -> None:
         """Remove every index entry of a guest whose record cannot be read.
 
-        Reads the whole index: not for the hook's usual path.
+        This reads the whole index, so the usual hook call must not use it.
         """
         self._index.forget(str(key))
 
     def all(self) -> tuple[dict[GuestKey, Record], dict[GuestKey, RecordError]]:
-        """All records that can be read, and what is wrong with the others.
+        """Return all readable records, and the errors of the others.
 
-        Scales with the number of guests: not for the hook's usual path.
+        The cost grows with the number of guests, so the usual hook call must not use this.
         """
         records, errors = {}, {}
         for key in self.keys():
@@ -125,7 +129,7 @@ class State:
         return records, errors
 
     def keys(self) -> list[GuestKey]:
-        """Whose records there are, in order of name."""
+        """Return the keys of all records, sorted."""
         try:
             names = os.listdir(self._guests)
         except FileNotFoundError:
@@ -136,15 +140,15 @@ class State:
         return [GuestKey.parse(name) for name in found]
 
     def version(self) -> tuple[int, frozenset[tuple[str, int, int]]]:
-        """A value that is another one after any record was written or removed."""
+        """Return a value that differs after any record was written or removed."""
         try:
-            # The folder's own time tells of a record that came and went in the meantime. It
-            # advances in steps of 4 ms (CONFIG_HZ=250); within one, a record written anew is
-            # another file.
+            # The folder's own time changes if a record was added and removed in between. That
+            # time has steps of 4 ms (CONFIG_HZ=250). Within one step, a record that was written
+            # again is a new file.
             changed = os.stat(self._guests).st_mtime_ns
             with os.scandir(self._guests) as found:
                 return changed, frozenset((f.name, f.inode(), f.stat().st_mtime_ns) for f in found)
-        except FileNotFoundError:  # the folder, or a record at this moment
+        except FileNotFoundError:  # there is no folder, or a record was removed at this moment
             return 0, frozenset()
         except OSError as error:
             raise _unreadable(self._guests, error) from error
@@ -152,34 +156,34 @@ class State:
     # -- the index ---------------------------------------------------------------------------
 
     def holders(self, claims: Iterable[Claim]) -> Iterator[tuple[GuestKey, Claim, Claim]]:
-        """Who may have claims that overlap these: key, its claim, ours. Its record must confirm."""
+        """Yield key, claim and own claim for each overlap; the key's record must confirm it."""
         return self._index.holders(claims)
 
     def users_of_bridge(self, bridge: str) -> list[GuestKey]:
-        """Whose ports may need the exception of libvirt's firewall for a bridge."""
+        """Return the keys of the guests that may need the firewall exception for a bridge."""
         return self._index.keys(f"bridges/{bridge}")
 
     def keys_of_uuid(self, uuid: str) -> list[GuestKey]:
-        """Under which keys, beside its uuid, a guest may be known."""
+        """Return the other keys that a guest with this uuid may have."""
         return self._index.keys(f"uuids/{uuid}") if uuid else []
 
     def rebuild(self, records: Iterable[Record]) -> None:
-        """Make the index what these records say; only what differs is written."""
+        """Make the index match these records; write only the differences."""
         make_safe_directory(self._index.directory)
         self._index.replace({path for record in records for path in entries(record)})
 
     def clear(self) -> None:
-        """Remove all records and their index; the lock stays."""
+        """Remove all records and their index, but not the lock."""
         for folder in (self._guests, self._index.directory):
             for inside, _, names in os.walk(folder, topdown=False):
                 for name in names:
                     os.unlink(os.path.join(inside, name))
                 os.rmdir(inside)
 
-    # -- what `cgw node up` changed ----------------------------------------------------------
+    # -- changes of `cgw node up` ------------------------------------------------------------
 
     def gateway_changes(self) -> dict[str, Any]:
-        """What `cgw node up` wrote down; empty where it changed nothing. Raises ``RecordError``."""
+        """Return the recorded changes of `cgw node up`; may be empty. Raises ``RecordError``."""
         try:
             with open(self._node_file, encoding="utf-8") as file:
                 found = json.load(file)
@@ -192,7 +196,7 @@ class State:
         return found if isinstance(found, dict) else {}
 
     def write_gateway_changes(self, changes: dict[str, Any]) -> None:
-        """Write down what `cgw node up` is about to change; empty: nothing is left changed."""
+        """Record the changes that `cgw node up` is about to make; empty if none is left."""
         make_safe_directory(self.directory)
         new = self._node_file + ".new"
         try:
@@ -206,7 +210,7 @@ class State:
                     os.unlink(path)
         except OSError as error:
             raise RecordError(
-                self._node_file, f"it cannot be written: {error.strerror}", "mend it"
+                self._node_file, f"it cannot be written: {error.strerror}", "run: cgw sync"
             ) from error
 
     @property
@@ -219,5 +223,5 @@ class State:
 
 def _unreadable(folder: str, error: OSError) -> RecordError:
     is_forbidden = isinstance(error, PermissionError)
-    cure = "run the command as root" if is_forbidden else "remove what is there"
+    cure = "run the command as root" if is_forbidden else "remove it"
     return RecordError(folder, f"it cannot be read: {error.strerror}", cure)
