@@ -12,13 +12,29 @@ LOSE_RECORDS = "rm -r /run/cgw"
 OTHER_PORT = 8181
 
 
-@pytest.mark.parametrize("loss", [FLUSH, LOSE_RECORDS, f"{FLUSH}; {LOSE_RECORDS}"])
-def test_sync_puts_back_what_was_lost(web: Guest, loss: str) -> None:
+REPAIRED = """\
+repaired   table inet cgw is not there
+repaired   table inet cgw: 6 elements were missing
+"""
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (FLUSH, REPAIRED),
+        (LOSE_RECORDS, "published  web1\n"),
+        (
+            f"{FLUSH}; {LOSE_RECORDS}",
+            "published  web1\nrepaired   table inet cgw is not there\n",
+        ),
+    ],
+)
+def test_sync_puts_back_what_was_lost(web: Guest, loss: str, said: str) -> None:
     published = web.host.traces()
     web.host.shell(loss)
     assert published != web.host.traces()
     synced = web.host.cgw("sync")
-    assert synced.stdout == ("published  web1\n" if LOSE_RECORDS in loss else "")
+    assert synced.stdout == said
     assert_open(web.host)
     assert published == web.host.traces()
     assert web.host.status()["web1"]["state"] == "published"
@@ -29,7 +45,7 @@ def test_status_says_that_the_rules_are_gone(web: Guest) -> None:
     assert web.host.is_closed(8080)
     status = web.host.cgw("status", check=False)
     assert (status.returncode, status.stderr) == (
-        1, "cgw: its translations are not in the ruleset; run: cgw sync\n"
+        1, "cgw: ruleset: table inet cgw is not there; run: cgw sync\n"
     )  # fmt: skip
     web.host.cgw("sync")
     assert_open(web.host)
@@ -60,7 +76,7 @@ def test_sync_takes_nothing_away_while_libvirt_does_not_answer(web: Guest) -> No
     web.host.node.kill_libvirtd()
     synced = web.host.cgw("sync", check=False)
     assert synced.returncode == 1
-    assert synced.stderr.startswith("cgw: libvirt does not answer at qemu:///system")
+    assert synced.stderr.startswith("cgw: libvirt: it does not answer at qemu:///system")
     assert_open(web.host)
     assert published == web.host.traces()
     web.host.node.start_libvirtd()

@@ -10,8 +10,8 @@ from tests.netns.configs import FULL_NAT, WARN
 pytestmark = pytest.mark.libvirt
 
 INVALID = {
-    "port": ("70000:80", '<range start> "70000": '),
-    "protocol": ("8181:80/icmp", '<portForward proto> "icmp": '),
+    "port": ("70000:80", '<range start> "70000" cannot be used; '),
+    "protocol": ("8181:80/icmp", '<portForward proto> "icmp" cannot be used; '),
 }
 
 

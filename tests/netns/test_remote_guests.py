@@ -20,10 +20,11 @@ CONFLICT = 4
 WEB1, WEB2 = 11, 12
 
 
-def peer(name: str, octet: int, *publish: str) -> str:
+def peer(name: str, octet: int, *publish: str, uuid: str = "") -> str:
     """A guest of another node, as the config has it."""
     addresses = [network.guest_address(octet), network.guest_address6(octet)]
-    return f'[[remote-guest]]\nname = "{name}"\naddress = {addresses}\npublish = {[*publish]}\n'
+    identity = f'name = "{name}"\n' + (f'uuid = "{uuid}"\n' if uuid else "")
+    return f"[[remote-guest]]\n{identity}address = {addresses}\npublish = {[*publish]}\n"
 
 
 def annotation(octet: int, port: int, address: bool = True) -> str:
@@ -133,13 +134,13 @@ def test_while_a_guest_lives_here_its_own_annotation_counts(
 def test_a_guest_may_be_known_elsewhere_by_another_name(
     client: Asker, cluster: Cluster, web1: Guest, first: str
 ) -> None:
-    """Virsh migrate --dname: its address tells that it is the same."""
-    entry = peer("web1-before", WEB1, "2202:22")
+    """Virsh migrate --dname: its uuid tells that it is the same."""
+    known = peer("web1-before", WEB1, "2202:22", uuid=guest_uuid(WEB1))
     if first == "the guest starts":
         web1.start()
-        assert cluster.set_peers(entry) == ""
+        assert cluster.set_peers(known) == ""
     else:
-        cluster.set_peers(entry)
+        cluster.set_peers(known)
         web1.start()
     assert cluster.node.states() == {"web1": "published", "web1-before": "overridden"}
     web1.stop()
@@ -154,7 +155,8 @@ def test_a_guest_that_wants_a_port_of_one_elsewhere_is_refused(
     cluster.set_peers(peer("web2", WEB2, "2202:22"))
     refused = web1.hook("prepare")
     assert refused.exit_code == CONFLICT
-    assert 'port *:2202/tcp is published by guest "web2" (of another node)' in refused.complaint
+    said = 'port *:2202/tcp is published by guest "web2" of another node (remote-guest "web2")'
+    assert said in refused.complaint
     web1.stop()
     assert client.asks(NODE[4], 2202) == f"web2 saw {NODE_AMONG_GUESTS[4]}"
 
@@ -219,7 +221,8 @@ def test_a_file_that_is_broken_takes_nothing_away(
 def test_a_file_that_others_could_have_written_is_not_read(cluster: Cluster) -> None:
     cluster.file("web1", annotation(WEB1, 2202)).chmod(0o666)
     assert "others than root can write to it" in cluster.set_peers()
-    assert cluster.node.files() == {}
+    assert cluster.node.states() == {"web1": "not published"}
+    assert "elements = { 6" not in cluster.node.our_table()
 
 
 def states(node: Node) -> set[str]:

@@ -104,6 +104,6 @@ class XenHost:
 
     def assert_clean(self) -> None:
         """No record, claim or element is left, and no vif waits for anything."""
-        left = "find /run/cgw/guests /run/cgw/claims -mindepth 1 2>/dev/null || :"
+        left = "find /run/cgw/guests /run/cgw/index -mindepth 1 -type f 2>/dev/null || :"
         assert self.dom0.shell(left) == ""
         assert self.elements() == []

@@ -81,7 +81,7 @@ def test_ports_stay_while_libvirtd_is_down_and_after(web1: LibvirtGuests) -> Non
     with web1.without_libvirtd():
         assert_published_once(web1)
         synced = web1.xen.dom0.run(["cgw", "sync"], check=False)
-        assert "libvirt does not answer at xen:///system" in synced.stderr
+        assert "libvirt: it does not answer at xen:///system" in synced.stderr
         assert_published_once(web1)
     assert web1.operations("web1") == ["reconnect"]
     assert_published_once(web1)

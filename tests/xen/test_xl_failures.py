@@ -132,7 +132,7 @@ def test_a_guest_of_any_node_is_published_as_it_says_itself_while_it_runs_here(
     assert node.asks(2203) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
     assert node.is_closed(2202)
     assert {row["state"] for row in rows(node)} == {"published", "overridden"}
-    node.dom0.shell("rm -rf /run/cgw/guests /run/cgw/claims /run/cgw/selves")
+    node.dom0.shell("rm -rf /run/cgw/guests /run/cgw/index")
     node.dom0.run(["cgw", "node", "up"])  # asks no hypervisor: it may not be up yet
     assert node.asks(2202) == f"web1 saw {NODE_AMONG_GUESTS[4]}"
     node.dom0.run(["cgw", "sync"])

@@ -1,7 +1,7 @@
 """The node's lock, a file in the runtime directory. There is only one.
 
-The kernel releases the lock when its holder dies. If the holder hangs, the others wait only for
-a limited time.
+The kernel drops the lock when its holder dies. Nobody waits for long for a holder that hangs; a
+queue of many holders, each of which gives the lock back, is waited for.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from cgw_hooks.host.state.directory import make_safe_directory
 #: Seconds. A hook holds the lock for a few milliseconds, a large sync for less than one second.
 WAIT = 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
+#: Seconds; also where the lock changes hands all the time.
+_LONGEST_WAIT = 30.0
 
 
 class LockTimeout(RecordError):
@@ -52,21 +54,35 @@ class Lock:
         os.close(self._descriptor)
 
     def _acquire(self, path: str) -> None:
-        deadline, pause = time.monotonic() + self._wait, _FIRST_PAUSE
-        while True:
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise LockTimeout(
-                        path,
-                        f"another cgw has held the lock for {self._wait:g} s",
-                        f"see who: fuser -v {path}",
-                    ) from None
-                time.sleep(pause)
-                pause = min(pause * 2, _LONGEST_PAUSE)
-            else:
-                return
+        begun = since = time.monotonic()
+        pause, taken = _FIRST_PAUSE, self._taken()
+        while not self._try():
+            now = time.monotonic()
+            if self._taken() != taken:  # another holder: the lock does not hang
+                since, taken = now, self._taken()
+            if now - since > self._wait or now - begun > _LONGEST_WAIT:
+                raise LockTimeout(
+                    path,
+                    f"another cgw has held the lock for {self._wait:g} s",
+                    f"see who: fuser -v {path}",
+                )
+            time.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+        try:
+            os.utime(self._descriptor)
+        except OSError:  # a file system that has become read-only
+            return
+
+    def _try(self) -> bool:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _taken(self) -> int:
+        """When the lock was last taken: each holder sets the file's time."""
+        return os.fstat(self._descriptor).st_mtime_ns
 
 
 def _open(path: str) -> int:

@@ -38,7 +38,10 @@ class State:
         self._guests = os.path.dirname(record_file(directory, ""))
 
     def locked(self, wait: float = WAIT) -> Lock:
-        """Return the node's lock; waits at most ``wait`` seconds. Raises ``RecordError``."""
+        """Hold the node's one lock. Raises ``LockTimeout``, or ``RecordError``.
+
+        ``wait``: seconds that one other holder is waited for.
+        """
         return Lock(self.directory, wait)
 
     # -- records -----------------------------------------------------------------------------
