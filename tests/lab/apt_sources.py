@@ -1,7 +1,7 @@
 """The machine's own apt sources, rewritten for another suite of the same distribution.
 
-Reads both formats (one line, and deb822). Sources of other projects are left out: a suite that is
-neither the machine's own release nor one of its `-updates` and `-security` is not Debian's.
+It reads both formats (one line, and deb822). Sources of other projects are left out: their
+suites are neither the machine's own release nor its `-updates` and `-security`.
 """
 
 import re
@@ -14,7 +14,7 @@ OS_RELEASE = Path("/etc/os-release")
 
 
 class AptSourcesError(Exception):
-    """The machine has no apt source that a Debian root could be made from."""
+    """The machine has no apt source for a Debian root."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def one_line_sources(text: str) -> Iterator[AptSource]:
 
 
 def deb822_sources(text: str) -> Iterator[AptSource]:
-    """Sources of the deb822 format; a field goes on over lines that begin with white space."""
+    """Sources of the deb822 format; a line that begins with white space continues a field."""
     without_comments = re.sub(r"^#.*\n?", "", text, flags=re.MULTILINE)
     for stanza in re.split(r"\n\s*\n", without_comments):
         fields = {

@@ -1,8 +1,8 @@
-"""Folders that take long to build, kept between runs and named by what went into them.
+"""Folders that take long to build. They are kept between runs, and named by their ingredients.
 
-A build happens under a temporary name and is renamed when whole, so a folder that is there is
-complete. Locks keep two runs from building the same folder, and keep a run that cleans up from
-removing what another one uses: they are held until the process ends.
+A build has a temporary name and is renamed when it is complete, so an existing folder is
+complete. Locks prevent two runs from building the same folder, and prevent a run from removing a
+folder that another run uses. The locks are held until the process ends.
 """
 
 import fcntl
@@ -28,9 +28,9 @@ def cache_folder() -> Path:
 
 
 def cached(kind: str, ingredients: Iterable[str], build: Callable[[Path], None]) -> Path:
-    """The folder of this kind made from these ingredients; `build` fills it if it is not there yet.
+    """Return the folder of this kind and these ingredients; `build` fills it if it does not exist.
 
-    The path stays valid until this process ends, whatever other runs clean away meanwhile.
+    The path stays valid until this process ends, even if other runs remove folders.
     """
     digest = hashlib.sha256("\0".join(ingredients).encode()).hexdigest()[:12]
     folder = cache_folder() / f"{kind}-{digest}"
@@ -62,7 +62,7 @@ def _unfinished(folder: Path) -> Path:
 
 
 def _build_whole(folder: Path, build: Callable[[Path], None]) -> None:
-    """Build under a temporary name (of which the caller holds the lock), then rename."""
+    """Build under a temporary name, whose lock the caller must hold, then rename."""
     unfinished = _unfinished(folder)
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
@@ -74,7 +74,7 @@ def _build_whole(folder: Path, build: Callable[[Path], None]) -> None:
 
 
 def _remove_unused(kind: str) -> None:
-    """Remove builds of this kind that nobody uses: unfinished ones, and those unused for a day."""
+    """Remove builds of this kind that no run uses: unfinished ones, and those unused for a day."""
     for lock_path in cache_folder().glob(f".{kind}-*.lock"):
         folder = lock_path.with_name(lock_path.name.removeprefix(".").removesuffix(".lock"))
         if folder in _in_use:

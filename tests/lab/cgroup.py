@@ -1,7 +1,7 @@
-"""A part of the machine's cgroups that a host of the lab has for itself.
+"""A part of the machine's cgroups that belongs to one host of the lab.
 
-libvirt starts LXC guests only where it can write to cgroups. Both versions serve: version 1 has
-one hierarchy to each controller, version 2 a single one.
+libvirt starts LXC guests only if it can write to cgroups. Both versions are supported: version 1
+has one hierarchy per controller, version 2 has a single one.
 """
 
 import contextlib
@@ -31,13 +31,13 @@ class Hierarchy:
 
     @property
     def place_in_host(self) -> str:
-        """Where a host of the lab has it, below its root."""
+        """The mount point of the hierarchy, below the root of a host of the lab."""
         folder = "sys/fs/cgroup"
         return folder if self.kind == "cgroup2" else f"{folder}/{self.mount_point.name}"
 
 
 def hierarchies() -> list[Hierarchy]:
-    """The machine's hierarchies that libvirt can use: version 1's, else that of version 2."""
+    """The machine's hierarchies for libvirt: those of version 1, else that of version 2."""
     known = {line.split()[0] for line in Path("/proc/cgroups").read_text().splitlines()}
     found: list[Hierarchy] = []
     for line in Path("/proc/self/mounts").read_text().splitlines():
@@ -82,7 +82,7 @@ def _make(group: Path) -> None:
     passed_on = group.parent / "cgroup.subtree_control"
     if passed_on.exists():
         for controller in set(_NEEDED_CONTROLLERS) - set(passed_on.read_text().split()):
-            # Not where the machine itself is a container: there, LXC guests will not start.
+            # This fails if the machine itself is a container: LXC guests will not start there.
             with contextlib.suppress(OSError):
                 passed_on.write_text(f"+{controller}")
     group.mkdir()
@@ -94,7 +94,7 @@ def _make(group: Path) -> None:
 
 
 def _remove(group: Path) -> None:
-    """Remove a group and those in it, which their last processes may be about to leave."""
+    """Remove a group and the groups in it; their last processes may still be leaving."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     for folder, _, _ in os.walk(group, topdown=False):
         while True:

@@ -1,4 +1,4 @@
-"""A client in a network namespace, with real sockets: it asks ports and says what came of it."""
+"""A client in a network namespace, with real sockets: it asks ports and returns the outcome."""
 
 import errno
 import ipaddress
@@ -34,7 +34,7 @@ class TcpSession:
         self._connection = connection
 
     def exchange(self, text: str, timeout: float = DEFAULT_PATIENCE) -> str:
-        """Send `text` and give what comes back, of the same length.
+        """Send `text` and return what comes back, of the same length.
 
         Raises TimeoutError, or ConnectionError when the connection is gone.
         """
@@ -50,7 +50,7 @@ class TcpSession:
         return received.decode()
 
     def send(self, text: str) -> None:
-        """Send, and wait for nothing."""
+        """Send without waiting for an answer."""
         self._connection.sendall(text.encode())
 
     def close(self) -> None:
@@ -59,20 +59,20 @@ class TcpSession:
 
 
 class UdpSender:
-    """A UDP client that goes on from the same source port."""
+    """A UDP client that keeps its source port."""
 
     def __init__(self, endpoint: socket.socket) -> None:
         self._endpoint = endpoint
 
     def send(self, payload: str = "hello") -> None:
-        """Send, and look at nothing: also a refusal of an earlier packet is nobody's concern."""
+        """Send without reading an answer; a refusal of an earlier packet is ignored."""
         try:
             self._endpoint.send(payload.encode())
         except OSError:
             self._endpoint.send(payload.encode())
 
     def exchange(self, payload: str = "hello", timeout: float = DEFAULT_PATIENCE) -> Reply:
-        """Send one packet and give the answer to it."""
+        """Send one packet and return its answer."""
         self._endpoint.settimeout(timeout)
 
         def ask() -> str:
@@ -85,7 +85,7 @@ class UdpSender:
         return _reply(ask)
 
     def close(self) -> None:
-        """Give the source port back."""
+        """Release the source port."""
         self._endpoint.close()
 
 
@@ -113,7 +113,7 @@ class Client:
         timeout: float = DEFAULT_PATIENCE,
         source_port: int = 0,
     ) -> Reply:
-        """Send one packet and read the answer, which must come from where the packet went."""
+        """Send one packet and read the answer, which must come from the packet's destination."""
         with self.udp_sender(address, port, source_port=source_port) as sender:
             return sender.exchange(payload, timeout)
 
@@ -166,20 +166,20 @@ class Client:
     def until_answered(
         self, protocol: str, address: str, port: int, *, within: float = _LONGEST_WAIT
     ) -> Reply:
-        """Ask again and again until there is an answer; the last outcome if there never is."""
+        """Ask again and again until there is an answer; return the last outcome."""
         return self._poll(protocol, address, port, within, wanted=True)
 
     def until_closed(
         self, protocol: str, address: str, port: int, *, within: float = _LONGEST_WAIT
     ) -> Reply:
-        """Ask again and again until there is no answer any more; the last answer if there is."""
+        """Ask again and again until there is no answer; return the last outcome."""
         return self._poll(protocol, address, port, within, wanted=False)
 
     def _poll(
         self, protocol: str, address: str, port: int, within: float, *, wanted: bool
     ) -> Reply:
         deadline = time.monotonic() + within
-        # A late answer is an answer: it must not be taken for a closed port.
+        # A late answer is an answer: the port must not count as closed.
         patience = _FIRST_POLL_PATIENCE if wanted else PATIENCE_FOR_SILENCE
         while True:
             reply = self.ask(protocol, address, port, timeout=patience)

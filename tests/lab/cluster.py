@@ -1,9 +1,10 @@
-"""The cluster: nodes in a ring, each a gateway that `cgw node up` made, and a client with programs.
+"""The cluster: nodes in a ring, which `cgw node up` makes gateways, and a client with programs.
 
-Three nodes in a ring are a full mesh: the cluster runs no spanning tree, unless it is asked for.
+Three nodes in a ring are a full mesh, so the cluster runs no spanning tree unless a test wants
+one.
 
-The guests publish on every node: where a guest lives, its own definition says so; elsewhere, the
-node's config does.
+The guests publish on every node: on the node that runs a guest, its own definition declares the
+ports; on the other nodes, the node's config does.
 """
 
 from collections.abc import Iterator
@@ -29,10 +30,10 @@ class Cluster(Lab):
     client_host: Host
 
     def publish_everywhere(self, guest: str, xml: str) -> None:
-        """Tell all nodes what a guest publishes, for as long as it lives on another one.
+        """Tell all nodes what a guest publishes while another node runs the guest.
 
-        `xml` is its definition, or the `<publish>` element alone: a guest that changes its name
-        when it moves is known by its uuid only.
+        `xml` is its definition, or only the `<publish>` element. A guest that changes its name
+        during a migration is known only by its uuid.
         """
         for node in self.nodes:
             node.write(f"/etc/cgw/guests.d/{guest}.xml", xml)
@@ -59,13 +60,13 @@ class Cluster(Lab):
 
 
 def migrate_command(guest: str, destination: Node, *options: str) -> list[str]:
-    """The command that moves a guest, for the node where it is."""
+    """The command that migrates a guest, for the node that runs it."""
     uri = f"qemu+tcp://{destination.name}/system"
     return ["virsh", "--quiet", "migrate", "--p2p", *options, guest, uri]
 
 
 def migrate(guest: str, source: Node, destination: Node, *options: str) -> None:
-    """Move a running guest; "--live" is understood."""
+    """Migrate a running guest with "--live"."""
     source.run(migrate_command(guest, destination, "--live", *options))
 
 
@@ -73,7 +74,7 @@ def migrate(guest: str, source: Node, destination: Node, *options: str) -> None:
 def open_cluster(
     suite: str | None = None, *, node_count: int = NODE_COUNT, full_mesh: bool = True
 ) -> Iterator[Cluster]:
-    """A cluster of this suite (left out: that of $SUITE), taken down however the block ends.
+    """A cluster of this suite (default: that of $SUITE), always removed at the end of the block.
 
     Without `full_mesh`, its last node runs the spanning tree.
     """

@@ -1,6 +1,6 @@
 """A Debian root folder for the lab's nodes, made from the machine's own apt sources.
 
-Holds the distribution's packages only: nothing of this project, no state of a node.
+It contains only the distribution's packages: nothing of this project, and no state of a node.
 """
 
 import shlex
@@ -38,7 +38,7 @@ PACKAGES = (
     "procps",
     "kmod",
     *CGW_PACKAGES,
-    # What the cluster's client and guests run.
+    # Programs of the cluster's client and guests.
     "busybox",
     "chrony",
     "curl",
@@ -83,8 +83,8 @@ def bootstrap(
 ) -> None:
     """Make a Debian root of these packages, without the files of these path patterns.
 
-    mmdebstrap runs in mount and process namespaces of its own, so that nothing outlives it. Raises
-    DebianRootError.
+    mmdebstrap runs in its own mount and process namespaces, so that it leaves nothing behind.
+    Raises DebianRootError.
     """
     if shutil.which("mmdebstrap") is None:
         raise DebianRootError("mmdebstrap is not installed (see tests/lab/APT_PACKAGES)")

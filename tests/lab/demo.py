@@ -41,7 +41,7 @@ _INTERRUPTED = 130
 
 
 def main() -> int:
-    """Run the demo; the exit code says whether everything shown was so."""
+    """Run the demo; the exit code is 0 if everything was as shown."""
     signal.signal(signal.SIGTERM, _end)
     started = time.monotonic()
     try:
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def _prepare(lab: Lab) -> None:
-    """Everything that an admin has done once on a host."""
+    """Do everything that an admin does once on a host."""
     version = lab.node.run(["libvirtd", "--version"]).stdout.split()[-1]
     lab.node.write("/etc/cgw/cgw.toml", CONFIG)
     lab.node.install()

@@ -1,6 +1,6 @@
 """Definitions of the lab's guests and libvirt networks, as libvirt's XML.
 
-Nothing here knows the hook: `publish` is put into the metadata as it is given.
+Nothing here knows the hook: `publish` is put into the metadata without a change.
 """
 
 from collections.abc import Sequence
@@ -193,7 +193,7 @@ def nat_network_xml(
         f"  <ip address='{prefix}.1' netmask='255.255.255.0'>\n"
         f"    <dhcp><range start='{prefix}.2' end='{prefix}.254'/>{reservations}</dhcp>\n"
         f"  </ip>\n"
-        # By default dnsmasq pings an address for 3 s before it offers it.
+        # By default dnsmasq pings an address for 3 s before offering the address.
         f"  <dnsmasq:options><dnsmasq:option value='no-ping'/></dnsmasq:options>\n"
         f"</network>\n"
     )

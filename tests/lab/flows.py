@@ -1,4 +1,4 @@
-"""Many tracked flows at once: one datagram for each, from addresses that nobody has."""
+"""Makes many tracked flows at once: one datagram per flow, from unused addresses."""
 
 import socket
 import struct

@@ -1,9 +1,9 @@
 """Starts Python programs by forking a process that has their modules loaded.
 
-A new interpreter costs 60 to 130 ms of a core for each hook call and each echo server of the netns
-tier, and there are thousands. Run as a program by `tests.lab.forked`; only that knows the messages.
-Every message is a JSON line with four file descriptors: the program's stdin, stdout and stderr, and
-where its process id goes, and then its exit status.
+A new interpreter costs 60 to 130 ms of a core for each hook call and each echo server of the
+netns tier, and there are thousands of these. `tests.lab.forked` runs this program; no other
+module knows its messages. Each message is a JSON line with four file descriptors: the program's
+stdin, stdout and stderr, and a pipe for its process id and then its exit status.
 """
 
 import contextlib
@@ -110,7 +110,7 @@ def _report(waiting: selectors.BaseSelector, key: selectors.SelectorKey) -> None
 
 
 def _tell(report: int, number: int) -> None:
-    with contextlib.suppress(BrokenPipeError):  # nobody asks any more
+    with contextlib.suppress(BrokenPipeError):  # the caller is gone
         os.write(report, b"%d\n" % number)
 
 

@@ -1,7 +1,7 @@
 """One throw-away Debian host: a process namespace with its own network, mounts, names and root.
 
-Knows nothing of libvirt. The root is the cached Debian root with a layer of memory over it; all of
-it ends with the process that made it, however that ends.
+This module does not know libvirt. The root is the cached Debian root with a layer in memory. All
+of it ends with the process that made it, however this process ends.
 """
 
 import shlex
@@ -26,7 +26,7 @@ _SYSLOG = "/var/log/syslog"
 
 
 class HostError(Exception):
-    """A command in a host failed, or the host could not be made; the text has what it said."""
+    """A command in a host failed, or the host could not be made; the text has the output."""
 
 
 class Host(Throwaway):
@@ -49,7 +49,7 @@ class Host(Throwaway):
         return self._pid
 
     def configure(self) -> None:
-        """Called once, when the host has just come up: the place for its files."""
+        """Write the host's files; called once, when the host has just started."""
 
     def _boot(self, until_end: ExitStack) -> None:
         mount_point = cache_folder() / "mount-point"
@@ -140,12 +140,12 @@ class Host(Throwaway):
         path.chmod(mode)
 
     def syslog(self) -> list[str]:
-        """What was sent to the host's syslog so far, one message to a line, priority included."""
+        """The messages in the host's syslog so far, one per line, with their priority."""
         path = self.path(_SYSLOG)
         return path.read_text(errors="replace").splitlines() if path.exists() else []
 
     def install(self, checkout: Path = _CHECKOUT) -> None:
-        """Install the project from a checkout, as a user would; it then puts its hooks in place."""
+        """Install the project from a checkout, as a user would, then install its hooks."""
         into = [f"DESTDIR={self.path('/')}", "PREFIX=/usr/local"]
         made = subprocess.run(
             ["make", "-C", str(checkout), "install", *into],

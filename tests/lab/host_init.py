@@ -6,7 +6,7 @@ machine sees it, when the host is ready. Ends when its standard input does, that
 process that holds the host ends, however it ends; the kernel then kills whatever else runs in the
 host, and the host's file systems go with the namespace.
 
-Reaping at once matters: libvirt waits for QEMU's process to be gone, up to 2 s.
+It must reap at once: libvirt waits up to 2 s for QEMU's process to be gone.
 """
 
 import os

@@ -52,7 +52,7 @@ def open_lab(
     wire_node: Wiring = network.wire_node,
     spanning_tree: bool = True,
 ) -> Iterator[Lab]:
-    """A lab of this suite (left out: that of $SUITE), taken down again however the block ends.
+    """A lab of this suite (default: that of $SUITE), always removed at the end of the block.
 
     `firewall_backend` is libvirt's, "iptables" or "nftables", where it has the choice; for
     `spanning_tree` see `network.wire_ring`.
@@ -85,6 +85,6 @@ def open_lab(
 
 
 def sweep() -> None:
-    """Remove what runs that were killed (SIGKILL) left behind; living runs are left alone."""
+    """Remove what killed runs (SIGKILL) have left; this does not touch living runs."""
     sweep_namespaces()
     sweep_cgroups()

@@ -58,5 +58,5 @@ def round_trip(cluster: Cluster) -> list[tuple[Node, Node]]:
 
 
 def entries(cluster: Cluster) -> dict[str, str]:
-    """Where clients come in, and as whom the guest sees them there."""
+    """Entry address -> the source address that the guest sees for it."""
     return {node.addresses.uplink: node.addresses.guest_network for node in cluster.nodes}

@@ -30,7 +30,7 @@ def bind_read_only(source: Path, target: Path) -> None:
 
 
 def change_root(new_root: Path) -> None:
-    """Make `new_root` (a mount point) the root, and let go of the old one and all its mounts."""
+    """Make `new_root` (a mount point) the root, and unmount the old root and all its mounts."""
     old_root = new_root / "old-root"
     old_root.mkdir()
     _check(_libc.pivot_root(str(new_root).encode(), str(old_root).encode()), str(new_root))
@@ -40,7 +40,7 @@ def change_root(new_root: Path) -> None:
 
 
 def new_cgroup_namespace() -> None:
-    """From here on, the groups this process is in are the roots of what it sees."""
+    """Make the present groups of this process the roots of the hierarchies that it sees."""
     _check(_libc.unshare(_CLONE_NEWCGROUP), "cgroup namespace")
 
 

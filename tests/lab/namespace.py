@@ -29,7 +29,7 @@ class Namespace:
 
     @property
     def path(self) -> Path:
-        """The file that stands for it."""
+        """The file that represents the namespace."""
         return NAMESPACES_FOLDER / self.name
 
     def ip(self, commands: str) -> None:
@@ -59,9 +59,9 @@ class Namespace:
         self.call(write)
 
     def call(self, function: Callable[[], Result]) -> Result:
-        """Call `function` in a short-lived thread inside the namespace, and give its result.
+        """Call `function` in a short-lived thread inside the namespace, and return its result.
 
-        A socket stays in the namespace it was made in, whoever uses it later.
+        A socket stays in the namespace where it was made, even if another thread uses it later.
         """
         results: list[Result] = []
         errors: list[BaseException] = []

@@ -1,4 +1,4 @@
-"""How the demo tells what it does: a line before each step, what came of it below."""
+"""The demo's output: one line before each step, its result below."""
 
 import sys
 from collections.abc import Iterator
@@ -8,12 +8,12 @@ DETAIL = " " * 4
 
 
 class DemoError(Exception):
-    """Something that the demo shows was not so."""
+    """The result of a step was not as the demo says."""
 
 
 @contextmanager
 def step(what: str) -> Iterator[None]:
-    """Say what is done, before it is done."""
+    """Print what the step does, before it begins."""
     say(f"$ {what}" if what.startswith("virsh") else f"- {what}")
     yield
 

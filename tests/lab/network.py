@@ -143,9 +143,10 @@ def wire_ring(nodes: Sequence[Namespace], *, spanning_tree: bool = True) -> None
 
 
 def close_ring(nodes: Sequence[Namespace]) -> None:
-    """Close a ring of nodes that are up with `full-mesh`: run `cgw node up` on the last one after.
+    """Close a ring of nodes that are up with `full-mesh`; then run `cgw node up` on the last one.
 
-    Not before: a ring of bridges that pass everything on is a storm.
+    The ring must not be closed before: in a ring of bridges that pass all frames, frames never
+    end.
     """
     if len(nodes) > _NODES_WITHOUT_RING:
         nodes[-1].ip(f"link set {INTERNODE_DEVICES[0]} master {GUEST_BRIDGE}")
@@ -154,7 +155,7 @@ def close_ring(nodes: Sequence[Namespace]) -> None:
 def remember_guests(node: Namespace, domain_xml: str) -> None:
     """Enter the lab's guests of this definition as permanent neighbours on the guest bridge.
 
-    Without it, whoever polls a booting guest waits for the next ARP retry, up to a second.
+    Otherwise a client that polls a booting guest waits up to a second for the next ARP retry.
     """
     commands = ""
     for last_byte in re.findall(rf"{MAC_PREFIX}([0-9a-f]{{2}})", domain_xml):

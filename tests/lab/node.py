@@ -95,7 +95,7 @@ class Node(Host):
         self.run(["kill", "-HUP", self._libvirtd_pid()])
 
     def libvirtd_log(self) -> str:
-        """The daemon's own log; of its hook calls it has every detail."""
+        """The daemon's own log, with every detail of its hook calls."""
         return self.path(_LIBVIRTD_LOG).read_text(errors="replace")
 
     def _libvirtd_pid(self) -> str:
@@ -133,11 +133,11 @@ class Node(Host):
         self.virsh("start", name, driver=driver)
 
     def destroy(self, name: str, *, driver: str = "qemu") -> None:
-        """Pull a guest's plug."""
+        """Destroy a guest: stop it at once."""
         self.virsh("destroy", name, driver=driver)
 
     def state(self, name: str, *, driver: str = "qemu") -> str:
-        """What libvirt says the guest is: "running", "shut off", ..."""
+        """The guest's state in libvirt's words: "running", "shut off", ..."""
         return self.virsh("domstate", name, driver=driver).stdout.strip()
 
     def wait_for_state(

@@ -1,4 +1,4 @@
-"""The configuration files that a lab node differs in from a freshly installed Debian host."""
+"""The files of a lab node that differ from those of a freshly installed Debian host."""
 
 from uuid import UUID
 

@@ -1,4 +1,4 @@
-"""One line on stderr for work that takes long; silence for work that does not."""
+"""One line on stderr for work that takes long; nothing for short work."""
 
 import sys
 import threading

@@ -1,4 +1,4 @@
-"""What came of asking a port: the answer taken apart, or why there was none."""
+"""The outcome of asking a port: the parsed answer, or why there was none."""
 
 import re
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Reply:
 
 
 def parse_reply(text: str) -> Reply:
-    """Take apart `NAME PROTOCOL REMOTE:PORT PAYLOAD`; an IPv6 peer stands in brackets."""
+    """Parse `NAME PROTOCOL REMOTE:PORT PAYLOAD`; an IPv6 peer is in brackets."""
     match = _ANSWER.fullmatch(text)
     if not match:
         return Reply(Outcome.CUT_OFF, payload=text)

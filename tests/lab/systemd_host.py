@@ -1,7 +1,7 @@
 """A throw-away Debian host that is run by a real systemd, in namespaces of its own.
 
-As tests/lab/host.py, but for process 1: units, their order and what a reload brings about are
-systemd's own. It ends with the process that made it, however that ends.
+It is like tests/lab/host.py except for process 1, so units, their order and reloads are
+systemd's own. It ends with the process that made it, however this process ends.
 """
 
 import os
@@ -31,7 +31,7 @@ class SystemdHost(Host):
         super().__init__(name, network=network, root=root, guest_folder=Path("/none"), cgroup="")
 
     def command(self, argv: Sequence[str]) -> list[str]:
-        """As of every host, but without what reaches past its namespaces: nsenter keeps that."""
+        """Like that of every host, but without capabilities beyond its namespaces."""
         return super().command([*WITHOUT_CAPABILITIES, *argv])
 
     def _boot(self, until_end: ExitStack) -> None:
@@ -58,7 +58,7 @@ class SystemdHost(Host):
         self._wait_until_up()
 
     def _wait_until_up(self) -> None:
-        """Raise HostError with what systemd said where it does not come up."""
+        """Raise HostError with the output of systemd if it does not start."""
         deadline = time.monotonic() + _BOOT_SECONDS
         while time.monotonic() < deadline:
             state = self.run(

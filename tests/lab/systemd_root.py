@@ -1,6 +1,6 @@
-"""A Debian root folder that boots systemd, with the firewalls whose reload takes everybody's rules.
+"""A Debian root folder that boots systemd, with the firewalls whose reload removes all rules.
 
-Holds the distribution's packages only, like tests/lab/debian_root.py.
+It contains only the distribution's packages, like tests/lab/debian_root.py.
 """
 
 from pathlib import Path

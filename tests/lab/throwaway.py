@@ -1,4 +1,4 @@
-"""What is booted for a while and leaves nothing: the shape of the lab's hosts."""
+"""The base class of the lab's hosts: they are booted for a while and leave nothing behind."""
 
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
@@ -14,7 +14,7 @@ class Throwaway(ABC):
 
     @abstractmethod
     def _boot(self, until_end: ExitStack) -> None:
-        """Bring it up; whatever must end with it is `until_end`'s, also where the boot fails."""
+        """Boot it; `until_end` ends everything with it, even if the boot fails."""
 
     def __enter__(self) -> Self:
         with self._until_end as until_end:

@@ -1,7 +1,7 @@
-"""Traffic that goes on while something else happens, and what became of it.
+"""Traffic that runs while something else happens, and its results.
 
-Three streams through each entry, every 20 ms each: exchanges over one TCP session, UDP exchanges
-from one source port, and new TCP connections.
+There are three streams through each entry, each of them every 20 ms: exchanges over one TCP
+session, UDP exchanges from one source port, and new TCP connections.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ a busy machine answers fewer than come every 20 ms."""
 
 @dataclass
 class Stream:
-    """What one kind of traffic through one entry saw."""
+    """The results of one kind of traffic through one entry."""
 
     kind: str
     entry: str
@@ -49,7 +49,7 @@ class Stream:
         return max((after - before for before, after in pairwise(moments)), default=0.0)
 
     def note(self, answer: bytes) -> None:
-        """Take an answer down."""
+        """Record an answer."""
         if answer.startswith(self.expected.encode()):
             self.answers.append(time.monotonic())
         else:

@@ -1,7 +1,8 @@
-"""In dom0: carries out what the test run asks for, one JSON line after the other.
+"""Carries out the requests of the test run in dom0, one JSON line after the other.
 
-Run as a program by dom0's first process; talks through a virtio port, and ends with it. Also keeps
-dom0's syslog. Only the standard library, and `tests.lab` as far as it needs no more than that.
+Dom0's first process runs this program. It communicates through a virtio port, and ends with it.
+It also keeps dom0's syslog. It must import only the standard library, and the modules of
+`tests.lab` that need nothing else.
 """
 
 import json

@@ -24,7 +24,7 @@ from tests.lab.xen.image import xen_image
 
 _CHECKOUT = Path(__file__).parents[3]
 GUEST_FOLDER = "/usr/lib/cgw-lab"
-#: With what PVH guests need (TCG has it of AMD alone); Xen cannot use TCG's RDTSCP.
+#: PVH guests need features that TCG has only for AMD; Xen cannot use TCG's RDTSCP.
 CPU = "Opteron_G3,-rdtscp,+npt"
 _MEMORY_MIB, _DOM0_MEMORY_MIB = 3072, 1024
 _BOOT_SECONDS = 600.0
@@ -50,7 +50,7 @@ class Dom0(Throwaway):
         self._cpu = cpu
         self._own = own
 
-    # -- what a test asks of it --------------------------------------------------------------
+    # -- for tests ---------------------------------------------------------------------------
 
     def run(
         self,
@@ -81,7 +81,7 @@ class Dom0(Throwaway):
         return self._ask("client", method, arguments, options)
 
     def itself(self, method: str, *arguments: object, **options: object) -> Reply:
-        """The same from dom0 itself."""
+        """Call the same method from dom0 itself."""
         return self._ask("dom0", method, arguments, options)
 
     def _ask(self, namespace: str, method: str, arguments: object, options: object) -> Reply:

@@ -1,6 +1,6 @@
-"""What a Xen host boots from: the hypervisor, dom0's kernel, and dom0's Debian root as a disk.
+"""The image of a Xen host: the hypervisor, dom0's kernel, and dom0's Debian root as a disk.
 
-Holds the distribution's packages only: nothing of this project, no guest.
+It contains only the distribution's packages: nothing of this project, and no guest.
 """
 
 import shutil
@@ -33,7 +33,7 @@ PACKAGES = (
     "kmod",
     *CGW_PACKAGES,
 )
-#: What no dom0 under QEMU drives: most of the kernel package.
+#: Drivers that a dom0 under QEMU never needs: most of the kernel package.
 _UNUSED_DRIVERS = (
     *("accel", "ata", "bluetooth", "gpu", "hid", "hwmon", "i2c", "iio", "infiniband", "input"),
     *("isdn", "leds", "md", "media", "mmc", "mtd", "platform", "power", "scsi", "staging"),
