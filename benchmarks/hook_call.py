@@ -71,7 +71,7 @@ class Node:
 
 
 def annotated(name: str, number: int, ports: int, first_port: int, protocol: str = "tcp") -> bytes:
-    """Domain XML of a guest that publishes so many ports, of the size that libvirt hands over."""
+    """Domain XML of a guest that publishes so many ports, as large as libvirt's."""
     ranges = "".join(
         f'<cgw:range start="{port}" to="{port}"/>' for port in range(first_port, first_port + ports)
     )
@@ -83,7 +83,7 @@ def annotated(name: str, number: int, ports: int, first_port: int, protocol: str
 
 
 def domain(name: str, number: int, metadata: str) -> bytes:
-    """Domain XML with 8 kB of what other people keep in theirs."""
+    """Domain XML with 8 kB of other metadata."""
     device = '<disk type="file" device="disk"><target dev="vda" bus="virtio"/></disk>'
     return (
         f'<domain type="qemu"><name>{name}</name>'
@@ -93,7 +93,7 @@ def domain(name: str, number: int, metadata: str) -> bytes:
 
 
 def cases(few: Node, many: Node) -> Iterator[tuple[str, Callable[[], float]]]:
-    """Name and action of each case; an action leaves its node as it found it."""
+    """Name and action of each case; an action must leave its node unchanged."""
     plain, five = domain("plain", 1, ""), annotated("web1", 2, _PORTS, first_port=8000)
     udp = annotated("web1", 2, _PORTS, first_port=8000, protocol="udp")
 

@@ -1,4 +1,4 @@
-"""For how long a published guest is silent while it migrates, with the hooks and without.
+"""How long a published guest is silent while it migrates, with the hooks and without.
 
     sudo .venv/bin/python -m benchmarks.migration_gap
 

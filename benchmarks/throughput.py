@@ -47,18 +47,18 @@ _GUEST, _SERVED = network.guest_address(11), 22
 _SECONDS = 0.12
 _CHUNK = 1 << 20
 _PLAIN, _LINEAR = "plain routing", f"{_MANY:,} ports, a rule to each"
-#: Closing resets: neither end is left with a port in TIME-WAIT, of which a loop runs out.
+#: Closing sends a reset: otherwise ports stay in TIME-WAIT, and the loop runs out of ports.
 _RESET_AT_CLOSE = struct.pack("ii", 1, 0)
 _QUIET = {
-    # What is closed is to be forgotten before its source port comes round again.
+    # Closed connections must be forgotten before their source ports are used again.
     "net/netfilter/nf_conntrack_tcp_timeout_close": "1",
-    # Where the module is loaded: as on a host that did not load it.
+    # If the module is loaded: make the namespace like a host that did not load it.
     "net/bridge/bridge-nf-call-iptables": "0",
 }
 
 
 class Wires:
-    """A client, a node and a guest that takes whatever it is sent."""
+    """A client, a node and a guest that reads everything it is sent."""
 
     def __init__(self, stack: ExitStack, number: int) -> None:
         self.client, self.node, guest = (
@@ -141,7 +141,7 @@ def _exists(wires: Wires, sysctl: str) -> bool:
 
 
 def by_map(count: int) -> str:
-    """The node's ruleset as cgw makes it, so many ports published."""
+    """The node's ruleset as cgw makes it, with so many published ports."""
     ports = (
         PublishedPort("tcp", ANY_ADDRESS[4], port, port, _SERVED, IPv4Address(_GUEST))
         for port in _listened(count)
@@ -150,7 +150,7 @@ def by_map(count: int) -> str:
 
 
 def by_rules(count: int) -> str:
-    """The same with a rule to each port, as one would type it."""
+    """The same with one rule per port, as people would type it."""
     rules = "\n".join(
         f'iifname "{network.UPLINK_BRIDGE}" tcp dport {port} dnat to {_GUEST}:{_SERVED}'
         for port in _listened(count)

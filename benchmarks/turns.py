@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def take_turns(
     cases: Mapping[str, Callable[[], float]], rounds: int, *, warm_up: int
 ) -> dict[str, list[float]]:
-    """Measure each case so often; the first `warm_up` rounds only fill the caches."""
+    """Measure each case in each round; the first `warm_up` rounds only fill the caches."""
     times: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(rounds + warm_up):
         if sys.stderr.isatty():

@@ -1,10 +1,10 @@
-"""What our part of ``online`` costs beside vif-bridge's own, in a real dom0, in the same run.
+"""What cgw's part of ``online`` costs, relative to vif-bridge's own, in a real dom0, in one run.
 
     sudo make bench
 
-Dom0 is emulated by QEMU: only the ratios carry over. vif-bridge and vif-cgw take turns on the vif
-of a running guest. For our part alone, vif-cgw stands in a folder where the vif-bridge that it
-calls is ``true``: the shell that it needs is counted as ours.
+QEMU emulates dom0, so only the ratios hold elsewhere. vif-bridge and vif-cgw take turns on the
+vif of a running guest. To measure cgw's part alone, vif-cgw is in a folder where the vif-bridge
+that it calls is ``true``: the shell that it needs counts as cgw's.
 """
 
 from __future__ import annotations

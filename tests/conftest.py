@@ -1,6 +1,6 @@
 """Which tests `make test` runs: pairs of parameters, and two labs side by side.
 
-All that share a lab stay in one process. With `--full`, all products of parameters are run.
+Tests that share a lab run in one process. With `--full`, all products of parameters are run.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Whoever is on the network of a test: asks ports, serves ports, in a namespace of its own."""
+"""A host on the network of a test, in its own namespace: it asks ports and serves ports."""
 
 from contextlib import ExitStack
 from ipaddress import IPv6Address, ip_address
@@ -11,7 +11,7 @@ from tests.netns.specs import services
 
 REFUSED = "refused"
 TIMED_OUT = "timed out"
-#: Where silence is expected: as short as a stray answer needs, for all of it is waited.
+#: The timeout if silence is expected. A test waits for all of it, so it is short.
 PATIENCE_FOR_NOTHING = 0.4
 
 
@@ -27,26 +27,26 @@ class Asker(Client):
     def asks(
         self, address: str, port: int, protocol: str = "tcp", *, patience: float = DEFAULT_PATIENCE
     ) -> str:
-        """Who answers there and which source it saw, as "web1 saw 10.5.5.251"; or why nobody."""
+        """Return who answers and which source it saw: "web1 saw 10.5.5.251"; or why nobody does."""
         return spoken(self.ask(protocol, address, port, timeout=patience))
 
     def is_unanswered(self, address: str, port: int, protocol: str = "tcp") -> bool:
-        """Whether nobody answers there, for whatever reason."""
+        """Whether nobody answers there, for any reason."""
         reply = self.ask(protocol, address, port, timeout=PATIENCE_FOR_NOTHING)
         return not reply.answered
 
     def serve(self, address: str, what: str, name: str | None = None) -> None:
-        """Answer at ports of an own address ("22/tcp 53/udp") until the test ends."""
+        """Answer at ports ("22/tcp 53/udp") of one of its addresses until the test ends."""
         for port, protocol in services(what):
             server = serve(self.namespace, address, protocol, port, name or self.name)
             self._until_end.enter_context(server)
 
 
 def spoken(reply: Reply) -> str:
-    """A reply as the tests write it."""
+    """Format a reply as the tests write it."""
     if not reply.answered:
         return reply.outcome.value
     peer = ip_address(reply.peer)
-    # A server on :: sees IPv4 clients so.
+    # A server on :: sees IPv4 clients in this form.
     mapped = peer.ipv4_mapped if isinstance(peer, IPv6Address) else None
     return f"{reply.guest} saw {mapped or peer}"

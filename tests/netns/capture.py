@@ -1,4 +1,4 @@
-"""What really passes a device: every frame that is sent or comes in there, as tcpdump sees it."""
+"""Captures every frame that a device sends or receives, like tcpdump."""
 
 import socket
 from dataclasses import dataclass
@@ -28,13 +28,13 @@ class Frame:
     about: str = ""
 
     def concerns(self, address: str) -> bool:
-        """Whether it asks for the address, or tells whose it is."""
+        """Whether the frame asks for the address, or announces its owner."""
         of_neighbours = self.kind in {"arp", *_DISCOVERY.values()}
         return of_neighbours and address in {self.source, self.about}
 
 
 class Capture:
-    """The frames of a device since it was last looked at."""
+    """The frames of a device since the last call of `frames`."""
 
     def __init__(self, namespace: Namespace, device: str) -> None:
         self._socket = namespace.call(
@@ -44,7 +44,7 @@ class Capture:
         self._socket.setblocking(False)
 
     def frames(self) -> list[Frame]:
-        """Take what has passed."""
+        """Return the frames since the last call."""
         found: list[Frame] = []
         while True:
             try:
@@ -54,7 +54,7 @@ class Capture:
             found.append(_parsed(data, sent=_is_outgoing(place)))
 
     def close(self) -> None:
-        """Look no more."""
+        """End the capture."""
         self._socket.close()
 
 

@@ -1,4 +1,4 @@
-"""That nothing of a guest is left, and that the ruleset is what the records say."""
+"""Checks that nothing of a guest is left, and that the ruleset is what the records say."""
 
 from contextlib import ExitStack
 from functools import cache
@@ -10,7 +10,7 @@ from tests.netns.node import Node
 
 
 def assert_clean(node: Node) -> None:
-    """No trace of a guest: neither rule nor element, record nor index entry."""
+    """Assert that no rule, element, record or index entry of a guest is left."""
     assert node.files() == {}
     config = node.config_file.read_text() if node.config_file.exists() else ""
     assert node.our_table() in {"", empty_table(config)}
@@ -18,7 +18,7 @@ def assert_clean(node: Node) -> None:
 
 
 def assert_as_recorded(node: Node) -> None:
-    """The ruleset is what `cgw render` makes of the records, and the index is theirs."""
+    """Assert that ruleset and index are what `cgw render` and the records say."""
     assert node.our_table() == as_listed(node.cgw("render").stdout)
     records, unreadable = node.state.all()
     assert unreadable == {}
@@ -29,7 +29,7 @@ def assert_as_recorded(node: Node) -> None:
 
 @cache
 def empty_table(config: str) -> str:
-    """How the kernel lists what `cgw render` makes of a config when nothing is published."""
+    """Return how the kernel lists the output of `cgw render` if nothing is published."""
     with ExitStack() as until_end:
         scratch = until_end.enter_context(namespace("scratch"))
         folder = Path(f"/run/{scratch.name}")
@@ -43,7 +43,7 @@ def empty_table(config: str) -> str:
 
 @cache
 def as_listed(ruleset: str) -> str:
-    """How the kernel lists our table after this text was given to nft."""
+    """Return how the kernel lists the table of cgw after nft has applied this text."""
     with namespace("listing") as inside, ExitStack() as until_end:
         node = Node(inside, Path("/none"), until_end)
         node.nft(ruleset)

@@ -3,9 +3,9 @@
     client --- uplink --- xenbr0 [node1] guestbr0 eth1.100 --- eth2.100 guestbr0 [node2] ...
     .100                  .11     web1   .251                           .252     web2
 
-Guest N (octet 20 + N) lives on node N, `web4` on node1 too; each publishes port 2200 + N on every
-node. The spanning tree blocks the link between node1 and node3: what node1 and node3 have to say
-to each other is bridged through node2.
+Guest N (octet 20 + N) runs on node N, and `web4` on node1 too; each publishes port 2200 + N on
+every node. The spanning tree blocks the link between node1 and node3, so frames between node1
+and node3 are bridged through node2.
 """
 
 import time
@@ -54,7 +54,7 @@ def inside(index: int, family: int) -> str:
 
 @dataclass(frozen=True)
 class Cluster:
-    """The hosts of the cluster, and what passes their wires."""
+    """The hosts of the cluster, and captures of their wires."""
 
     client: Asker
     nodes: dict[int, Node]
@@ -75,7 +75,7 @@ class Cluster:
             node.pass_bridged_packets_to_rules(on)
 
     def uplinks_used(self, protocol: str) -> set[int]:
-        """The nodes that have sent packets of the protocol by their uplink since last asked."""
+        """The nodes that have sent packets of the protocol by their uplink since the last call."""
         return {
             index
             for index, capture in self.uplinks.items()
@@ -164,7 +164,7 @@ def _ports(node: Node) -> dict[str, str]:
 
 
 def _wait_for_ports(node: Node) -> None:
-    """Twice the forward delay: what is not blocked listens, learns, and then forwards."""
+    """Wait until ports that are not blocked have listened, learnt, and forward."""
     deadline = time.monotonic() + _LINK_PATIENCE
     while not set((states := _ports(node)).values()) <= {"forwarding", "blocking"}:
         assert time.monotonic() < deadline, f"the spanning tree does not settle: {states}"

@@ -30,7 +30,7 @@ _NEEDED_PROGRAMS = ("ip", "nft", "nsenter", "iptables", "ip6tables")
 
 @pytest.fixture(scope="session", autouse=True)
 def machine() -> None:
-    """Say in one line what the machine lacks for this tier."""
+    """Fail with one line if the machine lacks something for this tier."""
     if os.geteuid() != 0:
         pytest.fail("the netns tier makes network namespaces: run it as root (sudo make test)")
     missing = [program for program in _NEEDED_PROGRAMS if not shutil.which(program)]
@@ -101,7 +101,7 @@ def third(client: Asker) -> Iterator[Asker]:
             "link set eth0 up\n"
             "address add 192.168.122.200/24 dev eth0\n"
             "address add fd00:122::200/64 dev eth0 nodad\n"
-            # Guests whose addresses come out untranslated get their answers too.
+            # Guests whose addresses are not translated also get their answers.
             f"route add {network.GUEST_SUBNET} via {NODE[4]}\n"
             f"route add {network.GUEST_SUBNET6} via {NODE[6]}\n"
         )

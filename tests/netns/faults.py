@@ -11,7 +11,7 @@ from tests.netns.node import CHECKOUT, OUR_TABLE, PYTHON, Node
 
 @contextmanager
 def owned_table(node: Node) -> Iterator[None]:
-    """A table of our name that is another process's own: the kernel lets nobody else change it."""
+    """A table named like that of cgw, owned by another process: nobody else can change it."""
     holder = subprocess.Popen(
         [*node.namespace.enter_command(), str(PYTHON), "-I", "-c", _OWN_A_TABLE],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -35,10 +35,10 @@ sys.stdin.read()
 def hook_killed_at(
     step: int, guest: Guest, operation: str, reason: str = "-", *, xml: str | None = None
 ) -> str:
-    """A hook call that is killed (SIGKILL) before its n-th step; which one that was.
+    """Kill a hook call (SIGKILL) before its n-th step; return that step's name.
 
-    A step is whatever outlives the process: a change of a file, of the ruleset, of tracked
-    flows, of another firewall. Empty: the call ended before it came so far.
+    A step is a change that outlives the process: of a file, the ruleset, tracked flows or
+    another firewall. The name is empty if the call ended before this step.
     """
     guest.hooked.append(operation)
     process = guest.node.start_hook(guest.name, operation, reason, code=_killed_at(step))
@@ -47,14 +47,14 @@ def hook_killed_at(
 
 
 def cgw_killed_at(step: int, node: Node, *arguments: str, given: str = "") -> str:
-    """Any call of cgw, killed likewise; `given` on its stdin."""
+    """Kill any call of cgw in the same way; `given` is its stdin."""
     process = node.start_cgw(*arguments, code=_killed_at(step))
     _, said = process.communicate(given.encode())
     return _died_at(process.wait(), said)
 
 
 def sync_killed_at(step: int, node: Node) -> str:
-    """`cgw sync`, killed likewise."""
+    """Kill `cgw sync` in the same way."""
     return cgw_killed_at(step, node, "sync")
 
 

@@ -1,4 +1,4 @@
-"""A guest of a node under test: its definition, its hook calls, its end of the wire."""
+"""A guest of a node under test: its definition, its hook calls, its network."""
 
 import re
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ DONE = Finished(0, "")
 
 @dataclass(frozen=True)
 class Guest:
-    """A guest of a node: its definition; and on the wire, if it serves anything."""
+    """A guest of a node: its definition, and a host on the network if it serves anything."""
 
     node: "Node"
     name: str
@@ -38,7 +38,7 @@ class Guest:
 
     @property
     def key(self) -> str:
-        """What its record is filed under."""
+        """The key of its record."""
         return f"qemu-{domain.guest_uuid(self.octet)}"
 
     @property
@@ -52,30 +52,30 @@ class Guest:
         return self.wire.asks(address, port, protocol)
 
     def reflect_on_port(self) -> None:
-        """Let the bridge send a packet back to the guest's own port, where it came from."""
+        """Let the bridge send a packet back to the port that it came from."""
         self.node.namespace.ip(f"link set guest{self.octet} type bridge_slave hairpin on")
 
     def hook(
         self, operation: str, reason: str = "-", *, xml: str | bytes | None = None
     ) -> Finished:
-        """One call, with the guest's XML or another."""
+        """Call the hook once, with the guest's XML or another one."""
         self.hooked.append(operation)
         return self.node.hook(self.name, operation, reason, self.xml if xml is None else xml)
 
     def start(self, *, xml: str | None = None) -> None:
-        """All calls of a start; none may be refused."""
+        """Make all hook calls of a start; none must be refused."""
         for operation in ("prepare", "start", "started"):
             assert self.hook(operation, xml=xml) == DONE
 
     def stop(self, reason: str = "-", *, xml: str | None = None) -> None:
-        """All calls of a stop."""
+        """Make all hook calls of a stop."""
         assert self.hook("stopped", xml=xml) == DONE
         assert self.hook("release", reason, xml=xml) == DONE
         self.hooked.clear()
 
 
 def annotated(guest: Guest, *publish: str) -> str:
-    """The guest's definition with another annotation; with none of these, without any."""
+    """Return the guest's definition with another annotation, or without one."""
     opening = _PUBLISH.search(guest.xml)
     assert opening
     inner = "".join(map(port_forward, publish))

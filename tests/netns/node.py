@@ -1,4 +1,4 @@
-"""A node under test: its namespace, the hook as libvirt calls it, and what that leaves behind."""
+"""A node under test: its namespace, the hook as libvirt calls it, and the traces of the hook."""
 
 import json
 import re
@@ -26,7 +26,7 @@ _LISTED_TABLE = re.compile(r"^table (?P<name>\S+ \S+) \{.*?^\}$", flags=re.DOTAL
 _HAIRPIN_ELEMENTS = re.compile(r"(set hairpin \{[^}]*?)\n\t\telements = \{[^}]*\}")
 OUR_TABLE = "inet cgw"
 Process = subprocess.Popen[bytes] | forked.Forked
-#: What cgw imports from elsewhere, at once or late.
+#: The modules that cgw imports from other packages, at once or later.
 _LOADED = ("cgw_hooks.*", "libvirt", "lxml.etree", "nftables", "pyroute2", "rich.table")
 
 
@@ -62,7 +62,7 @@ class Node(Asker):
         self.namespace.ip(f"address add {address}/{length} dev {network.UPLINK_BRIDGE}")
 
     def pass_bridged_packets_to_rules(self, on: bool) -> None:
-        """Whether the kernel shows bridged packets to the rules of routed ones (br_netfilter)."""
+        """Switch br_netfilter on or off: whether bridged packets meet the rules of routed ones."""
         setting = str(int(on))
         names = ("bridge-nf-call-iptables", "bridge-nf-call-ip6tables")
         self.namespace.sysctl({f"net/bridge/{name}": setting for name in names})
@@ -113,7 +113,7 @@ class Node(Asker):
     # -- the hook ----------------------------------------------------------------------------
 
     def hook(self, name: str, operation: str, reason: str, xml: str | bytes) -> Finished:
-        """Call the hook as libvirt does. Whatever happens, nothing may come on stdout."""
+        """Call the hook as libvirt does, and assert that its stdout is empty."""
         process = self.start_hook(name, operation, reason)
         given = xml.encode() if isinstance(xml, str) else xml
         stdout, stderr = process.communicate(given, timeout=_LONGEST_HOOK)
@@ -123,7 +123,7 @@ class Node(Asker):
     def start_hook(
         self, name: str, operation: str, reason: str = "-", *, code: str = ""
     ) -> Process:
-        """Begin a call; it waits for the XML on its stdin. See `start_cgw` for `code`."""
+        """Start a call, which waits for the XML on its stdin. See `start_cgw` for `code`."""
         if self._foreign is None:
             self.accept_foreign_tables()
         call = [name, operation, "begin", reason]
@@ -134,7 +134,7 @@ class Node(Asker):
     def start_hook_by(
         self, program: Sequence[str], name: str, operation: str, reason: str = "-"
     ) -> "subprocess.Popen[bytes]":
-        """Begin a call by a program of the test's own, in a process of its own."""
+        """Start a call by a program of the test, in a separate process."""
         if self._foreign is None:
             self.accept_foreign_tables()
         return self._start_interpreter([*program, "hook", "qemu", name, operation, "begin", reason])
@@ -160,7 +160,7 @@ class Node(Asker):
         )  # fmt: skip
 
     def environment(self) -> dict[str, str]:
-        """As libvirt sets it, and where the test keeps its files."""
+        """The variables that libvirt sets, and the paths of the test's files."""
         here = {"CGW_RUNTIME_DIR": str(self.runtime), "CGW_CONFIG": str(self.config_file)}
         return {"HOME": "/", "LC_ALL": "C", "PATH": _PATH, **here}
 
@@ -177,7 +177,7 @@ class Node(Asker):
             done.check_returncode()
         return done
 
-    # -- what it left behind -----------------------------------------------------------------
+    # -- the traces of the hook --------------------------------------------------------------
 
     def status(self) -> dict[str, dict[str, Any]]:
         """What `cgw status --json` says of each guest (of its first port)."""
@@ -199,15 +199,15 @@ class Node(Asker):
         return self.namespace.run(["nft", *options, "-f", "-"], input=commands).stdout
 
     def ruleset(self) -> str:
-        """All of the node's tables, without what traffic alone puts there."""
+        """All of the node's tables, without elements that traffic adds."""
         return _HAIRPIN_ELEMENTS.sub(r"\1", self.nft("list ruleset\n", "-s"))
 
     def our_table(self) -> str:
-        """Our own table; empty if there is none."""
+        """The table of cgw; empty if there is none."""
         return _tables(self.ruleset()).get(OUR_TABLE, "")
 
     def foreign_tables(self) -> str:
-        """Everyone else's tables, with handles."""
+        """The tables of other programs, with handles."""
         listing = _tables(self.nft("list ruleset\n", "-s", "-a"))
         return "\n".join(text for name, text in sorted(listing.items()) if name != OUR_TABLE)
 
@@ -237,11 +237,11 @@ class Node(Asker):
                 guest.stop()
 
     def accept_foreign_tables(self) -> None:
-        """Take the other tables as they are now for right: somebody else has changed them."""
+        """Accept the present foreign tables as right, since another program has changed them."""
         self._foreign = self.foreign_tables()
 
     def assert_foreign_tables_untouched(self) -> None:
-        """Nobody else's rule, chain or set is another one than before the first hook call."""
+        """Assert that the tables of other programs are as before the first hook call."""
         if self._foreign is not None:
             assert self._foreign == self.foreign_tables()
 

@@ -1,4 +1,4 @@
-"""The short forms that keep a test on one line: what a guest publishes, what a host serves."""
+"""Short forms for tests: the ports that a guest publishes, the ports that a host serves."""
 
 import re
 from typing import NamedTuple

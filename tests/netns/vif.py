@@ -10,7 +10,7 @@ from tests.netns.node import Node
 
 @dataclass(frozen=True)
 class Vif:
-    """Its guest publishes `words` there, in the short form; empty: the vif says nothing itself."""
+    """Its guest publishes the short forms `words`; if empty, the vif itself declares nothing."""
 
     node: Node
     guest: str
@@ -21,24 +21,24 @@ class Vif:
 
     @property
     def name(self) -> str:
-        """The kernel's."""
+        """The kernel's name of the device."""
         return f"vif{self.domain}.{self.device}"
 
     @property
     def key(self) -> str:
-        """What its record is filed under."""
+        """The key of its record."""
         return f"xl-{self.name}"
 
     def migrated(self, words: str | None = None) -> "Vif":
-        """The same device after a migration to the same host, when its guest may say other words.
+        """The same device after a migration to the same host, perhaps with other words.
 
-        Its number is another one then, and comes before the old one has gone.
+        Its domain number is new, and it is added before the old device is removed.
         """
         return replace(self, domain=self.domain + 1, words=self.words if words is None else words)
 
     @property
     def listing(self) -> str:
-        """Its backend, as `xenstore-ls -f` prints it."""
+        """The device's backend, as `xenstore-ls -f` prints it."""
         path = f"backend/vif/{self.domain}/{self.device}"
         said = {"ip": network.guest_address(self.octet), "online": "1", "hotplug-status": ""}
         if self.words:
@@ -46,11 +46,11 @@ class Vif:
         return "".join(f'{path}/{name} = "{value}"\n' for name, value in said.items())
 
     def online(self, listing: str | None = None) -> Finished:
-        """The call when it comes, with its own listing or another."""
+        """Make the call for its addition, with its own listing or another one."""
         return self._call(self._online, self.listing if listing is None else listing)
 
     def offline(self) -> Finished:
-        """The call when it goes."""
+        """Make the call for its removal."""
         return self._call(self._offline)
 
     def kill_online_at(self, step: int) -> str:
