@@ -6,7 +6,6 @@ import sys
 
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.errors import CgwError, printable, quoted
-from cgw_hooks.host import log
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +25,8 @@ def refuse(node: Publisher, guest: Guest, error: CgwError, *, may_refuse: bool) 
 
 def log_published(record: Record) -> None:
     """Log which ports of a guest are published now, and which are withheld."""
+    from cgw_hooks.host import log
+
     who = f"guest {quoted(record.guest.name)}"
     if record.translated:
         log.notice(f"{who}: published " + "; ".join(map(str, record.translated)))
@@ -36,6 +37,8 @@ def log_published(record: Record) -> None:
 def log_withdrawn(record: Record | None) -> None:
     """Log that a guest is no longer published."""
     if record and record.translated:
+        from cgw_hooks.host import log
+
         log.notice(f"guest {quoted(record.guest.name)}: withdrawn")
 
 

@@ -5,13 +5,14 @@ Every hook call of a guest that publishes loads this module, so it must import l
 
 from __future__ import annotations
 
-from cgw_hooks.host.libvirt_firewall import Firewall
+from functools import cached_property
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cgw_hooks.core.record import Record
+    from cgw_hooks.host.libvirt_firewall import Firewall
     from cgw_hooks.host.nft import Nft
     from cgw_hooks.host.state.state import State
 
@@ -21,7 +22,13 @@ class FirewallExceptions:
 
     def __init__(self, state: State, nft: Nft) -> None:
         self._state = state
-        self._firewall = Firewall(nft.read, nft.apply)
+        self._nft = nft
+
+    @cached_property
+    def _firewall(self) -> Firewall:
+        from cgw_hooks.host.libvirt_firewall import Firewall  # for libvirt's own networks only
+
+        return Firewall(self._nft.read, self._nft.apply)
 
     def change(self, old: Record | None, new: Record | None) -> None:
         """Follow the change of a guest's record from ``old`` to ``new``; None means no record."""

@@ -11,7 +11,6 @@ from cgw_hooks.core.ownership import Listeners, are_rivals
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.record import State
 from cgw_hooks.errors import PortConflict, quoted
-from cgw_hooks.host import listeners
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +68,11 @@ def refuse_taken(guest: Guest, found: Listeners) -> None:
 def node_listeners(guests: Iterable[Guest]) -> Listeners:
     """Return the node's listeners of the protocols that these guests publish."""
     protocols = {port.protocol for guest in guests for port in guest.ports}
-    return Listeners(listeners.listening(protocols) if protocols else ())
+    if not protocols:
+        return Listeners(())
+    from cgw_hooks.host import listeners  # not for a guest that stops
+
+    return Listeners(listeners.listening(protocols))
 
 
 def taken_by_node(guest: Guest, taken: Claim) -> PortConflict:

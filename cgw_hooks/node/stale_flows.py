@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from cgw_hooks.core import flow
 from cgw_hooks.errors import RulesetError
-from cgw_hooks.host import conntrack, listeners
+from cgw_hooks.host import conntrack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ def delete_missing(ports: Iterable[PublishedPort]) -> None:
 
     Raises ``RulesetError``.
     """
+    from cgw_hooks.host import listeners  # not for a guest that stops
+
     local: dict[Address, bool] = {}
 
     def is_local(address: Address) -> bool:

@@ -8,7 +8,7 @@ from cgw_hooks.core.guest import GuestKey
 from cgw_hooks.core.parse import domain_scan
 from cgw_hooks.core.policy import refuse_unpublishable
 from cgw_hooks.errors import CgwError, InvalidAnnotation, quoted
-from cgw_hooks.host import libvirt_leases, routes
+from cgw_hooks.host import routes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ def guest_of(config: NodeConfig, annotation: Annotation) -> Guest:
 
 def leased_addresses(interfaces: tuple[Interface, ...]) -> tuple[Address, ...]:
     """Return the addresses that libvirt's networks have given to these interfaces."""
+    from cgw_hooks.host import libvirt_leases  # json, and only where libvirt gives the address
+
     return libvirt_leases.addresses_of(interfaces, time.time())
 
 

@@ -37,12 +37,12 @@ def node() -> Iterator[Namespace]:
 
 
 def loaded_by_a_hook_call(node: Namespace, tmp_path: Path, xml: bytes, operation: str) -> set[str]:
-    """The modules that one call of the hook's path loads, by their first name."""
+    """The modules that one call of the hook's path loads, and the first part of each name."""
     program = (
         "import sys; before = set(sys.modules); sys.path.insert(0, sys.argv[1]); "
         "from cgw_hooks.commands.hook import main; "
         f"code = main(['qemu', 'web1', {operation!r}, 'begin', '-']); "
-        "print(code, *{m.partition('.')[0] for m in set(sys.modules) - before})"
+        "print(code, *(set(sys.modules) - before))"
     )
     runtime = str(tmp_path / "run")
     # Without site-packages not even `site` is loaded, but lxml is not found either.
@@ -56,7 +56,7 @@ def loaded_by_a_hook_call(node: Namespace, tmp_path: Path, xml: bytes, operation
     )  # fmt: skip
     code, *names = done.stdout.decode().split()
     assert ("0", b"") == (code, done.stderr)
-    return set(names)
+    return {*names, *(name.partition(".")[0] for name in names)}
 
 
 @pytest.mark.parametrize("operation", ["prepare", "started", "stopped", "release", "reconnect"])
@@ -82,3 +82,25 @@ def test_a_guest_that_publishes_loads_nothing_heavy(node: Namespace, tmp_path: P
     assert set() == loaded & HEAVY
     assert "lxml" in loaded  # it was really read,
     assert len(list((tmp_path / "run/guests").iterdir())) == 1  # and claimed
+
+
+#: What the guest of these tests does not need: it has a static address on a plain bridge, and TCP.
+UNNEEDED = {
+    "prepare": {"host.libvirt_firewall", "host.libvirt_leases", "host.log", "node.stale_flows"},
+    "started": {"core.parse.domain_xml", "sources.libvirt", "host.libvirt_firewall", "host.routes"},
+    "stopped": {
+        "core.parse.domain_xml",
+        "sources.libvirt",
+        "host.libvirt_firewall",
+        "node.ruleset",
+    },
+    "release": {"host.listeners", "host.conntrack", "node.stale_flows", "host.libvirt_firewall"},
+}
+
+
+def test_a_call_loads_no_module_of_ours_that_its_guest_does_not_need(
+    node: Namespace, tmp_path: Path
+) -> None:
+    for operation, unneeded in UNNEEDED.items():
+        loaded = loaded_by_a_hook_call(node, tmp_path, annotated(start=61202), operation)
+        assert {name for name in unneeded if f"{PACKAGE}.{name}" in loaded} == set(), operation
