@@ -1,4 +1,4 @@
-# cgw-hooks. The targets that a person types: demo, test, lint, venv, install, uninstall.
+# cgw-hooks. The targets for people: demo, test, lint, venv, install, uninstall.
 
 PREFIX  ?= /usr/local
 DESTDIR ?=
@@ -9,11 +9,11 @@ LIB = $(DESTDIR)$(PREFIX)/lib/cgw
 BIN = $(DESTDIR)$(PREFIX)/bin/cgw
 
 packages = $(shell sed 's/\#.*//' $(1))
-# What cgw's venv is made with: what it runs on, the module for it, and the benchmarks' tables.
+# The packages of cgw's venv: its dependencies, the venv module, and rich for the benchmarks.
 VENV_PACKAGES = $(call packages,APT_PACKAGES) python3-venv python3-rich
-# The tests: what shares a lab stays in one process (see tests/conftest.py).
+# Tests that share a lab must stay in one process (see tests/conftest.py).
 SIDE_BY_SIDE     = --numprocesses 2 --no-loadscope-reorder
-# What the lab and the tests run on the host.
+# The packages that the lab and the tests need on the host.
 LAB_PACKAGES  = $(call packages,tests/lab/APT_PACKAGES)
 
 # $(1) the script, $(2) its Python, $(3) the folder of the package. Like pip's console
@@ -27,10 +27,10 @@ endef
 .PHONY: help demo test test-all lint format venv install uninstall bench clean apt-venv apt-lab
 
 help:
-	@echo "sudo make demo      show the main job on a throw-away lab (SUITE=trixie: on Debian 13)"
+	@echo "sudo make demo      show the main job in a temporary lab (SUITE=trixie: on Debian 13)"
 	@echo "sudo make test      lint and run all tests, in a lab of their own"
 	@echo "sudo make test-all  the same with all products of parameters (test: all pairs of them)"
-	@echo "sudo make install   put cgw under $(PREFIX); then: cgw install"
+	@echo "sudo make install   install cgw under $(PREFIX); then: cgw install"
 	@echo "make venv           make .venv with .venv/bin/cgw from this checkout"
 	@echo "make lint           ruff, mypy and codespell"
 	@echo "sudo make bench     measure what a hook call, many flows, FULL-NAT, a migration and a vif cost"
@@ -61,8 +61,8 @@ bench: venv apt-lab
 	@.venv/bin/python -m benchmarks.throughput
 	@.venv/bin/python -m benchmarks.xen_online
 
-# The distribution's own bindings where it has them, else those of the registry
-# (which need libvirt's headers and a compiler).
+# The distribution's own bindings are used if it has them, otherwise those of the registry (which
+# need libvirt's headers and a compiler).
 venv: .venv/ready
 .venv/ready: pyproject.toml | apt-venv
 	@$(PYTHON) -m venv --system-site-packages .venv
@@ -80,14 +80,15 @@ apt-venv:
 apt-lab:
 	@sh tests/lab/apt.sh $(LAB_PACKAGES)
 
-# No pip: a host's hook must not depend on a registry, and finds the distribution's bindings.
+# This does not use pip: a host's hook must not depend on a registry. It finds the distribution's
+# bindings.
 install:
 	install -d $(LIB) $(dir $(BIN))
 	find cgw_hooks hooks etc -type f ! -name '*.pyc' -exec install -D -m 644 {} $(LIB)/{} \;
 	chmod 755 $(LIB)/hooks/qemu.d/50-cgw $(LIB)/hooks/xl/vif-cgw
 	$(call launcher,$(BIN),/usr/bin/python3,$(PREFIX)/lib/cgw)
 
-# What calls this cgw on this host. Without it, each guest's start would log a failure.
+# The files that call this cgw on this host. Without cgw, each guest's start would log a failure.
 CALLERS = etc/libvirt/hooks/*.d/50-cgw etc/xen/scripts/vif-cgw etc/xen/scripts/vif-post.d/cgw.hook \
     etc/systemd/system/cgw*.service
 

@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> int:
 
             return xl_hook.main(name, operation, suboperation, reason, given)
         return _carry_out(driver, name, operation, reason, given)
-    except Exception as error:  # noqa: BLE001  (whatever it is, it must not stop or kill the guest)
+    except Exception as error:  # noqa: BLE001  (no error must stop or kill the guest)
         _log_failure(name, operation, error)
         return 0
 

@@ -74,7 +74,7 @@ def compare(
     was, should_be = translated(list(before.values())), translated(list(plan.records.values()))
     wrong = ruleset.compare(publisher.config, was, found)
     differs = wrong if was == should_be else ruleset.compare(publisher.config, should_be, found)
-    # What no record had so far is left over only if the plan does not want it either.
+    # An element that no record had is left over only if the plan does not want it either.
     extra = {name: keys & differs.extra.get(name, set()) for name, keys in wrong.extra.items()}
     repaired = wrong._replace(extra=extra).in_words()
     return Work(records, should_be if differs else None, repaired)

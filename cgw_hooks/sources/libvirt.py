@@ -67,7 +67,7 @@ def guest_of(config: NodeConfig, annotation: Annotation) -> Guest:
 
 def leased_addresses(interfaces: tuple[Interface, ...]) -> tuple[Address, ...]:
     """Return the addresses that libvirt's networks have given to these interfaces."""
-    from cgw_hooks.host import libvirt_leases  # json, and only where libvirt gives the address
+    from cgw_hooks.host import libvirt_leases  # json; only if libvirt gives the address
 
     return libvirt_leases.addresses_of(interfaces, time.time())
 

@@ -1,7 +1,7 @@
 """The node's lock, a file in the runtime directory. There is only one.
 
-The kernel drops the lock when its holder dies. Nobody waits for long for a holder that hangs; a
-queue of many holders, each of which gives the lock back, is waited for.
+The kernel releases the lock when its holder dies. If one holder hangs, the others wait only for a
+short time. They wait longer for a queue of holders that each release the lock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cgw_hooks.host.state.directory import make_safe_directory
 #: Seconds. A hook holds the lock for a few milliseconds, a large sync for less than one second.
 WAIT = 2.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.02
-#: Seconds; also where the lock changes hands all the time.
+#: Seconds; the limit even if the holder of the lock changes all the time.
 _LONGEST_WAIT = 30.0
 
 
@@ -58,7 +58,7 @@ class Lock:
         pause, taken = _FIRST_PAUSE, self._taken()
         while not self._try():
             now = time.monotonic()
-            if self._taken() != taken:  # another holder: the lock does not hang
+            if self._taken() != taken:  # another holder: no process hangs
                 since, taken = now, self._taken()
             if now - since > self._wait or now - begun > _LONGEST_WAIT:
                 raise LockTimeout(
@@ -81,7 +81,7 @@ class Lock:
         return True
 
     def _taken(self) -> int:
-        """When the lock was last taken: each holder sets the file's time."""
+        """Return when the lock was last taken: each holder sets the file's time."""
         return os.fstat(self._descriptor).st_mtime_ns
 
 

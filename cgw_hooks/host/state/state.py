@@ -38,9 +38,9 @@ class State:
         self._guests = os.path.dirname(record_file(directory, ""))
 
     def locked(self, wait: float = WAIT) -> Lock:
-        """Hold the node's one lock. Raises ``LockTimeout``, or ``RecordError``.
+        """Return the node's lock, for ``with``. Raises ``LockTimeout`` or ``RecordError``.
 
-        ``wait``: seconds that one other holder is waited for.
+        ``wait`` is the longest time, in seconds, to wait for one other holder.
         """
         return Lock(self.directory, wait)
 
