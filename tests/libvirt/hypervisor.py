@@ -39,6 +39,7 @@ rm {_OUTPUT}.$$
 exit $status
 """
 #: What traffic alone puts into our table: pairs of devices, with the time that they have left.
+_OUR_TABLE = re.compile(r"^table inet cgw \{\n.*?^\}\n", re.DOTALL | re.MULTILINE)
 _HAIRPIN_ELEMENTS = re.compile(r"(set hairpin \{[^}]*?)\n\t\telements = \{[^}]*\}")
 
 
@@ -170,8 +171,12 @@ class Hypervisor:
 
     def traces(self) -> tuple[str, list[str]]:
         """Everything that a guest may leave: our table without any port is as good as none."""
-        ruleset = self.ruleset()
-        return ("" if ruleset.count("elements = {") == 1 else ruleset), self.files()
+        return _OUR_TABLE.sub(_unless_empty, self.ruleset()), self.files()
+
+
+def _unless_empty(table: re.Match[str]) -> str:
+    """Our table; nothing where it has no elements but the revision."""
+    return "" if table[0].count("elements = {") == 1 else table[0]
 
 
 class Guest:
