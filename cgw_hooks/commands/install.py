@@ -104,7 +104,7 @@ def uninstall(root: Path) -> Iterator[str]:
 def next_steps() -> list[str]:
     """Yield what a person has to do after an install."""
     return [
-        "libvirt looks for hooks when it starts. Once, run: systemctl reload libvirtd",
+        "libvirt looks for hooks when it starts. Once: systemctl try-reload-or-restart libvirtd",
         f"Then, for guests that run already, run: {_own_path().name} sync",
     ]
 

@@ -87,7 +87,7 @@ def test_hooks_of_every_driver_the_unit_and_an_example_are_put_in_place(host: Ho
     assert OURS == sorted(host.files())
     assert OURS == sorted(line.split(f"{host.root}/")[1] for line in lines[: len(OURS)])
     assert f"tested {host.root / HOOKS[2]}" in lines
-    assert "systemctl reload libvirtd" in lines[-2]
+    assert "systemctl try-reload-or-restart libvirtd" in lines[-2]
     assert lines[-1].endswith("cgw sync")
 
 
