@@ -37,7 +37,9 @@ def refuse_conflict(state: NodeState, guest: Guest) -> Relatives:
     Returns the guest's records under other keys.
     """
     records: dict[GuestKey, Record | None] = {}
-    for key, held, claim in state.holders(guest.claims):
+    order = {claim: number for number, claim in enumerate(guest.claims)}
+    # A folder lists its files in any order; the same conflict must read the same each time.
+    for key, held, claim in sorted(state.holders(guest.claims), key=lambda found: order[found[2]]):
         if key == guest.key:
             continue
         if key not in records:
