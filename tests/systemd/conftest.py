@@ -56,6 +56,9 @@ def booted_gateway(label: str = "") -> Iterator[Gateway]:
 
 @pytest.fixture(scope="session")
 def gateway() -> Iterator[Gateway]:
-    """The host that these tests share."""
-    with booted_gateway() as made:
+    """The host that these tests share.
+
+    It is there until the process ends, in which tests of other tiers may follow.
+    """
+    with booted_gateway("shared-") as made:
         yield made
