@@ -125,7 +125,11 @@ def withdraw_all(publisher: Publisher) -> Iterator[str]:
 
 def _is_of_guest_network(guest: Guest, config: NodeConfig) -> bool:
     targets = [port.target_address for port in guest.ports]
-    return not targets or any(target and config.guest_network_of(target) for target in targets)
+    return (
+        guest.is_remote
+        or not targets
+        or any(target and config.guest_network_of(target) for target in targets)
+    )
 
 
 def _is_forwarding(name: str) -> bool:

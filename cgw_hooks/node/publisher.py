@@ -103,8 +103,8 @@ class Publisher:
                     self._note_stopped(old)
                     change = None
                 else:
-                    record = old._replace(state=State.STOPPED, since=time.time())
-                    record = record._replace(problem=None, withheld=())
+                    record = old._replace(state=State.STOPPED, since=time.time(), withheld=())
+                    record = record._replace(problem=None)
                     change = self._change(record, old, self._records(old.overrides))
         except LockTimeout:
             self._withdraw_without_lock(key, connections_end=connections_end)
@@ -261,9 +261,8 @@ class Publisher:
 
     def _forget_damaged(self, key: GuestKey) -> list[PublishedPort]:
         """Remove an unreadable record and its elements; return these. Needs the lock."""
-        lost = self._rebuild(Record(Guest(key, str(key)), State.STOPPED, time.time()))
+        lost = self._rebuild(Record(Guest(key, str(key)), State.STOPPED, 0.0))
         self.state.remove(key, None)
-        self.state.forget_entries(key)
         return lost
 
     def _rebuild(self, record: Record) -> list[PublishedPort]:

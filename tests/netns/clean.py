@@ -17,14 +17,14 @@ def assert_clean(node: Node) -> None:
     node.assert_foreign_tables_untouched()
 
 
-def assert_as_recorded(node: Node) -> None:
+def assert_as_recorded(node: Node, *, leftovers: bool = False) -> None:
     """Assert that ruleset and index are what `cgw render` and the records say."""
     assert node.our_table() == as_listed(node.cgw("render").stdout)
     records, unreadable = node.state.all()
     assert unreadable == {}
-    assert {f"index/{entry}" for record in records.values() for entry in entries(record)} == {
-        path for path in node.files() if path.startswith("index/")
-    }
+    wanted = {f"index/{entry}" for record in records.values() for entry in entries(record)}
+    there = {path for path in node.files() if path.startswith("index/")}
+    assert wanted == (there & wanted if leftovers else there)
 
 
 @cache

@@ -74,6 +74,7 @@ def _died_at(code: int, said: bytes) -> str:
 _KILLED = """
 import os, signal, socket, sys
 run = os.environ["CGW_RUNTIME_DIR"]
+NETFILTER = 12  # NETLINK_NETFILTER: other sockets only ask
 sys.path.insert(0, checkout)
 
 def step(name):
@@ -92,7 +93,7 @@ def audit(event, given):
         if not path.startswith(run) or not writes or changes_nothing(event, path):
             return
         step(event.removeprefix("os.") + " " + os.path.relpath(path, run).partition("/")[0])
-    elif event == "socket.__new__" and given[1] == socket.AF_NETLINK:
+    elif event == "socket.__new__" and given[1] == socket.AF_NETLINK and given[3] == NETFILTER:
         step("flows")
     elif event == "os.posix_spawn":
         step("firewall")

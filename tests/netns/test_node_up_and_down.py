@@ -195,7 +195,7 @@ def test_without_its_bridge_a_node_stays_as_it_was_and_says_what_to_do(node: Nod
     node.configure(config)
     assert (refused.returncode, refused.stdout) == (CHANGE_FAILED, "")
     assert refused.stderr == (
-        "cgw: guestbr7: no such device; make the bridge first, then run: cgw node up\n"
+        "cgw: guestbr7: no such device; make the bridge, then run: cgw node up\n"
     )
     assert before == state(node)
 

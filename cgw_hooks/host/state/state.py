@@ -103,7 +103,10 @@ class State:
             raise RecordError(
                 path, f"it cannot be removed: {error.strerror}", "run: cgw sync"
             ) from error
-        self._index.remove(entries(old))
+        if old is None:  # a killed call may have left entries that no record tells of
+            self.forget_entries(key)
+        else:
+            self._index.remove(entries(old))
 
     def forget_entries(self, key: GuestKey) -> None:
         """Remove every index entry of a guest whose record cannot be read.
