@@ -32,7 +32,15 @@ _CGW = str(_CHECKOUT / ".venv/bin/cgw")
 _SCRIPT = str(_CHECKOUT / "hooks/qemu.d/50-cgw")
 _INTERPRETER = "/usr/bin/python3"
 _FEW, _MANY = 10, 10_000
+#: One guest may ask for 1,024 ranges.
+_EACH = 1_000
 _PORTS = 5
+#: The link where the guests live.
+_LINK = """\
+link add guestbr0 type bridge
+link set guestbr0 up
+address add 10.5.5.254/24 dev guestbr0
+"""
 
 
 class Node:
@@ -43,6 +51,9 @@ class Node:
         self.namespace = f"cgw-bench-{os.getpid()}-{published}"
         subprocess.run(["ip", "netns", "add", self.namespace], check=True)
         stack.callback(subprocess.run, ["ip", "netns", "delete", self.namespace], check=False)
+        subprocess.run(
+            ["ip", "-n", self.namespace, "-batch", "-"], input=_LINK, text=True, check=True
+        )
         binaries = Path(self.directory) / "bin"
         binaries.mkdir()
         (binaries / "cgw").symlink_to(_CGW)
@@ -53,10 +64,10 @@ class Node:
             "CGW_RUNTIME_DIR": f"{self.directory}/run",
             "CGW_CONFIG": f"{self.directory}/cgw.toml",
         }
-        if published:
+        for first in range(0, published, _EACH):
             self.call(
                 [_CGW, "hook", "qemu", "others", "started", "begin", "-"],
-                annotated("others", 999, published, first_port=20_000),
+                annotated("others", 900 + first, min(_EACH, published - first), 20_000 + first),
             )
 
     def call(self, argv: list[str], stdin: bytes) -> float:
