@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cgw_hooks.core.problem import Problem
     from cgw_hooks.node.diagnosis import Diagnosis, Row
 
 
@@ -15,7 +14,7 @@ def as_json(found: Diagnosis, node: str) -> dict[str, Any]:
     return {
         "node": node or None,
         "published": [_row(row) for row in found.rows],
-        "problems": [_problem(problem) for problem in found.problems],
+        "problems": [problem.as_json() for problem in found.problems],
     }
 
 
@@ -30,7 +29,7 @@ def _row(row: Row) -> dict[str, Any]:
         "uuid": guest.uuid or None,
         "state": row.state,
         "since": since,
-        "problem": _problem(row.problem) if row.problem else None,
+        "problem": row.problem.as_json() if row.problem else None,
     }
     if port:
         any_address = port.listen_address.is_unspecified
@@ -44,7 +43,3 @@ def _row(row: Row) -> dict[str, Any]:
             "sources": [str(source) for source in port.sources],
         }
     return shown
-
-
-def _problem(problem: Problem) -> dict[str, str | None]:
-    return {**problem._asdict(), "cure": problem.cure or None}

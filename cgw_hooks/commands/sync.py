@@ -60,9 +60,7 @@ def _as_json(report: Report) -> dict[str, object]:
         "published": [record.guest.name for record in report.published],
         "withdrawn": [record.guest.name for record in report.withdrawn],
         "repaired": report.repaired,
-        "problems": [
-            {**problem._asdict(), "cure": problem.cure or None} for problem in report.problems
-        ],
+        "problems": [problem.as_json() for problem in report.problems],
     }
 
 

@@ -18,6 +18,10 @@ class Problem(NamedTuple):
         """Return the problem as one line."""
         return one_line(self.subject, self.message, self.cure)
 
+    def as_json(self) -> dict[str, str | None]:
+        """The problem for ``--json``."""
+        return {**self._asdict(), "cure": self.cure or None}
+
     @classmethod
     def of(cls, error: CgwError) -> Problem:
         """Make a problem of an error."""

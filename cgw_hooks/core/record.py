@@ -75,6 +75,11 @@ class Record(NamedTuple):
         """Whether this is the guest's present record. A superseded one only reserves ports."""
         return self.state is not State.SUPERSEDED
 
+    @property
+    def may_have_elements(self) -> bool:
+        """Whether the ruleset may have elements that only this record tells of."""
+        return self.is_current and bool(self.translated or self.leaving)
+
 
 def published(guest: Guest, old: Record | None, now: float) -> Record:
     """Return the record of a published guest; an unchanged one keeps the old record's ``since``."""

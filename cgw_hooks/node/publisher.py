@@ -99,7 +99,7 @@ class Publisher:
             with self.state.locked():
                 old, is_damaged = self._old(key)
                 lost = self._forget_damaged(key) if is_damaged else []
-                if old is None or not (old.is_current and (old.translated or old.leaving)):
+                if old is None or not old.may_have_elements:
                     self._note_stopped(old)
                     change = None
                 else:
@@ -118,15 +118,15 @@ class Publisher:
         """Withdraw a guest's ports and release its claims. Returns the released record."""
         with self.state.locked():
             old, is_damaged = self._old(key)
-            is_withdrawn = old is None or not (old.is_current and (old.translated or old.leaving))
+            is_withdrawn = old is None or not old.may_have_elements
             lost = self._forget_damaged(key) if is_damaged else []
-            if is_withdrawn:
+            if is_withdrawn and not is_damaged:
                 self.state.remove(key, old)
         self.delete_flows(lost, connections_end=connections_end)
         if not is_withdrawn:
             old = self.withdraw(key, connections_end=connections_end)
             with self.state.locked():
-                self.state.remove(key, self._old(key)[0])
+                self.state.remove(key, self.state.peek(key))
         elif old and old.is_current and connections_end:
             # After stopped, only established TCP connections may be left.
             elsewhere = self._elsewhere(old)
@@ -137,7 +137,7 @@ class Publisher:
     def note_problem(self, guest: Guest, problem: Problem) -> None:
         """Record for ``cgw status`` why a guest's ports are not published."""
         with self.state.locked():
-            old, _ = self._old(guest.key)
+            old = self.state.peek(guest.key)
             record = old or Record(guest._replace(ports=()), State.RESERVED, time.time())
             self.state.write(record._replace(problem=problem), old)
 
@@ -239,7 +239,7 @@ class Publisher:
         if change.gone:
             self.delete_flows(change.gone, connections_end=connections_end)
             with self.state.locked():
-                now, _ = self._old(change.record.key)
+                now = self.state.peek(change.record.key)
                 if now and now.leaving:
                     self.state.write(now._replace(leaving=()), now)
         if change.unwritten:
@@ -247,7 +247,7 @@ class Publisher:
 
     def _withdraw_without_lock(self, key: GuestKey, *, connections_end: bool) -> None:
         """Close a stopped guest's ports although another cgw hangs. Its record is not changed."""
-        old, _ = self._old(key)
+        old = self.state.peek(key)
         elsewhere = self._elsewhere(old) if old else set()
         gone = [port for port in old.translated if port not in elsewhere] if old else []
         if gone:
@@ -286,7 +286,7 @@ class Publisher:
 
     def _records(self, keys: Iterable[GuestKey]) -> list[Record]:
         """Return the readable records with these keys."""
-        return [record for key in keys if (record := self._old(key)[0])]
+        return [record for key in keys if (record := self.state.peek(key))]
 
 
 class _Change(NamedTuple):
