@@ -82,11 +82,31 @@ class HypervisorError(CgwError):
     code = "hypervisor"
 
 
+class HypervisorHangs(HypervisorError):
+    """libvirt has accepted a connection, and does not answer."""
+
+
 class NotFound(CgwError):
     """No guest and no file has the given name."""
 
     exit_code = 8
     code = "not-found"
+
+
+class RegistryError(CgwError):
+    """The cluster's registry did not answer, or refused a request.
+
+    ``is_unknown``: the request may or may not have been carried out.
+    """
+
+    exit_code = 9
+    code = "registry"
+
+    def __init__(
+        self, subject: str, message: str, cure: str = "", *, is_unknown: bool = False
+    ) -> None:
+        super().__init__(subject, message, cure)
+        self.is_unknown = is_unknown
 
 
 def one_line(subject: str, message: str, cure: str) -> str:

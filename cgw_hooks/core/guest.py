@@ -9,8 +9,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cgw_hooks.core.published_port import Address, Claim, PublishedPort
 
-#: The "driver" of a remote guest: another node runs it, this node publishes its ports as well.
+#: The "driver" of a remote guest that the config names: another node runs it, this node publishes
+#: its ports as well.
 REMOTE = "remote"
+#: The "driver" of a remote guest that the cluster's registry names.
+REGISTRY = "registry"
 #: The "driver" of one network device of a plain xl guest.
 XL = "xl"
 
@@ -18,8 +21,9 @@ XL = "xl"
 class GuestKey(NamedTuple):
     """The key of a guest's record and claims, written ``DRIVER-ID``.
 
-    ``id`` is the uuid of a libvirt guest, or ``vifDOMID.DEVID`` for a network device of an xl
-    guest, or the name of a remote guest.
+    ``id`` is the uuid of a libvirt guest or of a remote guest that the registry names, or
+    ``vifDOMID.DEVID`` for a network device of an xl guest, or the name of a remote guest that the
+    config names.
     """
 
     driver: str
@@ -38,7 +42,7 @@ class GuestKey(NamedTuple):
     @property
     def is_remote(self) -> bool:
         """Whether another node runs the guest."""
-        return self.driver == REMOTE
+        return self.driver in {REMOTE, REGISTRY}
 
 
 class Interface(NamedTuple):
@@ -69,6 +73,28 @@ class Guest(NamedTuple):
     device: str = ""
     #: Interfaces whose DHCP host entry or lease gave the addresses; empty if the definition did.
     leased: tuple[Interface, ...] = ()
+    #: The ports that are published for a limited time: claim, and end in seconds since 1970. A
+    #: claim without a port is one whose time has passed, and that the annotation still names.
+    limits: tuple[tuple[Claim, int], ...] = ()
+
+    @property
+    def until(self) -> int | None:
+        """The earliest end of a port's time, in seconds since 1970; None if no port has one."""
+        if not self.limits:
+            return None
+        claims = set(self.claims)
+        return min((end for claim, end in self.limits if claim in claims), default=None)
+
+    @property
+    def names_expired(self) -> bool:
+        """Whether the guest's annotation still names a port whose time has passed."""
+        return bool(self.limits) and not {claim for claim, _ in self.limits} <= set(self.claims)
+
+    def unexpired(self, now: float) -> Guest:
+        """Return the guest without the ports whose time has passed at ``now``."""
+        over = {claim for claim, end in self.limits if end <= now}
+        ports = tuple(port for port in self.ports if port.claim not in over) if over else self.ports
+        return self._replace(ports=ports) if len(ports) < len(self.ports) else self
 
     @property
     def claims(self) -> list[Claim]:
@@ -80,10 +106,15 @@ class Guest(NamedTuple):
         """Whether another node runs the guest."""
         return self.key.is_remote
 
+    def is_called(self, name: str) -> bool:
+        """Whether a person means this guest: ``name`` is its name or its uuid, as in virsh."""
+        return name == self.name or (bool(self.uuid) and name.lower() == self.uuid.lower())
+
     @property
     def title(self) -> str:
         """How messages name the guest: ``guest "web1"`` or ``remote-guest "web1"``."""
-        return f"{'remote-guest' if self.is_remote else 'guest'} {quoted(self.name)}"
+        kind = "remote-guest" if self.key.driver == REMOTE else "guest"
+        return f"{kind} {quoted(self.name)}"
 
     def is_same_device(self, other: Guest) -> bool:
         """Whether both are the same xl device, before and after a migration to this same host."""

@@ -46,11 +46,43 @@ class Policy(NamedTuple):
     listen_addresses: tuple[Network, ...] | None = None
     #: Each source of a port must be in one of these networks; None: no limit.
     sources: tuple[Network, ...] | None = None
+    #: `cgw publish GUEST :PORT` picks a listening port of this inclusive range.
+    auto_ports: tuple[int, int] = (30000, 32767)
 
     @property
     def is_limiting(self) -> bool:
         """Whether this policy can refuse a published port."""
-        return self._replace(refuse_invalid=True) != Policy()
+        none = Policy()
+        return self._replace(refuse_invalid=True, auto_ports=none.auto_ports) != none
+
+
+class Endpoint(NamedTuple):
+    """The client address of one etcd member."""
+
+    host: str
+    port: int = 2379
+    is_tls: bool = False
+
+    def __str__(self) -> str:
+        """Return the endpoint as the config writes it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'https' if self.is_tls else 'http'}://{host}:{self.port}"
+
+
+class Registry(NamedTuple):
+    """How this node reaches the cluster's registry on etcd; the paths are those of PEM files."""
+
+    #: The endpoints in the order in which they are tried.
+    endpoints: tuple[Endpoint, ...]
+    #: The certification authority of the members; empty means those that the host trusts.
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+    user: str = ""
+    #: A file whose only line is the user's password.
+    password_file: str = ""
+    #: What all keys begin with.
+    prefix: str = "/cgw"
 
 
 class NodeConfig(NamedTuple):
@@ -62,6 +94,8 @@ class NodeConfig(NamedTuple):
     policy: Policy = Policy()
     #: Guests that other nodes run.
     remote_guests: tuple[Annotation, ...] = ()
+    #: None: the node's config alone names the remote guests.
+    registry: Registry | None = None
 
     def guest_network_of(self, address: Address) -> GuestNetwork | None:
         """Return the declared guest network that contains an address."""

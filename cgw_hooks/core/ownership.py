@@ -8,16 +8,17 @@ from __future__ import annotations
 from bisect import bisect_left
 
 from cgw_hooks.core.claim_index import ClaimIndex
+from cgw_hooks.core.guest import REGISTRY
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.published_port import are_overlapping
 from cgw_hooks.core.record import Record, State
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from cgw_hooks.core.guest import Guest, GuestKey
-    from cgw_hooks.core.published_port import Address, Claim
+    from cgw_hooks.core.published_port import Address, Claim, PublishedPort
 
 
 class Listener(NamedTuple):
@@ -88,6 +89,10 @@ class Verdict(NamedTuple):
 
     accepted: list[Candidate]
     refused: list[Refusal]
+    #: Who owns which ports by this verdict.
+    owners: ClaimIndex
+    #: Who owns which ports by the registry of the cluster.
+    registered: ClaimIndex
 
 
 def settle(candidates: Iterable[Candidate]) -> Verdict:
@@ -95,43 +100,51 @@ def settle(candidates: Iterable[Candidate]) -> Verdict:
 
     If two guests want the same port, the first of these rules that distinguishes them decides: a
     guest whose record already has its ports, a guest of this node before a remote one, the older
-    record, the key in alphabetical order.
+    record, the key in alphabetical order. The guests of the registry stand apart: see ``lost``.
     """
     accepted, refused = [], []
-    index = ClaimIndex()
+    index, registered = ClaimIndex(), ClaimIndex()
     for candidate in sorted(candidates, key=_rank):
-        conflict = next(_conflicts(candidate.guest, index), None)
+        is_registered = candidate.guest.key.driver == REGISTRY
+        conflict = _take(candidate.guest, registered if is_registered else index)
         if conflict:
             refused.append((candidate, *conflict))
         else:
             accepted.append(candidate)
-            _add(candidate.guest, index)
     refusals = []
     for candidate, holder, claim in refused:
-        keeps_old = _may_keep_old(candidate, index)
+        old = candidate.old
+        keeps_old = old is not None and old.state is State.PUBLISHED and not _take(old.guest, index)
         refusals.append(Refusal(candidate, holder, claim, keeps_old))
-        if keeps_old and candidate.old:
-            _add(candidate.old.guest, index)
-    return Verdict(accepted, refusals)
+    return Verdict(accepted, refusals, index, registered)
 
 
-def _add(guest: Guest, index: ClaimIndex) -> None:
-    for claim in guest.claims:
-        index.add(claim, guest)
+def lost(guest: Guest, registered: ClaimIndex) -> dict[PublishedPort, tuple[Guest, Claim]]:
+    """Return the ports of a guest that a guest of another node owns, with the owner.
+
+    The registry admits no two guests to one port. So if it names another owner, this guest's claim
+    has not been admitted.
+    """
+    if guest.key.driver == REGISTRY:
+        return {}
+    return {
+        port: (holder, port.claim.common_with(held))
+        for port in guest.ports
+        for held, holder in registered.overlapping(port.claim)
+        if are_rivals(guest, holder)
+    }
 
 
-def _may_keep_old(candidate: Candidate, index: ClaimIndex) -> bool:
-    old = candidate.old
-    if old is None or old.state is not State.PUBLISHED:
-        return False
-    return next(_conflicts(old.guest, index), None) is None
-
-
-def _conflicts(guest: Guest, index: ClaimIndex) -> Iterator[tuple[Guest, Claim]]:
-    for claim in guest.claims:
+def _take(guest: Guest, index: ClaimIndex) -> tuple[Guest, Claim] | None:
+    """Add a guest's claims; or return the rival that has one of them, and their common ports."""
+    claims = guest.claims
+    for claim in claims:
         for held, holder in index.overlapping(claim):
             if are_rivals(guest, holder):
-                yield holder, claim.common_with(held)
+                return holder, claim.common_with(held)
+    for claim in claims:
+        index.add(claim, guest)
+    return None
 
 
 def _rank(candidate: Candidate) -> tuple[bool, bool, float, str]:
@@ -139,7 +152,7 @@ def _rank(candidate: Candidate) -> tuple[bool, bool, float, str]:
     holds = (
         old is not None
         and old.state is State.PUBLISHED
-        and set(guest.claims) <= set(old.guest.claims)
+        and (guest.ports == old.guest.ports or set(guest.claims) <= set(old.guest.claims))
     )
     return not holds, guest.is_remote, old.since if old else float("inf"), str(guest.key)
 
@@ -164,3 +177,14 @@ def overrides(guests: Iterable[Guest]) -> dict[GuestKey, tuple[GuestKey, ...]]:
             if alike:
                 found[guest.key] = tuple(sorted(alike))
     return found
+
+
+def with_overrides(records: dict[GuestKey, Record]) -> dict[GuestKey, Record]:
+    """Return the records, each with the remote guests that are the same guest."""
+    alike = overrides(record.guest for record in records.values())
+    return {
+        key: record
+        if record.overrides == (same := alike.get(key, ()))
+        else record._replace(overrides=same)
+        for key, record in records.items()
+    }

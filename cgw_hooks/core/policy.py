@@ -61,6 +61,16 @@ def refuse_unpublishable(
                 raise _error(guest, f'<publish address="{address}">: {wrong}', _TARGET_CURE)
 
 
+def is_target(
+    address: Address,
+    config: NodeConfig,
+    route_to: Callable[[Address], Route | None],
+    bridges: Collection[str],
+) -> bool:
+    """Whether ports of a guest on these bridges may be aimed at an address."""
+    return not _wrong_target(address, config, route_to, bridges)
+
+
 _NO_ROUTE = {"unreachable", "blackhole", "prohibit"}
 _TARGET_CURE = "give the address that the guest has on its network"
 
@@ -122,14 +132,15 @@ def _wrong_route(route: Route, bridges: Collection[str]) -> str:
 
 
 def _reserved_in(network: GuestNetwork, address: Address) -> str:
-    reserved = {
-        network.gateway_address: "that is the gateway's address",
-        network.node_address: "that is the node's own address",
-        network.subnet.network_address: "that is the subnet's own address",
-    }
-    if network.subnet.version == 4:  # noqa: PLR2004
-        reserved[network.subnet.broadcast_address] = "that is the subnet's broadcast address"
-    return reserved.get(address, "")
+    if address == network.gateway_address:
+        return "that is the gateway's address"
+    if address == network.node_address:
+        return "that is the node's own address"
+    if address == network.subnet.network_address:
+        return "that is the subnet's own address"
+    if address == network.subnet.broadcast_address and address.version == 4:  # noqa: PLR2004
+        return "that is the subnet's broadcast address"
+    return ""
 
 
 def _listening(port: PublishedPort) -> Network:

@@ -9,10 +9,6 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from cgw_hooks.core.named_tuple import NamedTuple
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -85,10 +81,6 @@ class PublishedPort(NamedTuple):
     def keeps_numbers(self) -> bool:
         """Whether each listening port is translated to the same port of the guest."""
         return self.start == self.to
-
-    def pairs(self) -> Iterator[tuple[int, int]]:
-        """Yield each listening port with the guest port that it is translated to."""
-        return zip(range(self.start, self.end + 1), range(self.to, MAX_PORT + 1), strict=False)
 
     @property
     def listen(self) -> str:

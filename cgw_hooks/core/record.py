@@ -6,18 +6,17 @@ the guest's definition has changed since.
 
 from __future__ import annotations
 
-import json
-from enum import Enum
-
-from cgw_hooks.core.guest import Guest, GuestKey, Interface
+from cgw_hooks.core import json_text
+from cgw_hooks.core.enumeration import Enum
+from cgw_hooks.core.guest import REGISTRY, Guest, GuestKey, Interface
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.parse import fields
 from cgw_hooks.core.problem import Problem
-from cgw_hooks.core.published_port import PublishedPort
+from cgw_hooks.core.published_port import MAX_PORT, MIN_PORT, Claim, PublishedPort
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
     from typing import Any
 
 _VERSION = 2
@@ -62,13 +61,17 @@ class Record(NamedTuple):
         return self.guest.key
 
     @property
+    def until(self) -> int | None:
+        """The earliest end of a port's time, in seconds since 1970; None if no port has one."""
+        return self.guest.until
+
+    @property
     def translated(self) -> tuple[PublishedPort, ...]:
         """The ports that must have elements in the ruleset: none until the address is known."""
         if self.state is not State.PUBLISHED:
             return ()
-        return tuple(
-            port for port in self.guest.ports if port.target_address and port not in self.withheld
-        )
+        withheld = self.withheld
+        return tuple([p for p in self.guest.ports if p.target_address and p not in withheld])
 
     @property
     def is_current(self) -> bool:
@@ -83,6 +86,7 @@ class Record(NamedTuple):
 
 def published(guest: Guest, old: Record | None, now: float) -> Record:
     """Return the record of a published guest; an unchanged one keeps the old record's ``since``."""
+    guest = guest.unexpired(now)
     unchanged = old and old.state is State.PUBLISHED and old.guest == guest
     since = old.since if old and unchanged else now
     return Record(
@@ -90,6 +94,28 @@ def published(guest: Guest, old: Record | None, now: float) -> Record:
         overrides=old.overrides if old else (),
         digest=old.digest if old else "",
     )  # fmt: skip
+
+
+def last_published(
+    key: GuestKey, own: Record | None, look_up: Callable[[GuestKey], Record | None]
+) -> Record | None:
+    """Return a guest's own record if it is published, else what the registry says of the guest.
+
+    A guest that migrates to this node still has the addresses that its former node has found.
+    """
+    if own and own.state is State.PUBLISHED:
+        return own
+    return look_up(GuestKey(REGISTRY, key.id))
+
+
+def unexpired(record: Record, now: float) -> Record:
+    """Return the record without the ports whose time has passed at ``now``."""
+    guest = record.guest.unexpired(now)
+    if guest is record.guest:
+        return record
+    withheld = tuple(port for port in record.withheld if port in guest.ports)
+    problem = record.problem if withheld or not record.withheld else None
+    return record._replace(guest=guest, withheld=withheld, problem=problem)
 
 
 def overridden(records: Iterable[Record]) -> set[GuestKey]:
@@ -117,7 +143,7 @@ def visible(remotes: Iterable[Record], record: Record | None) -> list[PublishedP
 def to_json(record: Record) -> str:
     """Return the record as its file holds it."""
     guest = record.guest
-    return json.dumps(
+    return json_text.dumps(
         {
             "version": _VERSION,
             "driver": guest.key.driver,
@@ -131,10 +157,11 @@ def to_json(record: Record) -> str:
             "network_bridges": guest.network_bridges,
             "device": guest.device,
             "leased": [[i.mac, i.network, i.bridge] for i in guest.leased],
-            "ports": [_port_to_list(port) for port in guest.ports],
-            "leaving": [_port_to_list(port) for port in record.leaving],
-            "withheld": [_port_to_list(port) for port in record.withheld],
+            "ports": [port_to_list(port) for port in guest.ports],
+            "leaving": [port_to_list(port) for port in record.leaving],
+            "withheld": [port_to_list(port) for port in record.withheld],
             "digest": record.digest,
+            **_limits_to_json(guest),
         }
     )
 
@@ -142,7 +169,7 @@ def to_json(record: Record) -> str:
 def from_json(text: str) -> Record:
     """Read what ``to_json`` wrote. Raises ``ValueError`` for anything else."""
     try:
-        data = json.loads(text)
+        data = json_text.loads(text)
         if data["version"] != _VERSION:
             raise ValueError(f"it is of version {data['version']}, not {_VERSION}")
         guest = Guest(
@@ -155,6 +182,7 @@ def from_json(text: str) -> Record:
             leased=tuple(
                 Interface(mac, network, bridge) for mac, network, bridge in data["leased"]
             ),
+            limits=tuple(_limit_from_list(*limit) for limit in data.get("limits", ())),
         )
         return Record(
             guest,
@@ -170,7 +198,8 @@ def from_json(text: str) -> Record:
         raise ValueError(f"it is not a record: {error!r}") from error
 
 
-def _port_to_list(port: PublishedPort) -> list[Any]:
+def port_to_list(port: PublishedPort) -> list[Any]:
+    """Return a port as JSON holds it."""
     target = str(port.target_address) if port.target_address else None
     return [
         port.protocol,
@@ -183,20 +212,41 @@ def _port_to_list(port: PublishedPort) -> list[Any]:
     ]
 
 
+def _limits_to_json(guest: Guest) -> dict[str, Any]:
+    """Return the member for ports with a limited time; nothing if there is none."""
+    limits = [[c.protocol, str(c.address), c.start, c.end, end] for c, end in guest.limits]
+    return {"limits": limits} if limits else {}
+
+
+def _limit_from_list(
+    protocol: str, address: str, start: int, end: int, until: int
+) -> tuple[Claim, int]:
+    return Claim(protocol, fields.parse_address(address), int(start), int(end)), int(until)
+
+
 def _ports(listed: list[list[Any]]) -> tuple[PublishedPort, ...]:
-    return tuple(_port_from_list(*port) for port in listed)
+    return tuple(port_from_list(*port) for port in listed)
 
 
-def _port_from_list(  # noqa: PLR0913, PLR0917  (the fields of a published port)
+def port_from_list(  # noqa: PLR0913, PLR0917  (the fields of a published port)
     protocol: Any, listen: Any, start: Any, end: Any, to: Any, target: Any, sources: Any
 ) -> PublishedPort:
+    """Read what ``port_to_list`` wrote. Raises ``ValueError``, or ``TypeError`` for other types."""
     # These values become nft text, so they are checked again although only root wrote the file.
+    start = _port_number(start)
+    # Equal numbers become one object: the agent keeps very many ports in memory.
     return PublishedPort(
-        protocol=fields.parse_protocol(protocol),
-        listen_address=fields.parse_address(listen),
-        start=fields.parse_port(str(start)),
-        end=fields.parse_port(str(end)),
-        to=fields.parse_port(str(to)),
-        target_address=fields.parse_address(target) if target else None,
-        sources=fields.parse_networks(" ".join(sources)) if sources else (),
+        fields.parse_protocol(protocol),
+        fields.parse_address(listen),
+        start,
+        start if end == start else _port_number(end),
+        start if to == start else _port_number(to),
+        fields.parse_address(target) if target else None,
+        fields.parse_networks(" ".join(sources)) if sources else (),
     )
+
+
+def _port_number(value: Any) -> int:
+    if type(value) is int and MIN_PORT <= value <= MAX_PORT:
+        return value
+    raise ValueError(f"{value!r} is not a port number")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _GET_ADDRESS = 22  # RTM_GETADDR
 _MESSAGE = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
 _ADDRESS, _LOCAL = 1, 2  # IFA_ADDRESS; IFA_LOCAL: own address, point-to-point
+_DOCUMENTATION = {4: "192.0.2.1", 6: "2001:db8::1"}
 _FAMILY = {4: _socket.AF_INET, 6: _socket.AF_INET6}
 
 
@@ -32,6 +33,22 @@ def devices(version: int) -> dict[Address, str]:
     with netlink.Channel(netlink.ROUTE) as channel:
         found = channel.dump(_GET_ADDRESS, request, _read)
     return {address: device for address, device in found if not address.is_loopback}
+
+
+def outward(version: int) -> Address | None:
+    """Return the node's address on the way to its default gateway, or None. Sends nothing.
+
+    To connect a UDP socket only looks up a route; the address is one for documentation (RFC 5737,
+    RFC 3849), which is on no link.
+    """
+    probe = _socket.socket(_FAMILY[version], _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        probe.connect((_DOCUMENTATION[version], 9))
+        return ip_address(probe.getsockname()[0])
+    except OSError:
+        return None
+    finally:
+        probe.close()
 
 
 def _read(payload: memoryview) -> tuple[Address, str] | None:

@@ -55,6 +55,8 @@ class _View(NamedTuple):
     ours: dict[str, list[int]]
     #: Position -> handle that deletes the rule.
     handles: dict[int, str]
+    #: Whether the forward chain drops what none of its rules accepts.
+    drops: bool = False
 
     def lets_in(self, bridge: str) -> bool:
         """Whether translated packets pass: the exception is in front, if it is needed."""
@@ -62,9 +64,22 @@ class _View(NamedTuple):
             return True
         return bool(self.ours.get(bridge)) and self.ours[bridge][0] < self.jump
 
+    def cuts_off(self, bridge: str) -> bool:
+        """Whether nothing passes, since no jump leads to libvirt's rules any more."""
+        return self.drops and self.jump is None and bridge in self.rejected
+
     def is_settled(self, bridge: str) -> bool:
         """Whether the exception needs no change: it is in front, and there is only one."""
         return self.lets_in(bridge) and len(self.ours.get(bridge, ())) <= 1
+
+
+class Obstacles(NamedTuple):
+    """The bridges to which a firewall lets no published port pass."""
+
+    #: The exception is missing, or is behind a reject. Cure: ``Firewall.admit``.
+    behind: set[str]
+    #: Another program has emptied the forward chain. Cure: libvirt must make its rules again.
+    cut_off: set[str]
 
 
 class Firewall:
@@ -104,18 +119,15 @@ class Firewall:
                 if firewall.replace(view, bridge, is_wanted=False):
                     break
 
-    def is_admitted(self, bridge: str) -> bool:
-        """Whether libvirt's firewall accepts translated connections to a bridge."""
-        return not self.not_admitted([bridge])
-
-    def not_admitted(self, bridges: Iterable[str]) -> set[str]:
-        """Return those of the bridges whose exception is missing, or is behind a reject.
-
-        Each firewall is read only once for all bridges.
-        """
+    def obstacles(self, bridges: Iterable[str]) -> Obstacles:
+        """Return which of the bridges are closed. Each firewall is read once for all bridges."""
         wanted = set(bridges)
-        views = [firewall.read() for firewall in self._firewalls()] if wanted else []
-        return {bridge for bridge in wanted if any(v and not v.lets_in(bridge) for v in views)}
+        found = [firewall.read() for firewall in self._firewalls()] if wanted else []
+        views = [view for view in found if view]
+        return Obstacles(
+            behind={bridge for bridge in wanted if not all(v.lets_in(bridge) for v in views)},
+            cut_off={bridge for bridge in wanted if any(v.cuts_off(bridge) for v in views)},
+        )
 
     def _firewalls(self) -> Iterator[_Iptables | _Nftables]:
         """Yield the firewalls that have a table for libvirt's rules.
@@ -206,6 +218,8 @@ class _Iptables:
             if words[:2] == ["-A", _IPTABLES_CHAIN]:
                 if _after("-j", words) == "REJECT":
                     view.rejected.add(_after("-o", words))
+            elif words[:2] == ["-P", "FORWARD"]:
+                view = view._replace(drops=words[2] == "DROP")
             elif words[:2] == ["-A", "FORWARD"]:
                 if _after("--comment", words).strip('"') == NAME:
                     view.ours.setdefault(_after("-o", words), []).append(position)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+from functools import lru_cache
 
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.parse.fields import parse_guest_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from cgw_hooks.core.guest import Interface
     from cgw_hooks.core.published_port import Address
@@ -41,32 +42,11 @@ def addresses_of(
     own = {interface.mac for interface in interfaces}
     first: dict[int, Address] = {}
     for interface in interfaces:
-        holders = _holders(interface, now, directory)
-        leased = [address for address, mac in reversed(holders.items()) if mac == interface.mac]
-        for address in (*_host_entries(interface, directory), *leased):
+        holders, leased = _leases_of(interface, now, directory)
+        for address in (*_host_entries(interface, directory), *leased.get(interface.mac, ())):
             if holders.get(address, interface.mac) in own:
                 first.setdefault(address.version, address)
     return tuple(first.values())
-
-
-def other_holder(
-    address: Address,
-    interfaces: Iterable[Interface],
-    now: float,
-    directory: str = DNSMASQ_DIRECTORY,
-) -> str | None:
-    """Return the MAC address of another guest that has a lease of this address now, or None.
-
-    A guest can lose an address in two ways, which this function distinguishes: another guest has
-    the address (so the ports must not go there), or no guest has it (None).
-    """
-    interfaces = list(interfaces)
-    own = {interface.mac for interface in interfaces}
-    for interface in interfaces:
-        holder = _holders(interface, now, directory).get(address)
-        if holder and holder not in own:
-            return holder
-    return None
 
 
 def _host_entries(interface: Interface, directory: str) -> Iterator[Address]:
@@ -81,25 +61,41 @@ def _host_entries(interface: Interface, directory: str) -> Iterator[Address]:
                         yield address
 
 
-def _holders(interface: Interface, now: float, directory: str) -> dict[Address, str]:
-    """Return address -> MAC address for the interface's network now, the newest lease last.
+class _Leases(NamedTuple):
+    """The leases of one network at one time."""
+
+    holders: dict[Address, str]
+    #: MAC address -> addresses, the newest lease first.
+    addresses: dict[str, list[Address]]
+
+
+def _leases_of(interface: Interface, now: float, directory: str) -> _Leases:
+    if not interface.bridge:
+        return _Leases({}, {})
+    return _leases_in(_read(directory, f"{interface.bridge}.status"), now)
+
+
+@lru_cache(maxsize=16)  # one look at all guests asks for the same network again and again
+def _leases_in(text: str, now: float) -> _Leases:
+    """Read BRIDGE.status.
 
     The lease helper writes a new or renewed lease at the end of the file. It does not remove
     expired leases and those of destroyed guests.
     """
     holders: dict[Address, str] = {}
-    for address, mac in _leases(interface, now, directory):
+    for address, mac in _leases(text, now):
         holders.pop(address, None)
         holders[address] = mac
-    return holders
+    addresses: dict[str, list[Address]] = {}
+    for address, mac in reversed(holders.items()):
+        addresses.setdefault(mac, []).append(address)
+    return _Leases(holders, addresses)
 
 
-def _leases(interface: Interface, now: float, directory: str) -> Iterator[_Lease]:
-    """Read BRIDGE.status: ``[{"ip-address": ..., "mac-address": ..., "expiry-time": ...}]``."""
-    if not interface.bridge:
-        return
+def _leases(text: str, now: float) -> Iterator[_Lease]:
+    """Yield ``[{"ip-address": ..., "mac-address": ..., "expiry-time": ...}]``."""
     try:
-        entries = json.loads(_read(directory, f"{interface.bridge}.status"))
+        entries = json.loads(text)
     except (ValueError, RecursionError):
         return  # empty, being written at this moment, or not written by libvirt
     for entry in entries if isinstance(entries, list) else ():

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: Netlink protocols, include/uapi/linux/netlink.h.
 ROUTE, SOCK_DIAG, NETFILTER = 0, 4, 12
 
+CREATE = 0x400  #: NLM_F_CREATE
+
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # struct nlattr: length, type
 _ERROR_CODE = struct.Struct("=i")
@@ -59,12 +61,13 @@ class Channel:
     ) -> None:
         self._socket.close()
 
-    def ask(self, kind: int, body: bytes) -> list[bytes]:
+    def ask(self, kind: int, body: bytes, flags: int = 0) -> list[bytes]:
         """Send one request and return the payloads of its answers.
 
-        Raises ``OSError`` with the kernel's error number.
+        ``flags`` are flags of the request, such as ``CREATE``. Raises ``OSError`` with the
+        kernel's error number.
         """
-        return [bytes(payload) for payload in self._exchange(kind, _ACK, body)]
+        return [bytes(payload) for payload in self._exchange(kind, _ACK | flags, body)]
 
     def dump(
         self, kind: int, body: bytes, read: Callable[[memoryview], Result | None]

@@ -22,6 +22,16 @@ def runtime_directory() -> str:
     return os.environ.get("CGW_RUNTIME_DIR") or "/run/cgw"
 
 
+def state_directory() -> str:
+    """Return the folder of what outlives a reboot: ``CGW_STATE_DIR``, else /var/lib/cgw."""
+    return os.environ.get("CGW_STATE_DIR") or "/var/lib/cgw"
+
+
 def record_file(directory: str, key: str) -> str:
     """Return the path of a guest's record. The hook script knows this path too."""
-    return os.path.join(directory, "guests", key.replace("/", "_") + ".json")
+    return f"{directory}/guests/{key.replace('/', '_')}.json"
+
+
+def agent_socket(directory: str) -> str:
+    """Return the path of the agent's socket. The hook script knows this path too."""
+    return os.path.join(directory, "agent.sock")

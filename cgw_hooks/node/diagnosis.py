@@ -6,19 +6,20 @@ and libvirt's firewall, leases and definitions. It sends no packet and changes n
 
 from __future__ import annotations
 
+import time
 from functools import cache
+from math import inf
 
-from cgw_hooks.core.guest import REMOTE
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.problem import Problem
-from cgw_hooks.core.record import Record, State, overridden, translated
+from cgw_hooks.core.record import Record, State, overridden, translated, unexpired
 from cgw_hooks.core.rules import arp_filter, table
-from cgw_hooks.errors import CgwError, HypervisorError
-from cgw_hooks.host import bridges, libvirt_api, listeners
-from cgw_hooks.node import ports, ruleset
+from cgw_hooks.errors import CgwError
+from cgw_hooks.host import bridges, listeners
+from cgw_hooks.node import cluster, definitions, ports, ruleset
 from cgw_hooks.node.firewall_exceptions import bridges_of
 from cgw_hooks.node.forwarding import Forwarding
-from cgw_hooks.sources import libvirt, static
+from cgw_hooks.sources.found_addresses import Look, aimed_at, known_addresses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from cgw_hooks.node.publisher import Publisher
 
 _SYNC = "run: cgw sync"
+_RELOAD = "run: systemctl reload libvirtd; cgw sync"
 _NO_TREE = (
     "give every node a direct link to every other node, set full-mesh = true in "
     "[[guest-network]], and switch the tree off"
@@ -61,9 +63,10 @@ def diagnose(publisher: Publisher, name: str | None = None) -> Diagnosis:
     """Diagnose everything that is published, or only the guest ``name``. Raises ``CgwError``."""
     records, errors = publisher.state.all()
     look = _Look(publisher, records)
-    problems = [Problem.of(error) for error in errors.values()]
-    problems += [*look.node_problems(), *look.unreadable_definitions()]
-    rows = [row for row in look.rows() if name is None or row.record.guest.name == name]
+    faults = [publisher.state.fault(), *errors.values()]
+    problems = [Problem.of(error) for error in faults if error]
+    problems += [*look.hanging, *look.node_problems(), *look.unreadable_definitions()]
+    rows = [row for row in look.rows() if name is None or row.record.guest.is_called(name)]
     rows.sort(key=_place)
     return Diagnosis(rows, problems)
 
@@ -80,24 +83,30 @@ class _Look:
     def __init__(self, publisher: Publisher, records: dict[GuestKey, Record]) -> None:
         self.publisher = publisher
         self.records = records
+        self.now = time.time()
         self.should_be = translated(list(records.values()))
         found = ruleset.read_tables(publisher.nft, publisher.config)
         self.difference = ruleset.compare(publisher.config, self.should_be, found)
         self.listeners = ports.node_listeners(record.guest for record in records.values())
         used = {bridge for record in records.values() for bridge in bridges_of(record)}
-        self.not_admitted = publisher.firewall.not_admitted(used)
+        self.obstacles = publisher.firewall.obstacles(used)
         self.is_local = cache(listeners.is_local)
         self.forwarding = Forwarding(publisher.config)
-        self.definitions = self._definitions()
+        self.addresses = Look(publisher.config)
+        #: The drivers that hang.
+        self.definitions, self.hanging = definitions.read(publisher.config, records)
+        self.registry = publisher.state.registry_status()
+        self.pending = cluster.pending(self.registry)
 
     # -- the node ----------------------------------------------------------------------------
 
     def node_problems(self) -> Iterator[Problem]:
         """Yield the problems of the node itself."""
+        yield from cluster.problems(self.registry)
         difference = self.difference
         if self.should_be or self.publisher.state.gateway_changes():
             if difference.rules:
-                yield self._rules_problem()
+                yield Problem("rules", "ruleset", difference.rules, _SYNC)
             if difference.arp_filter:
                 yield Problem("rules", arp_filter.TABLE, difference.arp_filter, _SYNC)
             yield from self._silent_bridges()
@@ -122,9 +131,6 @@ class _Look:
                 silent = f"a guest that arrives is silent for {2 * delay:g} s"
                 message = f"it runs a spanning tree: {silent}"
                 yield Problem("spanning-tree", bridge, message, _NO_TREE)
-
-    def _rules_problem(self) -> Problem:
-        return Problem("rules", "ruleset", self.difference.rules, _SYNC)
 
     # -- the guests --------------------------------------------------------------------------
 
@@ -151,19 +157,22 @@ class _Look:
     def _row(self, record: Record, port: PublishedPort, problem: Problem | None) -> Row:
         if record.state is not State.PUBLISHED:
             return Row(record, port, "failed" if problem else record.state.value, problem)
+        if record.until is not None and dict(record.guest.limits).get(port.claim, inf) <= self.now:
+            who, message = record.guest.title, f"{port.listen}: its time has passed"
+            return Row(record, port, "expired", Problem("expired", who, message, _SYNC))
         withheld = self._withheld(record, port)
         if withheld:
             return Row(record, port, "withheld", withheld)
         if record.problem and record.withheld:
             problem = self._problem(record)  # the record's is another port's
         if port.target_address is None:
-            who = record.guest.title
-            none = Problem("no-address", who, "no lease of the guest is known", _SYNC)
-            return Row(record, port, "no address yet", problem or none)
+            return Row(record, port, "no address yet", problem or _no_address(record.guest))
         problem = problem or self._port_problem(record, port)
         if problem:
             return Row(record, port, "failed", problem)
-        return Row(record, port, "published" if self.is_local(port.listen_address) else "dormant")
+        is_pending = str(port.claim) in self.pending.get(record.guest.uuid, ())
+        is_here = self.is_local(port.listen_address)
+        return Row(record, port, "pending" if is_pending else "published" if is_here else "dormant")
 
     def _withheld(self, record: Record, port: PublishedPort) -> Problem | None:
         """Return a problem if a listener of the node uses the port, or did at the last change."""
@@ -172,6 +181,9 @@ class _Look:
             problem = Problem.of(ports.taken_by_node(record.guest, taken))
             return problem if port in record.withheld else problem._replace(cure=_SYNC)
         if port in record.withheld:
+            lost = ports.lost(self.publisher.state, record.guest).get(port)
+            if lost:
+                return Problem.of(ports.taken_by_guest(record.guest, lost[1], lost[0]))
             who = record.guest.title
             message = f"port {port.claim} is not published, though no process has it any more"
             return Problem("withheld", who, message, _SYNC)
@@ -181,22 +193,51 @@ class _Look:
         """Return a problem that affects all ports of a guest, or None."""
         if record.state is not State.PUBLISHED:
             return None
-        who = record.guest.title
-        behind = sorted(bridges_of(record) & self.not_admitted)
-        if behind:
-            message = f"libvirt's firewall rejects what comes in to {behind[0]}"
+        record = unexpired(record, self.now)
+        return (
+            self._firewall_problem(record)
+            or self._address_problem(record)
+            or self._definition_problem(record.guest)
+        )
+
+    def _firewall_problem(self, record: Record) -> Problem | None:
+        """Return a problem if libvirt's firewall lets nothing in to the guest, or None."""
+        who, used = record.guest.title, bridges_of(record)
+        for bridge in sorted(used & self.obstacles.behind):
+            message = f"libvirt's firewall rejects what comes in to {bridge}"
             return Problem("firewall", who, f"{message}: the exception is not in front", _SYNC)
-        return _lease_problem(record.guest) or self._definition_problem(record.guest)
+        for bridge in sorted(used & self.obstacles.cut_off):
+            message = f"chain FORWARD drops what comes in to {bridge}: libvirt's rules are gone"
+            return Problem("firewall", who, message, _RELOAD)
+        return None
+
+    def _address_problem(self, record: Record) -> Problem | None:
+        """Return a problem if the guest's address was found, changed, or is no longer its own."""
+        guest = record.guest
+        if not guest.leased or not guest.ports:
+            return None
+        had = known_addresses(record)
+        now = self.addresses.found_addresses(guest.leased, had)
+        aimed = aimed_at(guest, now)
+        if aimed.guest == guest and (had or not aimed.may_lack_ports):
+            return None
+        if now:
+            message = f"it now has the address {', '.join(sorted(map(str, now)))}"
+        elif any(interface.network for interface in guest.leased):
+            message = "its lease ended"
+        else:
+            message = "another guest has its address now"
+        return Problem("lease", guest.title, message, _SYNC)
 
     def _definition_problem(self, guest: Guest) -> Problem | None:
-        definitions = self.definitions.get(guest.key.driver)
-        if definitions is None:
+        found = self.definitions.get(guest.key.driver)
+        if found is None:
             return None
         who = guest.title
-        defined = definitions.get(guest.key)
+        defined = found.get(guest.key)
         if isinstance(defined, CgwError):
             return Problem.of(defined)
-        if defined and _says(defined) == _says(guest):
+        if defined and (defined == guest or _says(defined) == _says(guest)):
             return None
         if guest.is_remote:
             is_gone = "the config no longer names it"
@@ -208,7 +249,7 @@ class _Look:
     def _port_problem(self, record: Record, port: PublishedPort) -> Problem | None:
         """Return a problem that affects one port, or None."""
         if self.difference.rules:
-            return self._rules_problem()
+            return Problem("rules", "ruleset", self.difference.rules, _SYNC)
         missing = self.difference.missing
         if missing and any(
             not missing.get(name, set()).isdisjoint(keys)
@@ -219,19 +260,6 @@ class _Look:
             return Problem("elements", who, message, _SYNC)
         return self.forwarding.problem(port)
 
-    def _definitions(self) -> dict[str, dict[GuestKey, Guest | CgwError]]:
-        """Return driver -> key -> guest or error, by the present definitions.
-
-        A driver that does not answer is left out: its silence affects no published port.
-        """
-        found = {REMOTE: dict(static.remote_guests(self.publisher.config))}
-        for driver in libvirt_api.URIS:
-            try:
-                found[driver] = dict(libvirt.running(self.publisher.config, driver))
-            except HypervisorError:
-                continue
-        return found
-
 
 def _not_published(guest: Guest) -> list[Row]:
     """Return the rows of a guest that should be published but has no record."""
@@ -240,20 +268,14 @@ def _not_published(guest: Guest) -> list[Row]:
     return [Row(nothing, port, "not published", problem) for port in guest.ports]
 
 
-def _lease_problem(guest: Guest) -> Problem | None:
-    """Return a problem if the guest's leased address was added, changed or has expired."""
-    if not guest.leased:
-        return None
-    now = set(libvirt.leased_addresses(guest.leased))
-    had = {port.target_address for port in guest.ports if port.target_address}
-    if had <= now and (had or not now):
-        return None
-    addresses = ", ".join(sorted(map(str, now)))
-    message = f"it now has the address {addresses}" if now else "its lease ended"
-    return Problem("lease", guest.title, message, _SYNC)
+def _no_address(guest: Guest) -> Problem:
+    """Return the problem of a guest whose address was not found yet."""
+    is_leased = any(interface.network for interface in guest.leased)
+    message = "no lease of the guest is known" if is_leased else "its address was not seen yet"
+    return Problem("no-address", guest.title, message, _SYNC)
 
 
 def _says(guest: Guest) -> tuple[object, ...]:
     """Return what a definition says about a guest's ports, without leased addresses."""
     published = [p._replace(target_address=None) if guest.leased else p for p in guest.ports]
-    return set(published), guest.leased, guest.network_bridges
+    return set(published), set(guest.limits), guest.leased, guest.network_bridges

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cgw_hooks.core.record import Record
-    from cgw_hooks.host.libvirt_firewall import Firewall
+    from cgw_hooks.host.libvirt_firewall import Firewall, Obstacles
     from cgw_hooks.host.nft import Nft
     from cgw_hooks.host.state.state import State
 
@@ -52,11 +52,13 @@ class FirewallExceptions:
         users = self._state.users_of_bridge(bridge)
         return any(bridge in bridges_of(self._state.peek(key)) for key in users)
 
-    def not_admitted(self, bridges: Iterable[str]) -> set[str]:
-        """Return those of the bridges whose exception is missing, or is behind a reject."""
-        return self._firewall.not_admitted(bridges)
+    def obstacles(self, bridges: Iterable[str]) -> Obstacles:
+        """Return to which of the bridges libvirt's firewall lets no published port pass."""
+        return self._firewall.obstacles(bridges)
 
 
 def bridges_of(record: Record | None) -> set[str]:
     """Return the bridges that need an exception for a guest: of libvirt networks, if translated."""
-    return set(record.guest.network_bridges) if record and record.translated else set()
+    if record is None or not record.guest.network_bridges or not record.translated:
+        return set()
+    return set(record.guest.network_bridges)

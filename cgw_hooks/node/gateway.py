@@ -35,6 +35,7 @@ def up(publisher: Publisher) -> Iterator[str]:
         )
     for bridge in links.missing_devices(network.bridge for network in config.guest_networks):
         raise LinkError(bridge, "no such device", "make the bridge, then run: cgw node up")
+    publisher.state.mark_gateway(down=False)
     # The rules come first, since the gateway address must not exist without its ARP filter. No
     # hypervisor is asked: libvirt may not run yet.
     report = sync(publisher, drivers=())
@@ -85,9 +86,11 @@ def _missing_devices(config: NodeConfig) -> Iterator[str]:
 def down(publisher: Publisher) -> Iterator[str]:
     """Undo the changes of ``up``, and withdraw the guests of the guest networks.
 
-    Guests on other networks, for example libvirt's own, stay published. Raises ``CgwError``.
+    Guests on other networks, for example libvirt's own, stay published. Until ``up``, no sync makes
+    this node a gateway again (``config_in_force``). Raises ``CgwError``.
     """
     with publisher.state.locked():
+        publisher.state.mark_gateway(down=True)
         yield from _Changes(publisher.state).give_back()
         records, unreadable = publisher.state.all()
         gone = [r for r in records.values() if _is_of_guest_network(r.guest, publisher.config)]
@@ -114,10 +117,10 @@ def withdraw_all(publisher: Publisher) -> Iterator[str]:
     with publisher.state.locked():
         yield from _Changes(publisher.state).give_back()
         records, _ = publisher.state.all()
+        publisher.nft.apply(arp_filter.remove() + table.remove())
         for record in records.values():
             if record.guest.ports:
                 yield f"withdrew guest {record.guest.name}"
-        publisher.nft.apply(arp_filter.remove() + table.remove())
         yield f"removed tables {table.TABLE} and {arp_filter.TABLE}"
         publisher.firewall.settle((), records.values())
         publisher.state.clear()

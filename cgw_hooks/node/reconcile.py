@@ -10,50 +10,37 @@ from __future__ import annotations
 import time
 
 from cgw_hooks.core import ownership
-from cgw_hooks.core.guest import XL, GuestKey
+from cgw_hooks.core.guest import GuestKey
 from cgw_hooks.core.named_tuple import NamedTuple
-from cgw_hooks.core.operations import DRIVERS
 from cgw_hooks.core.ownership import Candidate
 from cgw_hooks.core.problem import Problem
-from cgw_hooks.core.record import Record, State, published
-from cgw_hooks.errors import CgwError, HypervisorError, RecordError
-from cgw_hooks.node import ports, ruleset
-from cgw_hooks.node.plan import Before, Plan, carry_out, compare, end_flows, ended
-from cgw_hooks.sources import libvirt, static, xl
+from cgw_hooks.core.record import Record, State, published, unexpired
+from cgw_hooks.errors import CgwError, RecordError
+from cgw_hooks.node import expiry, ports, ruleset
+from cgw_hooks.node.plan import (
+    Before,
+    Plan,
+    carry_out,
+    change_records,
+    compare,
+    end_flows,
+    ended,
+)
+from cgw_hooks.node.wanted import HYPERVISORS, add_remotes, ask
+from cgw_hooks.sources import static
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Mapping
 
     from cgw_hooks.core.guest import Guest
     from cgw_hooks.core.published_port import PublishedPort
+    from cgw_hooks.node.plan import Result, Work
     from cgw_hooks.node.publisher import Publisher
+    from cgw_hooks.node.wanted import Wanted
 
-#: xl must come last: it leaves out the guests that libvirt publishes.
-HYPERVISORS = (*DRIVERS, XL)
 _ATTEMPTS = 20
 _PAUSE = 0.1
-
-
-class Wanted:
-    """The guests that should be published, and the problems of reading them."""
-
-    def __init__(self) -> None:
-        self.guests: dict[GuestKey, Guest] = {}
-        #: These guests stay published as before, each with its problem, if there is one.
-        self.kept: dict[GuestKey, Problem | None] = {}
-        self.silent_drivers: set[str] = set()
-        self.problems: list[Problem] = []
-
-    def add(self, key: GuestKey, found: Guest | CgwError | None) -> None:
-        """Add what a source has found about one guest."""
-        if found is None:
-            self.kept[key] = None
-        elif isinstance(found, CgwError):
-            self.kept[key] = Problem.of(found)
-            self.problems.append(Problem.of(found))
-        else:
-            self.guests[key] = found
 
 
 class Report(NamedTuple):
@@ -68,71 +55,104 @@ class Report(NamedTuple):
     problems: list[Problem]
 
 
-def sync(publisher: Publisher, drivers: Collection[str] = HYPERVISORS) -> Report:
+def sync(
+    publisher: Publisher,
+    drivers: Collection[str] = HYPERVISORS,
+    registered: Mapping[GuestKey, Guest | CgwError] | None = None,
+) -> Report:
     """Make records and ruleset match the running guests. Raises ``CgwError``.
 
-    ``drivers`` are the hypervisors to ask; the guests of other drivers stay as they are.
+    ``drivers`` are the hypervisors to ask, and ``registered`` are the guests that the registry of
+    the cluster names. The guests of other drivers, or of the registry if that is None, stay.
 
-    While the lock is held, no hypervisor is asked and nothing slow is done: a hook that waits
-    for the lock makes libvirt wait. So a hook may run between the answer and the change. Then
-    the answer is outdated, and the hypervisors are asked again.
+    No hypervisor is asked while the lock is held: a hook that waits for it makes libvirt wait. So
+    a hook may run between the answer and the change: what it has done stays (see ``plan``).
     """
+    state, first = publisher.state, None
+    changed: set[GuestKey] = set()
+    repaired: dict[str, None] = {}
+    remotes = list(static.remote_guests(publisher.config))
+    seen: dict[bytes, Guest] = {}
     for _ in range(_ATTEMPTS):
-        version = publisher.state.version()
-        before, unreadable = publisher.state.all()
-        wanted = ask(publisher, before, drivers)
+        version = state.version()
+        before, unreadable = state.all()
+        wanted = ask(publisher, before, drivers, seen)
+        add_remotes(wanted, publisher, remotes, registered, before)
+        if _leave_traces(publisher, wanted, before):
+            continue
+        first = before if first is None else first
         plan = decide(wanted, before, _listeners(wanted, before))
-        found = ruleset.read_tables(publisher.nft, publisher.config)
-        work = compare(publisher, plan, before, found)
-        if carry_out(publisher, plan, work, Before(version, before, unreadable)):
-            break
+        work = _compared(publisher, plan, Before(version, before, unreadable))
+        result = carry_out(publisher, work)
+        end_flows(publisher, result, before)
+        changed |= result.changed
+        repaired |= dict.fromkeys(result.repaired)
+        if not result.undecided:
+            asked = [record for key, record in result.records.items() if key.driver in drivers]
+            plan.problems.extend(expiry.forget_all_expired(publisher, asked))
+            return _report(result._replace(changed=changed), first, [*repaired], plan.problems)
         time.sleep(_PAUSE)
-    else:
-        raise RecordError(
-            publisher.state.directory, "guests kept starting and stopping", "run again: cgw sync"
-        )
-    end_flows(publisher, plan, before)
-    return Report(
-        [r for key, r in plan.records.items() if _is_news(r, before.get(key))],
-        [r for key, r in before.items() if key not in plan.records and r.guest.ports],
-        ended(plan, before),
-        work.repaired,
-        plan.problems,
+    raise RecordError(state.directory, "guests kept starting and stopping", "run again: cgw sync")
+
+
+def _compared(publisher: Publisher, plan: Plan, before: Before) -> Work:
+    """Compute what a plan changes.
+
+    Elements that belong to no record are looked for twice: they may be those of a guest that has
+    come and gone since the records were read. For them, the whole ruleset would be written anew.
+    """
+    work = compare(publisher, plan, before, ruleset.read_tables(publisher.nft, publisher.config))
+    if not work.differs.extra:
+        return work
+    again = compare(publisher, plan, before, ruleset.read_tables(publisher.nft, publisher.config))
+    return work._replace(
+        differs=work.differs.confirmed_by(again.differs),
+        faults=work.faults.confirmed_by(again.faults),
     )
 
 
-def ask(publisher: Publisher, records: Collection[GuestKey], drivers: Collection[str]) -> Wanted:
-    """Return the guests that run here and on other nodes, and what they publish now."""
-    wanted = Wanted()
-    wanted.silent_drivers = set(HYPERVISORS) - set(drivers)
-    silent: dict[str, HypervisorError] = {}
-    for driver in drivers:
-        try:
-            for key, found in _running(publisher, driver, wanted, records):
-                wanted.add(key, found)
-        except HypervisorError as error:
-            silent[driver] = error
-            wanted.silent_drivers.add(driver)
-    recorded = {key.driver for key in records}
-    nobody_answered = len(silent) == len(HYPERVISORS)
-    for driver, silence in silent.items():
-        # A host has one or two of the drivers: the others need not answer.
-        if driver in recorded or (nobody_answered and driver == DRIVERS[0]):
-            wanted.problems.append(Problem.of(silence))
-    for key, found in static.remote_guests(publisher.config):
-        wanted.add(key, found)
-    return wanted
+def _leave_traces(publisher: Publisher, wanted: Wanted, before: Collection[GuestKey]) -> bool:
+    """Give each local guest a record that has none, still without ports; whether any had none.
+
+    Then the hypervisors must be asked again: a hook of a guest without a record leaves no trace,
+    so that this guest may have stopped since they were asked. A guest that has got its record since
+    is left to its hooks: it may stop again, and then nothing would tell that it was there.
+    """
+    state, now = publisher.state, time.time()
+    unknown = {
+        key: guest
+        for key, guest in wanted.guests.items()
+        if key not in before and guest.ports and not key.is_remote
+    }
+    for key in [key for key in unknown if state.has(key)]:
+        del unknown[key], wanted.guests[key]
+
+    def reserved(key: GuestKey) -> tuple[Record, None] | None:
+        if state.has(key):
+            return None
+        return Record(unknown[key]._replace(ports=()), State.RESERVED, now), None
+
+    if unknown:
+        change_records(state, unknown, reserved)
+    return bool(unknown)
 
 
-def _running(
-    publisher: Publisher, driver: str, wanted: Wanted, records: Collection[GuestKey]
-) -> Iterable[tuple[GuestKey, Guest | CgwError | None]]:
-    if driver != XL:
-        return libvirt.running(publisher.config, driver)
-    # If libvirt does not answer, the guest's record decides.
-    is_silent = "libxl" in wanted.silent_drivers
-    known = records if is_silent else {*wanted.guests, *wanted.kept}
-    return xl.running(publisher.config, lambda key: key in known)
+def _report(
+    result: Result, before: dict[GuestKey, Record], repaired: list[str], problems: list[Problem]
+) -> Report:
+    """Return what a sync has changed, without what hooks have changed in the meantime."""
+    after, others = result.records, result.changed
+    return Report(
+        [r for key, r in after.items() if key not in others and _is_news(r, before.get(key))],
+        [
+            r
+            for key, r in before.items()
+            if key not in after and key not in others and r.guest.ports
+        ],
+        ended(result, before),
+        repaired,
+        problems,
+    )
 
 
 def _listeners(wanted: Wanted, before: dict[GuestKey, Record]) -> ownership.Listeners:
@@ -142,21 +162,21 @@ def _listeners(wanted: Wanted, before: dict[GuestKey, Record]) -> ownership.List
 def decide(wanted: Wanted, before: dict[GuestKey, Record], listeners: ownership.Listeners) -> Plan:
     """Decide about all guests at once what the records should be. This does no I/O."""
     now = time.time()
-    plan = Plan({}, list(wanted.problems))
     kept = {
-        key: record
+        key: unexpired(record, now)
         for key, record in before.items()
         if key not in wanted.guests and (key in wanted.kept or key.driver in wanted.silent_drivers)
     }
     candidates = [Candidate(guest, before.get(key)) for key, guest in wanted.guests.items()]
     candidates += [Candidate(record.guest, record) for record in kept.values()]
     verdict = ownership.settle(candidates)
+    plan = Plan({}, list(wanted.problems), verdict.owners)
     for key, record in kept.items():
         problem = wanted.kept.get(key)
         plan.records[key] = record._replace(problem=problem) if problem else record
     for guest, old in verdict.accepted:
         record = kept[guest.key] if guest.key in kept else published(guest, old, now)
-        record = ports.withhold(record, listeners)
+        record = ports.withhold(record, listeners, ownership.lost(record.guest, verdict.registered))
         plan.records[guest.key] = record
         if record.withheld and record.problem:
             plan.problems.append(record.problem)
@@ -172,7 +192,10 @@ def decide(wanted: Wanted, before: dict[GuestKey, Record], listeners: ownership.
         if problem and key not in plan.records:
             nothing = Record(_nameless(key, problem), State.RESERVED, now, problem)
             plan.records[key] = nothing
-    return _with_overrides(plan)
+    records = ownership.with_overrides(plan.records)
+    # To compare a record with itself later costs nothing.
+    same = {key: old for key, old in before.items() if records.get(key) == old}
+    return plan._replace(records=records | same)
 
 
 def _nameless(key: GuestKey, problem: Problem) -> Guest:
@@ -180,16 +203,6 @@ def _nameless(key: GuestKey, problem: Problem) -> Guest:
     from cgw_hooks.core.guest import Guest
 
     return Guest(key, key.id if key.is_remote else problem.subject)
-
-
-def _with_overrides(plan: Plan) -> Plan:
-    """Add to each guest's record the remote guests that are the same guest."""
-    alike = ownership.overrides(record.guest for record in plan.records.values())
-    for key, record in plan.records.items():
-        overrides = alike.get(key, ())
-        if overrides != record.overrides:
-            plan.records[key] = record._replace(overrides=overrides)
-    return plan
 
 
 def _is_news(record: Record, old: Record | None) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.parse.nft_listing import Listing, parse_listing
 from cgw_hooks.core.rules import arp_filter, table
+from cgw_hooks.errors import RulesetError
+from cgw_hooks.host.nft_tables import table_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +32,20 @@ class Difference(NamedTuple):
         """Whether there is any difference."""
         return bool(self.rules or self.missing or self.extra or self.arp_filter)
 
+    def without(self, elements: dict[str, dict[str, str]]) -> Difference:
+        """Return the differences besides those of some elements, map -> key -> data."""
+
+        def other(found: dict[str, set[str]]) -> dict[str, set[str]]:
+            left = {name: keys - elements.get(name, {}).keys() for name, keys in found.items()}
+            return {name: keys for name, keys in left.items() if keys}
+
+        return self._replace(missing=other(self.missing), extra=other(self.extra))
+
+    def confirmed_by(self, again: Difference) -> Difference:
+        """Return the differences without extra elements that a second look did not find."""
+        both = {name: keys & again.extra.get(name, set()) for name, keys in self.extra.items()}
+        return self._replace(extra={name: keys for name, keys in both.items() if keys})
+
     def in_words(self) -> list[str]:
         """Return the differences in words."""
         words = [wrong for wrong in (self.rules, self.arp_filter) if wrong]
@@ -42,8 +58,10 @@ class Difference(NamedTuple):
 
 def read_tables(nft: Nft, config: NodeConfig) -> dict[str, Listing]:
     """Return those tables of cgw that the kernel has. Raises ``RulesetError``."""
-    listed = nft.read("list tables").splitlines()
-    there = {line.removeprefix("table ").partition(" #")[0].strip() for line in listed}
+    try:
+        there = table_names()
+    except OSError as error:
+        raise RulesetError("nftables", f"the kernel does not list its tables: {error}") from error
     return {
         name: parse_listing(nft.list_table(name)) for name in table.tables(config) if name in there
     }
@@ -84,6 +102,8 @@ def _wrong_chains(name: str, config: NodeConfig, found: dict[str, Listing]) -> s
     for chain, count in table.tables(config).get(name, {}).items():
         if name not in found:
             return f"table {name} is not there"
+        if found[name].is_dormant:
+            return f"table {name} is dormant"
         if found[name].chains.get(chain) != count:
             return f"table {name}: chain {chain} does not have its {count} rules"
     return ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from cgw_hooks.core.guest import REMOTE, Guest, GuestKey
 from cgw_hooks.core.parse import fields
@@ -13,7 +14,7 @@ from cgw_hooks.host.config_file import read_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from cgw_hooks.core.annotation import Annotation
     from cgw_hooks.core.node_config import NodeConfig
@@ -33,6 +34,32 @@ def remote_guests(config: NodeConfig) -> Iterator[tuple[GuestKey, Guest | CgwErr
             if name not in seen:
                 seen.add(name)
                 yield GuestKey(REMOTE, name), _publishable(found, config)
+
+
+def beside_registry(
+    configured: Iterable[tuple[GuestKey, Guest | CgwError]], registered: Iterable[Guest]
+) -> Iterator[tuple[GuestKey, Guest | CgwError]]:
+    """Yield the remote guests of the config that the registry does not name: what it says counts.
+
+    An entry without a uuid is the guest of its name.
+    """
+    registered = list(registered)
+    uuids, names = {guest.uuid for guest in registered}, {guest.name for guest in registered}
+    for key, found in configured:
+        is_named = not isinstance(found, CgwError) and (
+            found.uuid in uuids if found.uuid else found.name in names
+        )
+        if not is_named:
+            yield key, found
+
+
+def refuse_invalid(config: NodeConfig) -> None:
+    """Raise ``CgwError`` if an entry could be published on no node, whatever its network is."""
+    for source in (_configured, _in_files):
+        for _, found in source(config):
+            if isinstance(found, CgwError):
+                raise found
+            found.guest(found.addresses, time.time())
 
 
 def _configured(config: NodeConfig) -> Iterator[tuple[str, Annotation | CgwError]]:
@@ -72,7 +99,7 @@ def _publishable(found: Annotation | CgwError, config: NodeConfig) -> Guest | Cg
     if isinstance(found, CgwError):
         return found
     try:
-        guest = found.guest(found.addresses)
+        guest = found.guest(found.addresses, time.time())
         refuse_unpublishable(guest, config, routes.route_to)
     except CgwError as error:
         return type(error)(f'remote-guest "{found.name}"', error.message, error.cure)

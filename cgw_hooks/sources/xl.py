@@ -6,6 +6,8 @@ for the guest's first vif, /etc/cgw/guests.d/NAME.xml; then ``cgw_publish`` in i
 
 from __future__ import annotations
 
+import time
+
 from cgw_hooks.core.guest import GuestKey
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.parse.vif import latest, running_vifs
@@ -119,7 +121,7 @@ def guest_of(config: NodeConfig, vif: Vif, declared: Declaration) -> Guest:
             f"{declared.source}: the guest's address is not known",
             "add it to its vif: ip=...",
         )
-    guest = annotation.guest(annotation.addresses)._replace(device=vif.device)
+    guest = annotation.guest(annotation.addresses, time.time())._replace(device=vif.device)
     refuse_unpublishable(guest, config, routes.route_to, {vif.bridge} - {""})
     return guest
 
@@ -127,17 +129,18 @@ def guest_of(config: NodeConfig, vif: Vif, declared: Declaration) -> Guest:
 def configs_of(guest: str) -> Iterator[tuple[str, dict[str, Value]]]:
     """Yield the xl.cfg files whose ``name`` is the guest's name.
 
-    A file that cannot be parsed is ignored, unless its file name is the guest's name.
+    A file that cannot be read or parsed is ignored, unless its file name is the guest's name. Then
+    this raises ``InvalidConfig`` or ``InvalidAnnotation``.
     """
     from cgw_hooks.core.parse.xl_cfg import parse_xl_config  # re: 6 ms
 
-    for path, text in xl_files.configs():
+    for path, text in xl_files.configs(guest):
         if guest not in text or "name" not in text:
             continue
         try:
             settings = parse_xl_config(text)
         except ValueError as error:
-            if KEY in text and path.endswith((f"/{guest}", f"/{guest}.cfg")):
+            if KEY in text and xl_files.is_named_after(path, guest):
                 who = f"guest {quoted(guest)}"
                 raise InvalidAnnotation(who, f"{path}: {error}", "correct the file") from None
             continue

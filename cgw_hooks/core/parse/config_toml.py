@@ -7,22 +7,54 @@ import tomllib
 from cgw_hooks.core.annotation import Annotation
 from cgw_hooks.core.guest import REMOTE, GuestKey
 from cgw_hooks.core.node_config import GuestNetwork, NodeConfig, Policy, Uplink
-from cgw_hooks.core.parse import fields
+from cgw_hooks.core.parse import fields, registry_config
+from cgw_hooks.core.parse.config_table import KEYS, Table
 from cgw_hooks.core.parse.port_spec import parse_port_spec
 from cgw_hooks.errors import InvalidConfig, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, TypeVar
-
     from cgw_hooks.core.published_port import Address, Network
 
-    _T = TypeVar("_T")
+
+#: The header of a remote guest's table, as people write it.
+_REMOTE_GUEST = "[[remote-guest]]"
+#: Lines within such a string could look like a header.
+_MULTI_LINE_STRINGS = ('"""', "'''")
 
 
-def parse_config(text: str) -> NodeConfig:
-    """Parse the node's config. Raises ``InvalidConfig`` naming the key, the value and the cure."""
+def parse_config(text: str, *, remote_guests: bool = True) -> NodeConfig:
+    """Parse the node's config. Raises ``InvalidConfig`` naming the key, the value and the cure.
+
+    Without ``remote_guests``, these are left out, and nothing that is wrong with them is found:
+    the cost does not depend on their number.
+    """
+    if not remote_guests and not any(mark in text for mark in _MULTI_LINE_STRINGS):
+        try:
+            return _parse(_without_remote_guests(text))._replace(remote_guests=())
+        except InvalidConfig:  # the message must be the one that `cgw check` gives
+            pass
+    config = _parse(text)
+    return config if remote_guests else config._replace(remote_guests=())
+
+
+def _without_remote_guests(text: str) -> str:
+    """Return the text without its [[remote-guest]] tables.
+
+    In a valid config each line that begins with a bracket is a header: no key takes a list of
+    lists.
+    """
+    kept, is_kept = [], True
+    for line in text.split("\n"):
+        content = line.lstrip()
+        if content.startswith("["):
+            is_kept = not content.startswith(_REMOTE_GUEST)
+        if is_kept:
+            kept.append(line)
+    return "\n".join(kept)
+
+
+def _parse(text: str) -> NodeConfig:
     try:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
@@ -31,115 +63,31 @@ def parse_config(text: str) -> NodeConfig:
         raise InvalidConfig(
             "config", f"it is not TOML: {quoted(error, 200)}", "correct it"
         ) from None
-    root = _Table("", document, {"node", "uplink", "guest-network", "policy", "remote-guest"})
-    node = root.table("node", {"name", "return-path"})
+    root = Table("", document, set(KEYS))
+    node = root.table("node")
     node.word("return-path", "full-nat", {"full-nat"})
-    networks = tuple(
-        _guest_network(table) for table in root.tables("guest-network", _GUEST_NETWORK_KEYS)
-    )
+    networks = tuple(_guest_network(table) for table in root.tables("guest-network"))
     _refuse_overlapping(networks)
+    name = node.text("name", "", str)
+    registry = None
+    if "registry" in document:  # other nodes know this node by its name
+        registry = registry_config.parse_registry(root.table("registry"))
+        node.text("name", None, registry_config.parse_node_name)
     return NodeConfig(
-        name=node.text("name", "", str),
-        uplink=_uplink(root.table("uplink", {"devices", "address"})),
+        name=name,
+        uplink=_uplink(root.table("uplink")),
         guest_networks=networks,
-        policy=_policy(root.table("policy", _POLICY_KEYS)),
-        remote_guests=_remote_guests(root.tables("remote-guest", _REMOTE_GUEST_KEYS)),
+        policy=_policy(root.table("policy")),
+        remote_guests=_remote_guests(root.tables("remote-guest")),
+        registry=registry,
     )
 
 
-_GUEST_NETWORK_KEYS = {
-    "bridge", "subnet", "node-address", "gateway-address", "internode-devices", "full-mesh",
-}  # fmt: skip
-_POLICY_KEYS = {"on-invalid", "listen-ports", "listen-addresses", "sources"}
-_REMOTE_GUEST_KEYS = {"name", "uuid", "address", "publish"}
-
-
-class _Table:
-    """One table of the file. It knows its name, since every error must name it."""
-
-    def __init__(self, name: str, content: object, keys: set[str], heading: str = "") -> None:
-        self.name = name
-        if not isinstance(content, dict):
-            raise InvalidConfig(name, "it is not a table", f"write {heading or f'[{name}]'}")
-        self.content: dict[str, Any] = content
-        for key in content:
-            if key not in keys:
-                known = ", ".join(sorted(keys))
-                path = self.path(quoted(key))
-                raise InvalidConfig(path, "unknown key", f"known here are: {known}")
-
-    def path(self, key: str) -> str:
-        return f"{self.name}.{key}" if self.name else key
-
-    def table(self, key: str, keys: set[str]) -> _Table:
-        return _Table(self.path(key), self.content.get(key, {}), keys)
-
-    def tables(self, key: str, keys: set[str]) -> list[_Table]:
-        content = self.content.get(key, [])
-        if not isinstance(content, list):
-            raise InvalidConfig(key, "it is not a list of tables", f"write [[{key}]]")
-        return [
-            _Table(f"{key}[{number}]", entry, keys, f"[[{key}]]")
-            for number, entry in enumerate(content, start=1)
-        ]
-
-    def text(self, key: str, default: _T | None, parse: Callable[[str], _T]) -> _T:
-        """Return one string; the key is required if ``default`` is None."""
-        if key not in self.content:
-            if default is None:
-                raise InvalidConfig(self.path(key), "it is missing", "add it")
-            return default
-        return self._parsed(key, self.content[key], parse)
-
-    def texts(self, key: str, parse: Callable[[str], _T]) -> tuple[_T, ...]:
-        """Return a list of strings; the config may also give one string."""
-        content = self.content.get(key, [])
-        listed = content if isinstance(content, list) else [content]
-        return tuple(self._parsed(key, entry, parse) for entry in listed)
-
-    def addresses(self) -> tuple[Address, ...]:
-        """Return ``address``: at most one address per IP family."""
-        addresses = self.texts("address", fields.parse_guest_address)
-        if len({address.version for address in addresses}) < len(addresses):
-            raise self.error("address", ", ".join(map(str, addresses)), "give one per IP family")
-        return addresses
-
-    def networks(self, key: str) -> tuple[Network, ...] | None:
-        """Return a list of networks; None if the key is missing."""
-        if key not in self.content:
-            return None
-        return tuple(n for found in self.texts(key, fields.parse_networks) for n in found)
-
-    def word(self, key: str, default: str, known: set[str]) -> str:
-        word = self.text(key, default, str)
-        if word not in known:
-            raise self.error(key, word, f"give one of: {', '.join(sorted(known))}")
-        return word
-
-    def flag(self, key: str) -> bool:
-        """Return ``true`` or ``false``; false if the key is missing."""
-        value = self.content.get(key, False)
-        if not isinstance(value, bool):
-            raise self.error(key, value, "give true or false, without quotes")
-        return value
-
-    def _parsed(self, key: str, value: object, parse: Callable[[str], _T]) -> _T:
-        if not isinstance(value, str):
-            raise self.error(key, value, "give a string, in quotes")
-        try:
-            return parse(value)
-        except ValueError as error:
-            raise self.error(key, value, str(error)) from None
-
-    def error(self, key: str, value: object, cure: str) -> InvalidConfig:
-        return InvalidConfig(self.path(key), f"{quoted(value)} cannot be used", cure)
-
-
-def _uplink(table: _Table) -> Uplink:
+def _uplink(table: Table) -> Uplink:
     return Uplink(table.texts("devices", fields.parse_interface_name), table.addresses())
 
 
-def _guest_network(table: _Table) -> GuestNetwork:
+def _guest_network(table: Table) -> GuestNetwork:
     network = GuestNetwork(
         bridge=table.text("bridge", None, fields.parse_interface_name),
         subnet=table.text("subnet", None, _parse_subnet),
@@ -158,8 +106,10 @@ def _guest_network(table: _Table) -> GuestNetwork:
         ("node-address", network.node_address),
         ("gateway-address", network.gateway_address),
     ):
-        if address not in network.subnet:
-            raise table.error(key, address, f"give an address in the subnet, {network.subnet}")
+        if address not in network.subnet or address in _unusable(network.subnet):
+            raise table.error(
+                key, address, f"give a host's address in the subnet, {network.subnet}"
+            )
     if network.node_address == network.gateway_address:
         raise InvalidConfig(
             table.path("node-address"),
@@ -167,6 +117,12 @@ def _guest_network(table: _Table) -> GuestNetwork:
             "give this node one of its own",
         )
     return network
+
+
+def _unusable(subnet: Network) -> set[Address]:
+    """Return the network address and the broadcast address; RFC 3021 has none in a /31."""
+    has_both = subnet.version == 4 and subnet.prefixlen < 31  # noqa: PLR2004
+    return {subnet.network_address, subnet.broadcast_address} if has_both else set()
 
 
 def _refuse_overlapping(networks: tuple[GuestNetwork, ...]) -> None:
@@ -182,7 +138,7 @@ def _refuse_overlapping(networks: tuple[GuestNetwork, ...]) -> None:
         seen.append(network.subnet)
 
 
-def _remote_guests(tables: list[_Table]) -> tuple[Annotation, ...]:
+def _remote_guests(tables: list[Table]) -> tuple[Annotation, ...]:
     guests = {}
     for table in tables:
         name = table.text("name", None, fields.parse_name)
@@ -199,12 +155,14 @@ def _remote_guests(tables: list[_Table]) -> tuple[Annotation, ...]:
     return tuple(guests.values())
 
 
-def _policy(table: _Table) -> Policy:
+def _policy(table: Table) -> Policy:
     policy = Policy(table.word("on-invalid", "refuse", {"refuse", "warn"}) == "refuse")
     if "listen-ports" in table.content:
         policy = policy._replace(listen_ports=table.texts("listen-ports", _parse_port_range))
     return policy._replace(
-        listen_addresses=table.networks("listen-addresses"), sources=table.networks("sources")
+        auto_ports=table.text("auto-ports", policy.auto_ports, _parse_port_range),
+        listen_addresses=table.networks("listen-addresses"),
+        sources=table.networks("sources"),
     )
 
 

@@ -25,12 +25,17 @@ if TYPE_CHECKING:
     _T = TypeVar("_T")
 
 NAMESPACE = "urn:cgw-hooks:1"
+_FORWARD_ATTRIBUTES = {"proto", "address", "source", "until"}
 _PUBLISH = f"{{{NAMESPACE}}}publish"
 #: The start of every version of the namespace: an unknown version is an error.
 _NAMESPACE_FAMILY = "urn:cgw-hooks:"
 #: libvirt accepts strings of at most 4 MiB from its clients (REMOTE_STRING_MAX) and adds far
 #: less than that to a definition.
 _MAX_BYTES = 8 << 20
+#: The white space of https://www.w3.org/TR/xml/#NT-S
+_XML_SPACE = " \t\n\r"
+_OUR_PREFIX = f"{{{NAMESPACE}}}"
+_PARSER = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
 
 
 def parse_domain(key: GuestKey, name: str, xml: bytes) -> Annotation | None:
@@ -43,10 +48,10 @@ def parse_domain(key: GuestKey, name: str, xml: bytes) -> Annotation | None:
     format is that of https://libvirt.org/formatdomain.html; ``<portForward>`` is described in
     its section "Userspace connection using passt".
     """
-    return _Reader(key, name).annotation(xml)
+    return Reader(key, name).annotation(xml)
 
 
-class _Reader:
+class Reader:
     """Reads one domain. It knows the guest's name, since every error must name the guest."""
 
     def __init__(self, key: GuestKey, name: str) -> None:
@@ -54,30 +59,29 @@ class _Reader:
         self.name = name
 
     def annotation(self, xml: bytes) -> Annotation | None:
-        domain = self._domain(xml)
-        publish = self._publish_element(domain)
+        """Return what `parse_domain` returns."""
+        domain = self.document(xml)
+        publish = self.publish_element(domain)
         if publish is None:
             return None
         self._only(publish, attributes={"address"}, children={"portForward"})
         interfaces = tuple(self._interfaces(domain))
-        forwards = tuple(f for child in _elements(publish) for f in self._port_forwards(child))
+        forwards = tuple(f for child in _elements(publish) for f in self.port_forwards(child))
         addresses = self._guest_addresses(publish)
         if not addresses:
             addresses = one_to_a_family(a for i in interfaces for a in i.addresses)
         uuid = domain_scan.uuid(xml)
         return Annotation(self.key, self.name, uuid, interfaces, addresses, forwards)
 
-    def _domain(self, xml: bytes) -> etree._Element:
+    def document(self, xml: bytes) -> etree._Element:
+        """Return the root element of XML that users may have written."""
         if len(xml) > _MAX_BYTES:
             raise self._error(
                 f"<domain> is {len(xml)} bytes long",
                 f"define the guest again with at most {_MAX_BYTES} bytes",
             )
-        parser = etree.XMLParser(
-            resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False
-        )
         try:
-            domain = etree.fromstring(xml, parser)
+            domain = etree.fromstring(xml, _PARSER)
         except etree.XMLSyntaxError as error:
             raise self._error(
                 f"<domain>: the XML cannot be read: {quoted(error.msg)}",
@@ -89,7 +93,8 @@ class _Reader:
             )
         return domain
 
-    def _publish_element(self, domain: etree._Element) -> etree._Element | None:
+    def publish_element(self, domain: etree._Element) -> etree._Element | None:
+        """Return the annotation in a document, or None. Raises ``InvalidAnnotation``."""
         if domain.tag == "publish":
             return domain
         found = [
@@ -110,13 +115,15 @@ class _Reader:
             raise self._error(f"<publish> occurs {len(found)} times", "keep one of them")
         return found[0] if found else None
 
-    def _port_forwards(self, element: etree._Element) -> Iterator[PortForward]:
-        self._only(element, attributes={"proto", "address", "source"}, children={"range"})
+    def port_forwards(self, element: etree._Element) -> Iterator[PortForward]:
+        """Yield the meaning of each ``<range>`` of a ``<portForward>``, in their order."""
+        self._only(element, attributes=_FORWARD_ATTRIBUTES, children={"range"})
         if "proto" not in element.attrib:
             raise self._error("<portForward proto> is missing", "give tcp, udp or sctp")
         protocol = self._value(element, "proto", fields.parse_protocol)
         listen = self._optional(element, "address", fields.parse_listen_address)
         sources = self._optional(element, "source", fields.parse_networks) or ()
+        until = self._optional(element, "until", fields.parse_time)
         if listen and any(network.version != listen.version for network in sources):
             raise self._unusable(
                 "<portForward source>",
@@ -130,7 +137,7 @@ class _Reader:
             )
         for child in ranges:
             start, end, to = self._range(child)
-            yield PortForward(protocol, listen, sources, start, end, to)
+            yield PortForward(protocol, listen, sources, start, end, to, until)
 
     def _range(self, element: etree._Element) -> tuple[int, int, int]:
         self._only(element, attributes={"start", "end", "to"}, children=set())
@@ -150,9 +157,9 @@ class _Reader:
         return start, end, to
 
     def _guest_addresses(self, publish: etree._Element) -> tuple[Address, ...]:
-        words = publish.get("address", "").replace(",", " ").split()
         addresses = [
-            self._parsed("<publish address>", word, fields.parse_guest_address) for word in words
+            self._parsed("<publish address>", word, fields.parse_guest_address)
+            for word in fields.words(publish.get("address", ""))
         ]
         if len({address.version for address in addresses}) < len(addresses):
             raise self._unusable(
@@ -173,24 +180,25 @@ class _Reader:
 
     def _only(self, element: etree._Element, *, attributes: set[str], children: set[str]) -> None:
         """Refuse unknown names: a misspelt limit must not be ignored."""
-        tag = etree.QName(element).localname
-        for attribute in element.attrib:
+        for attribute in element.keys():  # noqa: SIM118  (an element is no mapping)
             if attribute not in attributes:
                 known = ", ".join(sorted(attributes))
                 raise self._error(
-                    f"<{tag}> {quoted(attribute)}: unknown attribute", f"known are: {known}"
+                    f"{_shown(element)} {quoted(attribute)}: unknown attribute",
+                    f"known are: {known}",
                 )
         for child in _elements(element):
-            name = etree.QName(child)
-            if name.localname not in children or name.namespace not in {None, NAMESPACE}:
+            if child.tag.removeprefix(_OUR_PREFIX) not in children:
                 known = ", ".join(f"<{c}>" for c in sorted(children)) or "none"
                 raise self._error(
-                    f"<{tag}> {quoted(child.tag)}: unknown element", f"known are: {known}"
+                    f"{_shown(element)} {quoted(child.tag)}: unknown element",
+                    f"known are: {known}",
                 )
-        for text in (element.text or "", *(child.tail or "" for child in element)):
-            if text.strip():
+        for text in (element.text, *(child.tail for child in element)):
+            if text and text.strip(_XML_SPACE):
                 raise self._error(
-                    f"<{tag}> {quoted(text.strip())}: text is not allowed", "remove the text"
+                    f"{_shown(element)} {quoted(text.strip())}: text is not allowed",
+                    "remove the text",
                 )
 
     def _optional(
@@ -199,8 +207,12 @@ class _Reader:
         return self._value(element, attribute, parse) if attribute in element.attrib else None
 
     def _value(self, element: etree._Element, attribute: str, parse: Callable[[str], _T]) -> _T:
-        where = f"<{etree.QName(element).localname} {attribute}>"
-        return self._parsed(where, element.get(attribute, ""), parse)
+        text = element.get(attribute, "")
+        try:
+            return parse(text)
+        except ValueError as error:
+            where = f"<{etree.QName(element).localname} {attribute}>"
+            raise self._unusable(where, text, str(error)) from None
 
     def _parsed(self, where: str, text: str, parse: Callable[[str], _T]) -> _T:
         try:
@@ -239,8 +251,12 @@ def _usable_addresses(interface: etree._Element) -> Iterator[Address]:
             continue
 
 
+def _shown(element: etree._Element) -> str:
+    return f"<{etree.QName(element).localname}>"
+
+
 def _is_of_our_family(element: etree._Element) -> bool:
-    return (etree.QName(element).namespace or "").startswith(_NAMESPACE_FAMILY)
+    return element.tag.startswith(f"{{{_NAMESPACE_FAMILY}")
 
 
 def _elements(parent: etree._Element) -> Iterator[etree._Element]:

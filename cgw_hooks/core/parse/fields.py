@@ -22,6 +22,15 @@ _IPV4_PREFIXES = (bytes(12), bytes(10) + b"\xff\xff")
 _IPV4_CURE = "give an IPv4 address or network, not one within an IPv6 one"
 _INTERFACE_NAME_LENGTH = 15  # IFNAMSIZ (16) of linux/if.h, minus its final NUL
 _INTERFACE_NAME_PUNCTUATION = "-_.:@"
+_TIME = "2026-11-24T22:00:00Z"
+#: What separates the words of a value: commas, and what XML calls white space.
+_BETWEEN_WORDS = str.maketrans(dict.fromkeys(",\t\n\r", " "))
+
+
+def words(text: str) -> list[str]:
+    """Split a value that may have several words."""
+    # split() alone would also split at the blanks of other scripts.
+    return [word for word in text.translate(_BETWEEN_WORDS).split(" ") if word]
 
 
 def parse_port(text: str) -> int:
@@ -35,16 +44,18 @@ def parse_port(text: str) -> int:
 
 
 def parse_protocol(text: str) -> str:
-    """Parse a protocol: one of ``PROTOCOLS``."""
-    if text not in PROTOCOLS:
-        raise ValueError(f"give one of {', '.join(PROTOCOLS)}")
-    return text
+    """Parse a protocol; return the string of ``PROTOCOLS``, which so all ports share."""
+    for known in PROTOCOLS:
+        if known == text:
+            return known
+    raise ValueError(f"give one of {', '.join(PROTOCOLS)}")
 
 
+@lru_cache(maxsize=16_384)  # very many ports name the same addresses
 def parse_address(text: str) -> Address:
     """Parse an IPv4 or IPv6 address without a scope."""
     try:
-        address = _ip_address(text)
+        address = ip_address(text)
     except ValueError:
         raise ValueError("give an IPv4 or IPv6 address") from None
     if getattr(address, "scope_id", None) is not None:
@@ -52,10 +63,6 @@ def parse_address(text: str) -> Address:
     if _holds_ipv4(address):
         raise ValueError(_IPV4_CURE)
     return address
-
-
-#: Very many ports name the same few addresses, so these are cached.
-_ip_address = lru_cache(maxsize=4096)(ip_address)
 
 
 def parse_listen_address(text: str) -> Address:
@@ -80,6 +87,23 @@ def parse_guest_address(text: str) -> Address:
     return address
 
 
+def parse_time(text: str) -> int:
+    """Parse a time in UTC as RFC 3339 writes it; return seconds since 1970."""
+    from datetime import UTC, datetime  # only for a port that is published for a limited time
+
+    numbers = [text[:4], *(text[i : i + 2] for i in range(5, 20, 3))]
+    if (
+        len(text) == len(_TIME)
+        and all(number.isascii() and number.isdigit() for number in numbers)
+        and text[4::3] == _TIME[4::3]
+    ):
+        try:
+            return int(datetime(*map(int, numbers), tzinfo=UTC).timestamp())  # type: ignore[misc,arg-type]
+        except ValueError:  # for example the 30th of February
+            pass
+    raise ValueError(f"give a time in UTC: {_TIME}")
+
+
 def parse_name(text: str) -> str:
     """Parse the name of a remote guest; it must fit into a file name."""
     if text.isprintable() and "/" not in text and 0 < len(text.encode()) <= _NAME_BYTES:
@@ -100,7 +124,7 @@ def parse_networks(text: str) -> tuple[Network, ...]:
 
     Overlapping networks are merged: an interval map accepts each address only once.
     """
-    networks = [_parse_network(word) for word in text.replace(",", " ").split()]
+    networks = [_parse_network(word) for word in words(text)]
     if not networks:
         raise ValueError("give at least one network, or leave the attribute out")
     four = [network for network in networks if network.version == 4]  # noqa: PLR2004

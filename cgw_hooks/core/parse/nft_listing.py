@@ -10,6 +10,7 @@ from cgw_hooks.core.named_tuple import NamedTuple
 _OBJECT = re.compile(r"^\t(map|set|chain) (\S+) \{[^\n]*\n(.*?)^\t\}", re.DOTALL | re.MULTILINE)
 _ELEMENTS = re.compile(r"elements = \{ (.*?) \}", re.DOTALL)
 _BASE_CHAIN = "type "
+_DORMANT = re.compile(r"^\tflags [^\n]*\bdormant\b", re.MULTILINE)
 
 
 class Listing(NamedTuple):
@@ -19,11 +20,13 @@ class Listing(NamedTuple):
     maps: dict[str, dict[str, str]]
     #: Chain -> number of rules.
     chains: dict[str, int]
+    #: Whether the kernel passes no packet to the table (``flags dormant`` of nft).
+    is_dormant: bool = False
 
 
 def parse_listing(text: str) -> Listing:
     """Parse the listing of one table. Its protocols must be numbers (``nft -n``)."""
-    found = Listing({}, {})
+    found = Listing({}, {}, bool(_DORMANT.search(text)))
     for kind, name, body in _OBJECT.findall(text):
         if kind == "map":
             found.maps[name] = _elements(body)

@@ -51,6 +51,10 @@ class Vif(NamedTuple):
         """Stable ID of the device: the record key changes on migration, this does not."""
         return f"{self.uuid}.{self.number}" if self.uuid else ""
 
+    def is_of(self, name: str) -> bool:
+        """Whether a person means the device's guest: ``name`` is the guest's name or uuid."""
+        return name == self.guest or (bool(self.uuid) and name.lower() == self.uuid.lower())
+
     @property
     def own_words(self) -> list[str] | None:
         """The short forms of ``gatewaydev=cgw ...``; None if the setting is not for cgw."""

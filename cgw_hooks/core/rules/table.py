@@ -250,19 +250,24 @@ def _element_commands(
 def elements(ports: Iterable[PublishedPort]) -> dict[str, dict[str, str]]:
     """Return the elements of ports, map -> key -> data, spelled as nft lists them."""
     found: dict[str, dict[str, str]] = {}
+    address, target = None, "None"
     for port in ports:
         kind, prefixes = _place(port)
-        protocol, target = PROTOCOL_NUMBER[port.protocol], str(port.target_address)
-        if port.keeps_numbers and port.end > port.start:
+        number = PROTOCOL_NUMBER[port.protocol]
+        if port.target_address is not address:  # the ports of a guest follow each other
+            address = port.target_address
+            target = str(address)
+        first, last, to = port.start, port.end, port.to
+        if first < last and first == to:
             in_map = found.setdefault(f"ranges{port.family}{kind}", {})
             for prefix in prefixes:
-                in_map[f"{prefix}{protocol} . {port.start}-{port.end}"] = target
+                in_map[f"{prefix}{number} . {first}-{last}"] = target
             continue
         in_map = found.setdefault(f"published{port.family}{kind}", {})
-        for listen_port, target_port in port.pairs():
+        for listen in range(first, last + 1):
+            data = f"{target} . {to + listen - first}"
             for prefix in prefixes:
-                key = f"{prefix}{protocol} . {listen_port}"
-                in_map[key] = f"{target} . {target_port}"
+                in_map[f"{prefix}{number} . {listen}"] = data
     return found
 
 

@@ -15,10 +15,28 @@ def make_safe_directory(path: str) -> None:
     rules of this host.
     """
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)
-        found = os.lstat(path)
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            os.makedirs(path, mode=0o700, exist_ok=True)
+            found = os.lstat(path)
     except OSError as error:
         raise RecordError(path, f"it cannot be made: {error.strerror}", "run: cgw sync") from error
+    _refuse_unsafe(path, found)
+
+
+def fault_of(path: str) -> RecordError | None:
+    """Return the error of a folder that another user can write to; None also if there is none."""
+    try:
+        _refuse_unsafe(path, os.lstat(path))
+    except RecordError as error:
+        return error
+    except OSError:
+        return None
+    return None
+
+
+def _refuse_unsafe(path: str, found: os.stat_result) -> None:
     if found.st_uid == 0 != os.geteuid():
         raise RecordError(path, "it belongs to root", "run the command as root")
     if (

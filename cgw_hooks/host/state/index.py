@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
     from cgw_hooks.core.record import Record
 
+    #: The entries that the index lacks, and those that it should not have: path -> key.
+    Faults = tuple[dict[str, GuestKey], dict[str, GuestKey]]
+
 
 def entries(record: Record | None) -> set[str]:
     """Return the paths of a record's index entries."""
@@ -35,7 +38,9 @@ def entries(record: Record | None) -> set[str]:
     found = {f"bridges/{bridge}/{key}" for bridge in guest.network_bridges if record.translated}
     if guest.uuid and guest.uuid != guest.key.id:
         found.add(f"uuids/{guest.uuid}/{key}")
-    found.update(f"{_folder(c)}/{c.start}-{c.end},{c.address},{key}" for c in guest.claims)
+    for claim in guest.claims:
+        protocol, address, start, end = claim
+        found.add(f"ports/{protocol}/{bucket(claim)}/{start}-{end},{address},{key}")
     return found
 
 
@@ -48,7 +53,7 @@ class Index:
     def add(self, paths: Iterable[str]) -> None:
         """Add entries; those that exist already stay."""
         for path in paths:
-            place = os.path.join(self.directory, path)
+            place = f"{self.directory}/{path}"
             try:
                 os.close(os.open(place, os.O_WRONLY | os.O_CREAT, 0o600))
             except FileNotFoundError:
@@ -72,22 +77,17 @@ class Index:
             inside = os.path.relpath(folder, self.directory)
             self.remove(f"{inside}/{n}" for n in names if n == key or n.endswith(f",{key}"))
 
-    def replace(self, paths: set[str]) -> None:
-        """Make these the only entries; write only the differences."""
-        there = set()
-        for folder, _, names in os.walk(self.directory, topdown=False):
-            inside = os.path.relpath(folder, self.directory)
+    def faults(self, wanted: dict[str, GuestKey]) -> Faults:
+        """Compare the index with the only entries that it should have, path -> key."""
+        extra, missing = {}, dict(wanted)
+        start = len(self.directory) + 1
+        for folder, _, names in os.walk(self.directory):
+            prefix = f"{folder[start:]}/" if len(folder) > start else ""
             for name in names:
-                path = os.path.join(inside, name)
-                if path in paths:
-                    there.add(path)
-                else:
-                    os.unlink(os.path.join(folder, name))
-            try:
-                os.rmdir(folder)
-            except OSError:  # not empty
-                continue
-        self.add(paths - there)
+                path = prefix + name
+                if missing.pop(path, None) is None:
+                    extra[path] = _key_of(path)
+        return missing, extra
 
     def holders(self, claims: Iterable[Claim]) -> Iterator[tuple[GuestKey, Claim, Claim]]:
         """Yield each claim that overlaps one of these: its key, the claim, the one of these."""
@@ -127,8 +127,11 @@ class Index:
             return []
 
 
-def _folder(claim: Claim) -> str:
-    return f"ports/{claim.protocol}/{bucket(claim)}"
+def _key_of(path: str) -> GuestKey:
+    """Return the key that an entry's path ends with."""
+    group, _, rest = path.partition("/")
+    name = rest.rpartition("/")[2]
+    return GuestKey.parse(name.split(",", 2)[-1] if group == "ports" else name)
 
 
 def _parse(protocol: str, name: str) -> tuple[Claim | None, GuestKey]:

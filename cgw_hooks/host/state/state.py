@@ -7,57 +7,68 @@ A reboot deletes the runtime directory, as it deletes the rules.
 
 from __future__ import annotations
 
-import json
 import os
 
+from cgw_hooks.core import json_text
 from cgw_hooks.core.guest import GuestKey
-from cgw_hooks.core.record import from_json, to_json
+from cgw_hooks.core.operations import DRIVERS
+from cgw_hooks.core.record import to_json
 from cgw_hooks.errors import RecordError
-from cgw_hooks.host.paths import record_file
-from cgw_hooks.host.state.directory import make_safe_directory
+from cgw_hooks.host.state import registry_status
+from cgw_hooks.host.state.directory import fault_of, make_safe_directory
 from cgw_hooks.host.state.index import Index, entries
 from cgw_hooks.host.state.lock import WAIT, Lock
+from cgw_hooks.host.state.record_files import RecordFiles
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from typing import Any
 
     from cgw_hooks.core.published_port import Claim
     from cgw_hooks.core.record import Record
+    from cgw_hooks.host.state.index import Faults
+    from cgw_hooks.host.state.record_files import Version
 
-_SUFFIX = ".json"
+#: Seconds: libvirt itself waits up to 30 s for a guest that is starting.
+_LONGEST_EDIT = 90.0
 
 
 class State:
-    """What this node remembers. A caller that changes it must hold ``locked()``."""
+    """What this node remembers. A caller that changes it must hold ``locked()``.
 
-    def __init__(self, directory: str) -> None:
+    ``check`` is called when the lock is taken. If it raises an exception, the lock is released.
+    ``wait`` is the longest time, in seconds, to wait for one other holder of the lock.
+    """
+
+    def __init__(
+        self, directory: str, check: Callable[[], None] = lambda: None, wait: float = WAIT
+    ) -> None:
         self.directory = directory
+        self._check = check
+        self._wait = wait
         self._index = Index(directory)
-        self._guests = os.path.dirname(record_file(directory, ""))
+        self._records = RecordFiles(directory)
 
-    def locked(self, wait: float = WAIT) -> Lock:
-        """Return the node's lock, for ``with``. Raises ``LockTimeout`` or ``RecordError``.
+    def locked(self, wait: float | None = None) -> Lock:
+        """Return the node's lock, for ``with``. Raises ``LockError``.
 
-        ``wait`` is the longest time, in seconds, to wait for one other holder.
+        ``wait`` replaces that of this object.
         """
-        return Lock(self.directory, wait)
+        return Lock(self.directory, self._wait if wait is None else wait, check=self._check)
+
+    def editing(self) -> Lock:
+        """Return the lock of commands that edit annotations, for ``with``.
+
+        No hook takes it, so libvirt may be asked while it is held. Raises like ``locked``.
+        """
+        return Lock(self.directory, _LONGEST_EDIT, "editing")
 
     # -- records -----------------------------------------------------------------------------
 
     def find(self, key: GuestKey) -> Record | None:
         """Return a guest's record, or None. Raises ``RecordError`` if it cannot be read."""
-        path = self._file(key)
-        try:
-            with open(path, encoding="utf-8") as file:
-                return from_json(file.read())
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise RecordError(
-                path, f"the record cannot be read ({error})", "run: cgw sync"
-            ) from error
+        return self._records.find(key)
 
     def peek(self, key: GuestKey) -> Record | None:
         """Return a guest's record; None if there is none or it cannot be read."""
@@ -68,7 +79,7 @@ class State:
 
     def has(self, key: GuestKey) -> bool:
         """Whether there is a record of a guest, even an unreadable one."""
-        return os.path.exists(self._file(key))
+        return os.path.exists(self._records.path(key))
 
     def write(self, record: Record, old: Record | None) -> None:
         """Replace the record ``old``; a reader sees either the old or the new one.
@@ -76,16 +87,12 @@ class State:
         New index entries are added before the record is written, and old ones are removed after.
         So a crash can leave too many entries, but never too few. Raises ``RecordError``.
         """
-        path = self._file(record.key)
+        path = self._records.path(record.key)
         before, after = entries(old), entries(record)
-        # The lock admits one writer. If it is killed, the next one overwrites this file.
-        new = os.path.join(self.directory, "record.new")
         try:
-            make_safe_directory(self._guests)
+            make_safe_directory(self._records.folder)
             self._index.add(after - before)
-            with open(new, "w", encoding="utf-8") as file:
-                file.write(to_json(record))
-            os.replace(new, path)
+            self._records.replace(path, to_json(record).encode())
         except OSError as error:
             raise RecordError(
                 path, f"it cannot be written: {error.strerror}", "run: cgw sync"
@@ -94,7 +101,7 @@ class State:
 
     def remove(self, key: GuestKey, old: Record | None) -> None:
         """Remove a record, if there is one. Raises ``RecordError``."""
-        path = self._file(key)
+        path = self._records.path(key)
         try:
             os.unlink(path)
         except FileNotFoundError:
@@ -118,43 +125,37 @@ class State:
     def all(self) -> tuple[dict[GuestKey, Record], dict[GuestKey, RecordError]]:
         """Return all readable records, and the errors of the others.
 
-        The cost grows with the number of guests, so the usual hook call must not use this.
+        The cost grows with the number of guests, so the usual hook call must not use this. A
+        record that this object has read before is read again only if its file has changed.
         """
-        records, errors = {}, {}
-        for key in self.keys():
-            try:
-                record = self.find(key)
-            except RecordError as error:
-                errors[key] = error
-            else:
-                if record:
-                    records[key] = record
-        return records, errors
+        return self._records.all()
 
     def keys(self) -> list[GuestKey]:
         """Return the keys of all records, sorted."""
-        try:
-            names = os.listdir(self._guests)
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise _unreadable(self._guests, error) from error
-        found = sorted(n.removesuffix(_SUFFIX) for n in names if n.endswith(_SUFFIX))
-        return [GuestKey.parse(name) for name in found]
+        return self._records.keys()
 
-    def version(self) -> tuple[int, frozenset[tuple[str, int, int]]]:
-        """Return a value that differs after any record was written or removed."""
+    def changed_at(self) -> int:
+        """Return when a record was last written or removed, in ns; 0 if there never was one."""
         try:
-            # The folder's own time changes if a record was added and removed in between. That
-            # time has steps of 4 ms (CONFIG_HZ=250). Within one step, a record that was written
-            # again is a new file.
-            changed = os.stat(self._guests).st_mtime_ns
-            with os.scandir(self._guests) as found:
-                return changed, frozenset((f.name, f.inode(), f.stat().st_mtime_ns) for f in found)
-        except FileNotFoundError:  # there is no folder, or a record was removed at this moment
-            return 0, frozenset()
-        except OSError as error:
-            raise _unreadable(self._guests, error) from error
+            return os.stat(self._records.folder).st_mtime_ns
+        except OSError:
+            return 0
+
+    def version(self) -> Version:
+        """Return a value that differs after any record was written or removed."""
+        return self._records.version()
+
+    def changes_since(self, version: Version) -> set[GuestKey]:
+        """Return the keys whose records were written or removed since that version."""
+        return self._records.changes_since(version)
+
+    def add_to_version(self, version: Version, key: GuestKey) -> None:
+        """Let a record that the caller has just written be a part of a version."""
+        self._records.add_to_version(version, key)
+
+    def fault(self) -> RecordError | None:
+        """Return the error if others can write to the runtime directory; then nobody may."""
+        return fault_of(self.directory)
 
     # -- the index ---------------------------------------------------------------------------
 
@@ -170,18 +171,52 @@ class State:
         """Return the other keys that a guest with this uuid may have."""
         return self._index.keys(f"uuids/{uuid}") if uuid else []
 
-    def rebuild(self, records: Iterable[Record]) -> None:
-        """Make the index match these records; write only the differences."""
-        make_safe_directory(self._index.directory)
-        self._index.replace({path for record in records for path in entries(record)})
+    def own_keys(self, uuid: str) -> list[GuestKey]:
+        """Return the keys that this node's own guest with this uuid may have."""
+        others = [key for key in self.keys_of_uuid(uuid) if not key.is_remote]
+        return [*(GuestKey(driver, uuid) for driver in DRIVERS), *others]
+
+    def index_faults(self, records: Iterable[Record]) -> Faults:
+        """Return the differences between the index and these records. This needs no lock."""
+        return self._index.faults({path: r.key for r in records for path in entries(r)})
+
+    def mend_index(self, faults: Faults, but_for: Collection[GuestKey] = ()) -> None:
+        """Remove these differences, but not those of the keys ``but_for``."""
+        missing, extra = faults
+        if missing:
+            make_safe_directory(self._index.directory)
+        self._index.add(path for path, key in missing.items() if key not in but_for)
+        self._index.remove(path for path, key in extra.items() if key not in but_for)
 
     def clear(self) -> None:
         """Remove all records and their index, but not the lock."""
-        for folder in (self._guests, self._index.directory):
+        for folder in (self._records.folder, self._index.directory):
             for inside, _, names in os.walk(folder, topdown=False):
                 for name in names:
                     os.unlink(os.path.join(inside, name))
                 os.rmdir(inside)
+
+    @property
+    def records_folder(self) -> str:
+        """The folder of the record files, to be watched for changes; see ``key_of_file``."""
+        return self._records.folder
+
+    def key_of_file(self, name: str) -> GuestKey | None:
+        """Return the key of a file in ``records_folder``; None if it is no record."""
+        return self._records.key_of(name)
+
+    # -- what the agent knows of the registry ------------------------------------------------
+
+    def registry_status(self) -> dict[str, Any]:
+        """Return what the agent has written last; empty if nothing, or nothing readable."""
+        return registry_status.read(self._registry_file)
+
+    def write_registry_status(self, status: dict[str, Any]) -> None:
+        """Replace what other processes may know of the registry; empty removes it.
+
+        Raises ``RecordError``.
+        """
+        registry_status.write(self._registry_file, status)
 
     # -- changes of `cgw node up` ------------------------------------------------------------
 
@@ -189,7 +224,7 @@ class State:
         """Return the recorded changes of `cgw node up`; may be empty. Raises ``RecordError``."""
         try:
             with open(self._node_file, encoding="utf-8") as file:
-                found = json.load(file)
+                found = json_text.loads(file.read())
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
@@ -204,7 +239,7 @@ class State:
         new = self._node_file + ".new"
         try:
             with open(new, "w", encoding="utf-8") as file:
-                json.dump(changes, file)
+                file.write(json_text.dumps(changes))
             if changes:
                 os.replace(new, self._node_file)
                 return
@@ -216,15 +251,41 @@ class State:
                 self._node_file, f"it cannot be written: {error.strerror}", "run: cgw sync"
             ) from error
 
+    def mark_gateway(self, *, down: bool) -> None:
+        """Remember whether `cgw node down` has taken this gateway out of service."""
+        make_safe_directory(self.directory)
+        try:
+            if down:
+                os.close(os.open(self._down_file, os.O_WRONLY | os.O_CREAT, 0o600))
+            elif os.path.exists(self._down_file):
+                os.unlink(self._down_file)
+        except OSError as error:
+            raise RecordError(
+                self._down_file, f"it cannot be written: {error.strerror}", "run: cgw node up"
+            ) from error
+
+    def note_lost_gateway(self) -> None:
+        """Note that addresses of the gateway are gone: cgw-resync.path waits for this."""
+        try:
+            with open(os.path.join(self.directory, "node.lost"), "w", encoding="utf-8") as file:
+                file.write("run: cgw node up\n")
+        except OSError as error:
+            raise RecordError(
+                self.directory, f"it cannot be written: {error.strerror}", "run: cgw node up"
+            ) from error
+
+    def is_gateway_down(self) -> bool:
+        """Whether `cgw node down` has taken this gateway out of service."""
+        return os.path.exists(self._down_file)
+
+    @property
+    def _down_file(self) -> str:
+        return os.path.join(self.directory, "node.down")
+
+    @property
+    def _registry_file(self) -> str:
+        return os.path.join(self.directory, "registry.json")
+
     @property
     def _node_file(self) -> str:
         return os.path.join(self.directory, "node.json")
-
-    def _file(self, key: GuestKey) -> str:
-        return record_file(self.directory, str(key))
-
-
-def _unreadable(folder: str, error: OSError) -> RecordError:
-    is_forbidden = isinstance(error, PermissionError)
-    cure = "run the command as root" if is_forbidden else "remove it"
-    return RecordError(folder, f"it cannot be read: {error.strerror}", cure)
