@@ -1,90 +1,128 @@
-"""The command line of ``cgw``: commands, options and their help texts."""
+"""The command line of ``cgw``: each command with its options and their help texts."""
 
 from __future__ import annotations
 
 import argparse
 from argparse import Namespace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgw_hooks import __version__
+from cgw_hooks.commands.command_parser import Commands, Once
+from cgw_hooks.core.parse import fields, port_spec
+from cgw_hooks.errors import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import TypeVar
 
-    Action = Callable[[Namespace], int]
+    from cgw_hooks.commands.command_parser import Action
+    from cgw_hooks.core.published_port import Address
+
+    _T = TypeVar("_T")
 
 __all__ = ["Namespace", "parser"]
-
-_EXIT_CODES = """\
-exit codes:
-  0  done, and nothing is wrong
-  1  there is a problem, which the output names (status, sync)
-  2  the command line was not understood
-  3  an annotation is invalid
-  4  another guest, or the node itself, owns a port
-  5  the configuration is invalid
-  6  records, ruleset or files could not be changed
-  7  libvirt or xenstore did not answer
-  8  there is no such guest or file
-
-files:
-  /etc/cgw/cgw.toml   the node's configuration (or: $CGW_CONFIG)
-  /run/cgw            what is published now (or: $CGW_RUNTIME_DIR)
-"""
-
-
-class _Commands:
-    """The parser of ``cgw`` and of each of its commands."""
-
-    def __init__(self, actions: Mapping[str, Action]) -> None:
-        self._actions = actions
-        self.parser = argparse.ArgumentParser(
-            prog="cgw",
-            description="Published ports for virtual machines: docker run -p for guests.",
-            epilog=_EXIT_CODES,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        self.parser.add_argument("--version", action="version", version=f"cgw {__version__}")
-        self._commands = self.parser.add_subparsers(
-            title="commands", metavar="COMMAND", required=True
-        )
-
-    def add(self, name: str, text: str) -> argparse.ArgumentParser:
-        added = self._commands.add_parser(name, help=text.partition(".")[0], description=text)
-        added.set_defaults(carry_out=self._actions[name])
-        return added
-
-    def add_with_json(self, name: str, text: str) -> argparse.ArgumentParser:
-        added = self.add(name, text)
-        added.add_argument("--json", action="store_true", help="print JSON, for programs")
-        return added
-
-    def add_with_root(self, name: str, text: str) -> argparse.ArgumentParser:
-        added = self.add(name, text)
-        added.add_argument(
-            "--root", type=Path, default=Path("/"), metavar="DIR", help="another root than /"
-        )
-        return added
 
 
 def parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     """Return the parser of ``cgw``; it sets ``carry_out`` to the command's action."""
-    commands = _Commands(actions)
+    commands = Commands(actions)
+    _add_publish(commands)
+    _add_unpublish(commands)
     _add_what_looks(commands)
     _add_what_changes(commands)
     return commands.parser
 
 
-def _add_what_looks(commands: _Commands) -> None:
+def _add_publish(commands: Commands) -> None:
+    publish = commands.add_for_guest(
+        "publish",
+        "Publish ports of a guest. Writes them into its definition (now, and for its next start) "
+        "and opens them at once if the guest runs.",
+    )
+    publish.add_argument(
+        "ports",
+        nargs="+",
+        type=_parsed_by(port_spec.parse_wish),
+        metavar="PORT",
+        help="[ADDRESS:]PORT[-END]:GUEST-PORT[/PROTOCOL], for example 8080:80 or 5353:53/udp; "
+        ":GUEST-PORT picks a free port and prints HOST:PORT",
+    )
+    publish.add_argument(
+        "--source",
+        action=Once,
+        type=_parsed_by(fields.parse_networks),
+        default=(),
+        metavar="NETWORK[,NETWORK]",
+        help="only these clients may connect",
+    )
+    publish.add_argument(
+        "--for",
+        dest="seconds",
+        type=_parsed_by(port_spec.parse_duration),
+        metavar="DURATION",
+        help="take the ports back after this time: 90s, 30m, 2h, 1d",
+    )
+    publish.add_argument(
+        "--guest-address",
+        action=Once,
+        type=_parsed_by(_guest_addresses),
+        default=(),
+        metavar="ADDRESS[,ADDRESS]",
+        help="the guest's address, if libvirt does not know it (a static one on a plain bridge)",
+    )
+
+
+def _add_unpublish(commands: Commands) -> None:
+    unpublish = commands.add_for_guest(
+        "unpublish", "Withdraw ports of a guest, or all of them, and end their connections."
+    )
+    unpublish.add_argument(
+        "ports",
+        nargs="*",
+        type=_parsed_by(port_spec.parse_listen_ports),
+        metavar="PORT",
+        help="[ADDRESS:]PORT[-END][/PROTOCOL]; without it, all ports",
+    )
+    complete = commands.add_hidden("complete")
+    complete.add_argument("what", choices=("names", "ports"))
+    complete.add_argument("guest", nargs="?", default="")
+
+
+def _parsed_by(parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    """Return the parser for argparse: its error says what to give instead."""
+
+    def parsed(text: str) -> _T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{quoted(text)} cannot be used; {error}") from None
+
+    return parsed
+
+
+def _guest_addresses(text: str) -> tuple[Address, ...]:
+    addresses = tuple(map(fields.parse_guest_address, fields.words(text)))
+    if len({address.version for address in addresses}) < len(addresses):
+        raise ValueError("give one address per IP family")
+    return addresses
+
+
+def _add_what_looks(commands: Commands) -> None:
     status = commands.add_with_json(
         "status",
         "Show what is published, and what is wrong. Each problem names its cure. No packet is "
         "sent, and nothing is changed.",
+        graph="print a graph, for dot -Tsvg (Graphviz)",
     )
-    status.add_argument("guest", nargs="?", metavar="GUEST", help="only this guest")
     status.add_argument(
-        "--graph", action="store_true", help="print a graph, for dot -Tsvg (Graphviz)"
+        "guest", nargs="?", metavar="GUEST", help="only this guest, by its name or uuid"
+    )
+    status.add_argument(
+        "--schema", action="store_true", help="print the path of the JSON Schema of --json"
+    )
+    status.add_argument(
+        "--cluster",
+        action="store_true",
+        help="all guests of the cluster, and at which nodes their ports are open",
     )
     check = commands.add(
         "check",
@@ -96,13 +134,16 @@ def _add_what_looks(commands: _Commands) -> None:
         nargs="?",
         metavar="FILE|GUEST",
         help="a file with domain XML or only the annotation (- for standard input), a config file "
-        "(.toml), or a guest's name: its live definition, and the one for its "
-        "next start, are checked. Without it, this node's config is checked",
+        "(.toml), or a guest's name or uuid: its live definition, and the one for "
+        "its next start, are checked. Without it, this node's config is checked",
+    )
+    check.add_argument(
+        "--schema", action="store_true", help="print the path of the annotation's RELAX NG schema"
     )
     commands.add("render", "Print the ruleset as text for nft -f. Applies nothing.")
 
 
-def _add_what_changes(commands: _Commands) -> None:
+def _add_what_changes(commands: Commands) -> None:
     sync = commands.add_with_json(
         "sync",
         "Make this node match the guests that run, once. Says what was published, withdrawn and "
@@ -113,6 +154,16 @@ def _add_what_changes(commands: _Commands) -> None:
         action="store_true",
         help="for firewall reloads: run again when other programs have restored their rules",
     )
+    commands.add(
+        "agent",
+        "Serve hook calls and follow changes, until SIGTERM. systemd runs this as cgw.service. "
+        "It follows leases, live changes of definitions, firewalls that are reloaded and the "
+        "node's listeners. SIGHUP reads the config again.",
+    )
+    _add_what_administers(commands)
+
+
+def _add_what_administers(commands: Commands) -> None:
     node = commands.add("node", "Configure this host as its guests' gateway, or undo that.")
     node.add_argument(
         "direction",
@@ -121,11 +172,35 @@ def _add_what_changes(commands: _Commands) -> None:
         help="up: set addresses on the guest bridges, kernel settings, SNAT and ARP filter; "
         "down: undo that",
     )
+    _add_registry(commands)
     install = commands.add_with_root("install", "Install the hooks and units.")
     install.add_argument(
         "--xen", action="store_true", help="also the vif script and hook of xl, in /etc/xen/scripts"
     )
     commands.add_with_root("uninstall", "Remove the hooks, units and rules of cgw.")
+    commands.add_hidden("withdraw-all")
+    _add_hook(commands)
+
+
+def _add_registry(commands: Commands) -> None:
+    registry = commands.add(
+        "registry",
+        "Look at the cluster's registry, and decide what only a person can. The agent does the "
+        "rest by itself.",
+    )
+    verbs = registry.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="what")
+    status = verbs.add_parser("status", help="whether this node is connected, and what is wrong")
+    status.add_argument("--json", action="store_true", help="print JSON, for programs")
+    forget = verbs.add_parser(
+        "forget", help="withdraw what a node publishes that will not come back as it was"
+    )
+    forget.add_argument("subject", metavar="NODE", help="the node's name")
+    verbs.add_parser("export", help="print all guests of the registry as JSON")
+    write = verbs.add_parser("import", help="write the entries again that export has printed")
+    write.add_argument("subject", metavar="FILE", help="- for standard input")
+
+
+def _add_hook(commands: Commands) -> None:
     hook = commands.add(
         "hook",
         "Used by the hook scripts. The guest's domain XML is read from standard input. See "

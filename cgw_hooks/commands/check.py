@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
+from cgw_hooks.commands import schemas
 from cgw_hooks.core.guest import REMOTE, GuestKey
 from cgw_hooks.core.parse import domain_scan
 from cgw_hooks.core.parse.config_toml import parse_config
 from cgw_hooks.core.parse.vif import Vif, configured_vifs, latest, running_vifs
+from cgw_hooks.core.policy import refuse_unpublishable
 from cgw_hooks.errors import (
     CgwError,
     HypervisorError,
@@ -17,7 +20,7 @@ from cgw_hooks.errors import (
     NotFound,
     quoted,
 )
-from cgw_hooks.host import libvirt_api, xenstore
+from cgw_hooks.host import libvirt_api, routes, xenstore
 from cgw_hooks.node import ports
 from cgw_hooks.sources import libvirt, static, xl
 
@@ -41,7 +44,7 @@ def check(publisher: Publisher, subject: str) -> Iterator[str]:
     """
     if subject == "-":
         yield from _check_xml(publisher, "standard input", sys.stdin.buffer.read())
-    elif os.path.exists(subject) or "/" in subject or subject.endswith(".xml"):
+    elif _is_file(subject):
         yield from _check_xml(publisher, subject, _read_file(subject))
     else:
         yield from _check_guest(publisher, subject)
@@ -62,11 +65,18 @@ def is_config(subject: str) -> bool:
     return subject.endswith(".toml")
 
 
+def _is_file(subject: str) -> bool:
+    """Whether a subject is a file. A folder can have the name of a guest."""
+    is_there = os.path.exists(subject) and not os.path.isdir(subject)
+    return is_there or "/" in subject or subject.endswith(".xml")
+
+
 def _check_xml(publisher: Publisher, source: str, xml: bytes) -> Iterator[str]:
     name = domain_scan.name(xml) or os.path.basename(source).removesuffix(".xml")
     guest = _read_xml(publisher, name, xml)
     if guest is None:
         raise InvalidAnnotation(f"guest {quoted(name)}", "<metadata>: it publishes nothing")
+    schemas.refuse_difference(name, xml)
     yield from _lines(publisher, guest)
 
 
@@ -75,8 +85,13 @@ def _read_xml(publisher: Publisher, name: str, xml: bytes) -> Guest | None:
         return libvirt.read_guest(publisher.config, _DRIVER, name, xml)
     from cgw_hooks.core.parse.domain_xml import parse_domain
 
-    annotation = parse_domain(GuestKey(_DRIVER, name), name, xml)  # only the annotation
-    return annotation and libvirt.guest_of(publisher.config, annotation)
+    annotation = parse_domain(GuestKey(_DRIVER, name), name, xml)
+    if annotation is None or annotation.addresses or domain_scan.name(xml):
+        return annotation and libvirt.guest_of(publisher.config, annotation)
+    # Only the annotation: how the guest gets its address is in the rest of its definition.
+    guest = annotation.guest((), time.time())
+    refuse_unpublishable(guest, publisher.config, routes.route_to)
+    return guest
 
 
 def _check_guest(publisher: Publisher, name: str) -> Iterator[str]:
@@ -114,6 +129,7 @@ def _check_definitions(publisher: Publisher, definitions: list[Definition]) -> I
     for definition in definitions:
         guest = libvirt.read_guest(publisher.config, *definition[:3])
         lines = list(_lines(publisher, guest)) if guest else ["nothing is published"]
+        schemas.refuse_difference(definition.name, definition.xml)
         if lines != shown:
             note = "  (from the next start on)" if shown else ""
             yield from (line + note for line in lines)
@@ -126,7 +142,7 @@ def _vifs_of(name: str) -> list[Vif]:
         vifs = latest(running_vifs(xenstore.read_tree()))
     except HypervisorError:
         return []
-    running = [vif for vif in vifs if vif.guest == name]
+    running = [vif for vif in vifs if vif.is_of(name)]
     if running:
         return running
     for _path, settings in xl.configs_of(name):

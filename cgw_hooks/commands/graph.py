@@ -30,7 +30,7 @@ def graph(found: Diagnosis, node: str) -> str:
         "digraph cgw {",
         "  rankdir=LR;",
         "  node [shape=box];",
-        f"  {_text(node)} [shape=house];",
+        f"  {quoted_text(node)} [shape=house];",
         *_guests("on this node", "cluster_here", here),
         *_guests("on other nodes", "cluster_elsewhere", elsewhere),
         *(line for row in (*here, *elsewhere) for line in _edges(node, row)),
@@ -43,9 +43,9 @@ def _guests(title: str, frame: str, rows: list[Row]) -> Iterator[str]:
     names = sorted({row.record.guest.name for row in rows})
     if names:
         yield f"  subgraph {frame} {{"
-        yield f"    label={_text(title)};"
+        yield f"    label={quoted_text(title)};"
         for name in names:
-            yield f"    {_guest(name)} [label={_text(name)}];"
+            yield f"    {_guest(name)} [label={quoted_text(name)}];"
         yield "  }"
 
 
@@ -53,17 +53,17 @@ def _edges(node: str, row: Row) -> Iterator[str]:
     if not row.port:
         return
     style = f"style={_STYLES.get(row.state, _ON_ITS_WAY)}"
-    listen, target = _text(row.port.listen), _text(row.port.target)
+    listen, target = quoted_text(row.port.listen), quoted_text(row.port.target)
     yield f"  {listen} [shape=oval];"
-    yield f"  {_text(node)} -> {listen} [{style}];"
+    yield f"  {quoted_text(node)} -> {listen} [{style}];"
     yield f"  {listen} -> {_guest(row.record.guest.name)} [{style}, label={target}];"
 
 
 def _guest(name: str) -> str:
     """Return the name of a guest's node, which no port and no host can have."""
-    return _text(f"guest {name}")
+    return quoted_text(f"guest {name}")
 
 
-def _text(text: str) -> str:
+def quoted_text(text: str) -> str:
     """Quote any text as a string of DOT, on one line."""
     return '"' + printable(text).replace("\\", "\\\\").replace('"', '\\"') + '"'

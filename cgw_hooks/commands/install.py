@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cgw_hooks.commands import hook_trial
-from cgw_hooks.core.operations import DRIVERS
+import cgw_hooks
+from cgw_hooks.commands import hook_trial, host_files
 from cgw_hooks.errors import InstallError, quoted
-from cgw_hooks.host import confinement, systemd
+from cgw_hooks.host import confinement, dpkg, systemd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,14 +23,10 @@ if TYPE_CHECKING:
 
 #: Every installed file contains this line.
 _OURS = "cgw-hooks"
-_HOOK = "50-cgw"
-_VIF_SCRIPT = "vif-cgw"
-#: The script for vifs that name it, and the hook for all others, beside the script that they
-#: name.
-_VIF_PLACES = (f"etc/xen/scripts/{_VIF_SCRIPT}", "etc/xen/scripts/vif-post.d/cgw.hook")
 _UNIT_FOLDER = "etc/systemd/system"
-_UNITS = ("cgw.service", "cgw-resync.service", "cgw-node.service")
 _EXAMPLE = "etc/cgw/cgw.toml.example"
+#: What the unit of the agent makes (StateDirectory=): the copy of the cluster's registry.
+_STATE = "var/lib/cgw"
 HOST = Path("/")
 
 
@@ -47,25 +43,25 @@ def install(root: Path, *, xen: bool = False) -> Iterator[str]:
 
 
 def _put_in_place(root: Path, *, xen: bool) -> Iterator[str]:
-    cgw, python = _own_path(), _own_python()
+    _refuse_where_a_package_is(root)
     sources = _sources()
-    callers = {f"etc/libvirt/hooks/{driver}.d/{_HOOK}": f"qemu.d/{_HOOK}" for driver in DRIVERS}
+    program = host_files.Program(str(_own_python()), str(_own_path()), str(_own_client()))
+    callers = host_files.hooks(sources, program)
     if xen:
-        callers |= dict.fromkeys(_VIF_PLACES, f"xl/{_VIF_SCRIPT}")
-    for place, source in callers.items():
-        script = (sources / "hooks" / source).read_text(encoding="utf-8")
-        script = script.replace("python= cgw=cgw\n", f"python='{python}' cgw='{cgw}'\n", 1)
+        callers |= host_files.vif_scripts(sources, program)
+    for place, script in callers.items():
         yield _write(root / place, script, 0o755)
-    for name in _UNITS:
-        unit = (sources / "etc" / name).read_text(encoding="utf-8")
-        unit = f"# {_OURS}\n" + unit.replace("/usr/local/bin/cgw", str(cgw))
+    for name, text in host_files.units(sources, program).items():
+        unit = f"# {_OURS}\n" + text
+        if any(_is_in_home(path) for path in (program.cgw, program.python, sources)):
+            unit = unit.replace("ProtectHome=yes", "ProtectHome=read-only")
         yield _write(root / _UNIT_FOLDER / name, unit, 0o644)
     yield _write(root / _EXAMPLE, (sources / "etc/cgw.toml").read_text(encoding="utf-8"), 0o644)
 
 
 def _test_hook(root: Path) -> Iterator[str]:
     """Raise ``InstallError`` if something prevents the first driver's hook from working."""
-    hook = root / f"etc/libvirt/hooks/{DRIVERS[0]}.d/{_HOOK}"
+    hook = root / host_files.HOOK_PLACES[0]
     if root == HOST:
         found = hook_trial.obstacle(hook, str(_own_python()))
     else:
@@ -79,6 +75,8 @@ def _test_hook(root: Path) -> Iterator[str]:
             f"note: if AppArmor confines libvirt, its hooks cannot run {_own_python()}: "
             "it is not in /usr/bin"
         )
+    if not (root / "usr/bin/perl").exists():
+        yield "note: without /usr/bin/perl, the hooks do not hand their calls to the agent"
 
 
 def uninstall(root: Path) -> Iterator[str]:
@@ -86,17 +84,19 @@ def uninstall(root: Path) -> Iterator[str]:
 
     If systemd runs, the units are stopped and disabled first. Raises ``InstallError``.
     """
+    _refuse_where_a_package_is(root)
     serving = root == HOST and systemd.is_running()
-    for name in _UNITS if serving else ():
+    for name in host_files.UNITS if serving else ():
         if _is_ours(root / _UNIT_FOLDER / name) and systemd.take_out_of_service(name):
             yield f"stopped and disabled {name}"
     for place in (
-        *(f"etc/libvirt/hooks/{driver}.d/{_HOOK}" for driver in DRIVERS),
-        *_VIF_PLACES,
-        *(f"{_UNIT_FOLDER}/{name}" for name in _UNITS),
+        *host_files.HOOK_PLACES,
+        *host_files.VIF_PLACES,
+        *(f"{_UNIT_FOLDER}/{name}" for name in host_files.UNITS),
         _EXAMPLE,
     ):
         yield from _remove(root / place)
+    yield from _remove_state(root / _STATE)
     if serving:
         systemd.read_units_anew()
 
@@ -105,8 +105,30 @@ def next_steps() -> list[str]:
     """Yield what a person has to do after an install."""
     return [
         "libvirt looks for hooks when it starts. Once: systemctl try-reload-or-restart libvirtd",
-        f"Then, for guests that run already, run: {_own_path().name} sync",
+        "Then start the agent, which publishes guests that run already: systemctl enable --now cgw",
+        "A host without the agent runs instead: systemctl enable --now cgw-sync",
     ]
+
+
+def _refuse_where_a_package_is(root: Path) -> None:
+    """Raise ``InstallError`` if the hooks below this root are files of a Debian package.
+
+    After ``apt remove`` they still are, as its conffiles.
+    """
+    for place in host_files.HOOK_PLACES:
+        if package := dpkg.owner(root, f"/{place}"):
+            raise InstallError(
+                f"/{place}",
+                f"it belongs to the Debian package {package}, which also has the units",
+                f"there is nothing to do; to remove it, run: apt purge {package}",
+            )
+    own = Path(__file__).resolve()
+    if package := dpkg.owner(HOST, str(own)):
+        raise InstallError(
+            str(own),
+            f"this cgw is from the Debian package {package}, which installs hooks and units itself",
+            f"install {package} in {root}",
+        )
 
 
 def _own_path() -> Path:
@@ -138,6 +160,23 @@ def _own_python() -> Path:
     return path
 
 
+def _own_client() -> Path:
+    """Return the path of the program that hands a hook call to the agent."""
+    path = Path(cgw_hooks.__file__).absolute().parent / "agent/client.pl"
+    if not _is_plain(path):
+        raise InstallError(
+            quoted(path),
+            "the path has spaces, quotes, $, % or backslashes",
+            "install cgw elsewhere",
+        )
+    return path
+
+
+def _is_in_home(path: str | Path) -> bool:
+    """Whether ``ProtectHome=yes`` would hide a path (systemd.exec(5))."""
+    return any(Path(path).is_relative_to(folder) for folder in ("/home", "/root", "/run/user"))
+
+
 def _is_plain(path: Path) -> bool:
     """Whether a path has no character that is special to sh or systemd."""
     return str(path).isprintable() and not set(str(path)) & set(" '\"\\$%")
@@ -147,7 +186,7 @@ def _sources() -> Path:
     """Return the folder of hooks/ and etc/: within the installed package, or beside it."""
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "share", package.parent):
-        if (folder / "hooks/qemu.d" / _HOOK).is_file():
+        if (folder / "hooks/qemu.d" / host_files.HOOK).is_file():
             return folder
     raise InstallError(str(package), "its hook scripts are missing", "install cgw-hooks again")
 
@@ -186,6 +225,16 @@ def _remove(path: Path) -> Iterator[str]:
         if folder.name.endswith((".d", "cgw")) and not any(folder.iterdir()):
             folder.rmdir()
     yield f"removed {path}"
+
+
+def _remove_state(folder: Path) -> Iterator[str]:
+    if not folder.is_dir():
+        return
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise InstallError(str(folder), f"it cannot be removed: {error.strerror}") from error
+    yield f"removed {folder}"
 
 
 def _is_ours(path: Path) -> bool:

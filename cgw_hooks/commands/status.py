@@ -6,12 +6,19 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cgw_hooks.core.guest import Guest
+    from cgw_hooks.core.published_port import PublishedPort
     from cgw_hooks.node.diagnosis import Diagnosis, Row
 
 
+#: The version of the format: it changes if a member is removed or gets another meaning.
+VERSION = 1
+
+
 def as_json(found: Diagnosis, node: str) -> dict[str, Any]:
-    """Return the whole diagnosis for ``--json``."""
+    """Return the whole diagnosis for ``--json``, as schemas/status.json describes it."""
     return {
+        "version": VERSION,
         "node": node or None,
         "published": [_row(row) for row in found.rows],
         "problems": [problem.as_json() for problem in found.problems],
@@ -21,25 +28,35 @@ def as_json(found: Diagnosis, node: str) -> dict[str, Any]:
 def _row(row: Row) -> dict[str, Any]:
     guest, port = row.record.guest, row.port
     seconds = row.record.since
-    since = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds") if seconds else None
     shown: dict[str, Any] = {
         "guest": guest.name,
         "driver": guest.key.driver,
         "id": guest.key.id,
         "uuid": guest.uuid or None,
         "state": row.state,
-        "since": since,
+        "since": _time(seconds) if seconds else None,
         "problem": row.problem.as_json() if row.problem else None,
     }
     if port:
-        any_address = port.listen_address.is_unspecified
-        shown |= {
-            "protocol": port.protocol,
-            "family": port.family,
-            "listen_address": None if any_address else str(port.listen_address),
-            "listen_ports": [port.start, port.end],
-            "target_address": str(port.target_address) if port.target_address else None,
-            "target_ports": [port.to, port.to + port.end - port.start],
-            "sources": [str(source) for source in port.sources],
-        }
+        shown |= port_members(guest, port)
     return shown
+
+
+def port_members(guest: Guest, port: PublishedPort) -> dict[str, Any]:
+    """Return the members of JSON that describe one port of a guest."""
+    any_address = port.listen_address.is_unspecified
+    until = dict(guest.limits).get(port.claim)
+    return {
+        "protocol": port.protocol,
+        "family": port.family,
+        "listen_address": None if any_address else str(port.listen_address),
+        "listen_ports": [port.start, port.end],
+        "target_address": str(port.target_address) if port.target_address else None,
+        "target_ports": [port.to, port.to + port.end - port.start],
+        "sources": [str(source) for source in port.sources],
+        **({} if until is None else {"until": _time(until)}),
+    }
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -6,10 +6,10 @@ import json as json_module
 import sys
 from typing import TYPE_CHECKING
 
-from cgw_hooks.errors import CgwError, printable, quoted
-from cgw_hooks.host import log
+from cgw_hooks.errors import CgwError, printable
 from cgw_hooks.host.ruleset_generation import wait_until_quiet
 from cgw_hooks.node.reconcile import sync
+from cgw_hooks.node.sync_log import SyncLog
 
 if TYPE_CHECKING:
     from cgw_hooks.node.publisher import Publisher
@@ -27,11 +27,12 @@ def run(publisher: Publisher, *, json: bool, settle: bool = False) -> int:
     With ``settle``, sync again when no rule of this host has changed for a while.
     """
     report = sync(publisher)
-    _log(report)
+    log = SyncLog("sync")
+    log.write(report)
     if settle:
         wait_until_quiet(seconds=_QUIET_SECONDS, at_most=_LONGEST_WAIT_SECONDS)
         again = sync(publisher)
-        _log(again)
+        log.write(again)
         report = again._replace(
             published=[*report.published, *again.published],
             withdrawn=[*report.withdrawn, *again.withdrawn],
@@ -62,15 +63,3 @@ def _as_json(report: Report) -> dict[str, object]:
         "repaired": report.repaired,
         "problems": [problem.as_json() for problem in report.problems],
     }
-
-
-def _log(report: Report) -> None:
-    for record in report.published:
-        shown = "; ".join(map(str, record.translated))
-        log.notice(f"sync: guest {quoted(record.guest.name)}: published {shown}")
-    for name, ports in report.ended:
-        log.notice(f"sync: guest {quoted(name)}: withdrawn {'; '.join(map(str, ports))}")
-    for what in report.repaired:
-        log.notice(f"sync: repaired {what}")
-    for problem in report.problems:
-        log.error(f"sync: {problem}")

@@ -11,27 +11,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cgw_hooks.commands.arguments import parser
-from cgw_hooks.commands.this_node import publisher
+from cgw_hooks.commands.this_node import publisher, publisher_of_gateway
 from cgw_hooks.core.node_config import NodeConfig
 from cgw_hooks.core.record import translated
 from cgw_hooks.core.rules import table
-from cgw_hooks.errors import CgwError, NotFound, RecordError, printable, quoted
+from cgw_hooks.errors import CgwError, NotFound, RecordError, RegistryError, printable, quoted
 from cgw_hooks.host import paths
 from cgw_hooks.host.config_file import load_config
 from cgw_hooks.host.state.state import State
 from cgw_hooks.node.publisher import Publisher
+from cgw_hooks.sources import static
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cgw_hooks.commands.arguments import Namespace
+    from cgw_hooks.core.problem import Problem
 
 
 def main(arguments: list[str]) -> int:
     """Run one command; print each error as one line on stderr. Return the exit code."""
     # The garbage collector would look for cycles in the values of thousands of guests, in vain.
     gc.disable()
-    _stand_in_for_closed_outputs()
+    _stand_in_for_closed_files()
     try:
         return _carry_out(arguments)
     except CgwError as error:
@@ -61,8 +63,13 @@ def _carry_out(arguments: list[str]) -> int:
         sys.stdout.flush()  # here, so that a failure is reported like any other
 
 
-def _stand_in_for_closed_outputs() -> None:
-    """Replace a closed output (``>&-``), for which Python has None: printing must fail as in C."""
+def _stand_in_for_closed_files() -> None:
+    """Replace a closed output (``>&-``), for which Python has None: printing must fail as in C.
+
+    A closed input is like an empty one.
+    """
+    if sys.stdin is None:
+        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
     if sys.stdout is None:
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")  # a write: EBADF
     if sys.stderr is None:
@@ -77,11 +84,38 @@ def _discard_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+def _publish(arguments: Namespace) -> int:
+    from cgw_hooks.commands import publish
+
+    return publish.publish(publisher(), arguments)
+
+
+def _unpublish(arguments: Namespace) -> int:
+    from cgw_hooks.commands import publish
+
+    return publish.unpublish(publisher(), arguments)
+
+
+def _complete(arguments: Namespace) -> int:
+    from cgw_hooks.commands import complete
+
+    return complete.run(arguments.what, arguments.guest)
+
+
 def _status(arguments: Namespace) -> int:
+    if arguments.schema:
+        from cgw_hooks.commands import schemas
+
+        sys.stdout.write(f"{schemas.CLUSTER if arguments.cluster else schemas.STATUS}\n")
+        return 0
+    if arguments.cluster:
+        return _cluster(arguments)
     from cgw_hooks.node.diagnosis import diagnose
 
     node = publisher()
     found = diagnose(node, arguments.guest)
+    if node.config.registry:
+        found.problems.extend(_absence_of_agent())
     if arguments.guest and not found.rows:
         raise NotFound(
             quoted(arguments.guest), "no guest of this name is published", "see: cgw status"
@@ -101,12 +135,62 @@ def _status(arguments: Namespace) -> int:
     return 0 if found.is_well else CgwError.exit_code
 
 
+def _absence_of_agent() -> list[Problem]:
+    """Return the problem of a node of a cluster whose agent does not run."""
+    from cgw_hooks.agent import client
+    from cgw_hooks.core.problem import Problem
+
+    absence = client.absence()
+    return [Problem.of(absence)] if absence else []
+
+
+def _cluster(arguments: Namespace) -> int:
+    from cgw_hooks.agent import client
+    from cgw_hooks.commands import cluster_status
+    from cgw_hooks.core.problem import Problem
+    from cgw_hooks.node import cluster
+
+    node = publisher_of_gateway()  # also after `cgw node down`
+    problems = []
+    try:
+        client.ask_registry("save")
+    except RegistryError as error:  # what the agent has known last is shown
+        problems.append(Problem.of(error))
+    found = cluster.read(node, arguments.guest)
+    if arguments.guest and not found.rows:
+        raise NotFound(
+            quoted(arguments.guest), "no node publishes a guest of this name", "see: cgw status"
+        )
+    found.problems.extend(problems)
+    if arguments.json:
+        _print_json(cluster_status.as_json(found))
+    elif arguments.graph:
+        sys.stdout.write(cluster_status.graph(found))
+    else:
+        cluster_status.print_cluster(found)
+    return 0 if cluster_status.is_well(found) else CgwError.exit_code
+
+
+def _registry(arguments: Namespace) -> int:
+    from cgw_hooks.commands import registry
+
+    if arguments.what == "status":
+        return registry.status(publisher_of_gateway(), as_json=arguments.json)
+    if arguments.what == "forget":
+        return registry.forget(publisher_of_gateway(), arguments.subject)
+    if arguments.what == "import":
+        return registry.import_(publisher_of_gateway(), arguments.subject)
+    return registry.export(publisher_of_gateway())
+
+
 def _check(arguments: Namespace) -> int:
-    from cgw_hooks.commands import check
+    from cgw_hooks.commands import check, schemas
 
     subject = arguments.subject
-    if subject is None:
-        load_config(paths.config_file())
+    if arguments.schema:
+        sys.stdout.write(f"{schemas.ANNOTATION}\n")
+    elif subject is None:
+        static.refuse_invalid(load_config(paths.config_file()))
         shown = paths.config_file() if Path(paths.config_file()).exists() else "defaults (no file)"
         sys.stdout.write(f"{shown}: ok\n")
     elif check.is_config(subject):
@@ -133,11 +217,18 @@ def _sync(arguments: Namespace) -> int:
     return sync.run(publisher(), json=arguments.json, settle=arguments.settle)
 
 
+def _agent(_arguments: Namespace) -> int:
+    from cgw_hooks.agent import service
+
+    gc.enable()
+    return service.run()
+
+
 def _node(arguments: Namespace) -> int:
     from cgw_hooks.node import gateway
 
     change = gateway.up if arguments.direction == "up" else gateway.down
-    for line in change(publisher()):
+    for line in change(publisher_of_gateway()):
         sys.stdout.write(f"{printable(line)}\n")
     return 0
 
@@ -157,11 +248,18 @@ def _uninstall(arguments: Namespace) -> int:
 
     for line in install.uninstall(arguments.root):
         sys.stdout.write(f"{line}\n")
-    if arguments.root == Path("/"):
-        from cgw_hooks.node import gateway
+    return _withdraw_all(arguments) if arguments.root == Path("/") else 0
 
-        for line in gateway.withdraw_all(Publisher(NodeConfig(), State(paths.runtime_directory()))):
-            sys.stdout.write(f"{printable(line)}\n")
+
+def _withdraw_all(_arguments: Namespace) -> int:
+    """Close all ports, and undo ``cgw node up``; the Debian package calls this when it is removed.
+
+    An invalid config must not prevent this, so none is read.
+    """
+    from cgw_hooks.node import gateway
+
+    for line in gateway.withdraw_all(Publisher(NodeConfig(), State(paths.runtime_directory()))):
+        sys.stdout.write(f"{printable(line)}\n")
     return 0
 
 
@@ -181,12 +279,18 @@ def _print_json(value: dict[str, Any]) -> None:
 
 
 _ACTIONS = {
+    "publish": _publish,
+    "unpublish": _unpublish,
+    "complete": _complete,
     "status": _status,
     "check": _check,
     "render": _render,
     "sync": _sync,
+    "agent": _agent,
+    "registry": _registry,
     "node": _node,
     "install": _install,
     "uninstall": _uninstall,
+    "withdraw-all": _withdraw_all,
     "hook": _hook_usage,
 }

@@ -1,0 +1,1 @@
+"""The resident process: it serves hook calls, and follows what no hook tells of."""

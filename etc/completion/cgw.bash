@@ -1,0 +1,55 @@
+# cgw-hooks: completion for bash, as /usr/share/bash-completion/completions/cgw.
+# It needs no other file: source it, or put it where bash-completion looks.
+
+_cgw() {
+    local word command= guest= skip= i
+    local current=${COMP_WORDS[COMP_CWORD]}
+    local -a found=()
+    COMPREPLY=()
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        word=${COMP_WORDS[i]}
+        if [[ $word == = ]]; then
+            continue # bash makes three words of --source=NETWORK
+        elif [[ $skip ]]; then
+            skip=
+        elif [[ $word == --source || $word == --for || $word == --guest-address || $word == --root ]]; then
+            skip=yes
+        elif [[ $word != -* && -z $command ]]; then
+            command=$word
+        elif [[ $word != -* && -z $guest ]]; then
+            guest=$word
+        fi
+    done
+    [[ $skip ]] && return
+    if [[ -z $command ]]; then
+        found=(publish unpublish status check render sync agent node registry install uninstall --help --version)
+    elif [[ $current == -* ]]; then
+        case $command in
+        publish) found=(--source --for --guest-address --live --config --dry-run --json --help) ;;
+        unpublish) found=(--live --config --dry-run --json --help) ;;
+        status) found=(--json --graph --cluster --schema --help) ;;
+        registry)
+            found=(--help)
+            [[ $guest == status ]] && found+=(--json)
+            ;;
+        check) found=(--schema --help) ;;
+        sync) found=(--json --settle --help) ;;
+        install) found=(--xen --root --help) ;;
+        uninstall) found=(--root --help) ;;
+        *) found=(--help) ;;
+        esac
+    elif [[ -z $guest ]]; then
+        case $command in
+        publish | unpublish | status | check) mapfile -t found < <(cgw complete names 2>/dev/null) ;;
+        node) found=(up down) ;;
+        registry) found=(status forget export import) ;;
+        esac
+    elif [[ $command == unpublish ]]; then
+        mapfile -t found < <(cgw complete ports "$guest" 2>/dev/null)
+    fi
+    for word in "${found[@]}"; do
+        [[ $word == "$current"* ]] && COMPREPLY+=("$(printf '%q' "$word")")
+    done
+}
+
+complete -o default -F _cgw cgw
