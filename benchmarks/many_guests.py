@@ -4,9 +4,13 @@
 
 Runs in a network namespace and a runtime directory of its own. libvirt is libvirt's own test
 driver, inside the process: to read the file that describes all guests is in these figures, and
-what a daemon would add instead, one exchange over a socket for each guest, is not. One hook call
-is made beside each sync, which then asks again. The node's lock is tried every millisecond: the
-longest time that it was held says how long a hook may have to wait.
+what a daemon would add instead, one exchange over a socket for each guest, is not. A client of
+libvirt that does nothing but get the definitions is measured as well: what cgw itself takes is the
+difference. Hooks of one guest are called beside each sync, without a pause. The node's lock is
+tried every millisecond: the longest time that it was held says how long a hook may have to wait.
+
+A resident process that has read all records heals a flush of the ruleset from them: it asks no
+hypervisor.
 """
 
 from __future__ import annotations
@@ -35,8 +39,10 @@ if TYPE_CHECKING:
 _CHECKOUT = Path(__file__).parent.parent
 _PYTHON = str(_CHECKOUT / ".venv/bin/python")
 _PORTS = 3
-#: Seconds until a hook is called beside a sync.
-_PAUSE = 1.0
+#: A tmpfs, as /run is.
+_RUN = "/dev/shm"  # noqa: S108
+#: Each guest's ports where a flush is healed.
+_HEALED_PORTS = 10
 _FIRST_PORT, _FIRST_REMOTE_PORT = 1024, 30_000
 #: cgw, with libvirt's test driver in the place of its QEMU driver.
 _LAUNCHER = """\
@@ -47,6 +53,28 @@ from cgw_hooks.host import libvirt_api
 libvirt_api.URIS["qemu"] = "test://{guests}"
 from cgw_hooks.commands.cli import main
 sys.exit(main())
+"""
+#: Prints the processor time, in seconds, that healing a flush takes.
+_HEALER = """\
+import sys, time
+sys.path.insert(0, "{checkout}")
+from cgw_hooks.commands.this_node import publisher
+from cgw_hooks.node.reconcile import sync
+node = publisher()
+assert not sync(node, drivers=()).repaired
+for _ in range({rounds}):
+    node.nft.apply("flush ruleset")
+    before = time.process_time()
+    assert sync(node, drivers=()).repaired
+    print(time.process_time() - before)
+"""
+#: Gets all definitions, as cgw does, and does nothing with them.
+_CLIENT = """\
+import libvirt
+connection = libvirt.openReadOnly("test://{guests}")
+for domain in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+    domain.name(), domain.XMLDesc(0).encode()
+connection.close()
 """
 _NETWORK = """\
 link set lo up
@@ -67,16 +95,19 @@ gateway-address = "10.5.255.254"
 class Node:
     """A node with so many guests of its own, and so many that other nodes run."""
 
-    def __init__(self, stack: ExitStack, guests: int, remote_guests: int) -> None:
-        self.folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cgw-bench-")))
-        self.namespace = f"cgw-{os.getpid()}-{guests}x{remote_guests}"
+    def __init__(
+        self, stack: ExitStack, guests: int, remote_guests: int, ports: int = _PORTS
+    ) -> None:
+        folder = tempfile.TemporaryDirectory(prefix="cgw-bench-", dir=_RUN)
+        self.folder = Path(stack.enter_context(folder))
+        self.namespace = f"cgw-{os.getpid()}-{guests}x{remote_guests}x{ports}"
         subprocess.run(["ip", "netns", "add", self.namespace], check=True)
         stack.callback(subprocess.run, ["ip", "netns", "delete", self.namespace], check=False)
         subprocess.run(
             ["ip", "-n", self.namespace, "-batch", "-"], input=_NETWORK, text=True, check=True
         )
         self._write("cgw.toml", _CONFIG + "".join(map(_remote_guest, range(remote_guests))))
-        domains = "".join(_domain(n, _FIRST_PORT + n * _PORTS) for n in range(guests))
+        domains = "".join(_domain(n, _FIRST_PORT + n * ports, ports) for n in range(guests))
         self._write("guests.xml", f"<node>{domains}</node>")
         self._write("cgw", _LAUNCHER.format(checkout=_CHECKOUT, guests=self.folder / "guests.xml"))
         self.runtime = self.folder / "run"
@@ -105,17 +136,31 @@ class Node:
 
     def cgw(self, *arguments: str, given: str = "") -> float:
         """Run cgw on the node; seconds from fork to exit. It must find nothing wrong."""
-        program = ["nsenter", f"--net=/run/netns/{self.namespace}", _PYTHON, "-I"]
         started = time.perf_counter()
-        subprocess.run(
-            [*program, str(self.folder / "cgw"), *arguments],
-            input=given.encode(), env=self.environment, check=True, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
+        self._run(str(self.folder / "cgw"), *arguments, given=given)
         return time.perf_counter() - started
+
+    def healing_times(self, rounds: int) -> list[float]:
+        """Seconds of processor time that a resident process takes to heal a flush."""
+        code = _HEALER.format(checkout=_CHECKOUT, rounds=rounds)
+        return [float(line) for line in self._run("-c", code).split()]
+
+    def _run(self, *arguments: str, given: str = "") -> str:
+        program = ["nsenter", f"--net=/run/netns/{self.namespace}", _PYTHON, "-I"]
+        done = subprocess.run(
+            [*program, *arguments], input=given, env=self.environment, check=True,
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        return done.stdout
 
     def processor_time(self, *arguments: str) -> float:
         """Run cgw on the node; seconds of processor time, which a busy machine changes little."""
         return _processor_time(lambda: self.cgw(*arguments))
+
+    def client_time(self) -> float:
+        """Seconds of processor time of a client of libvirt that only gets all definitions."""
+        code = _CLIENT.format(guests=self.folder / "guests.xml")
+        return _processor_time(lambda: self._run("-c", code))
 
     def lose_everything(self) -> None:
         """Remove ruleset and records, as a reload of nftables and a full /run would."""
@@ -172,9 +217,9 @@ def _run_bare_interpreter() -> None:
     subprocess.run([_PYTHON, "-I", "-c", "pass"], check=True)
 
 
-def _domain(number: int, first_port: int) -> str:
+def _domain(number: int, first_port: int, ports: int = _PORTS) -> str:
     """A running guest's definition, as libvirt's test driver reads it."""
-    ranges = "".join(f'<cgw:range start="{first_port + n}" to="{22 + n}"/>' for n in range(_PORTS))
+    ranges = "".join(f'<cgw:range start="{first_port + n}" to="{22 + n}"/>' for n in range(ports))
     return (
         f'<domain type="test"><name>web{number}</name>'
         f"<uuid>11111111-1111-4111-8111-{number:012d}</uuid><metadata>"
@@ -202,22 +247,36 @@ _ONE_MORE = _domain(20_000, 65_000)
 
 
 def _measure_syncs(node: Node, prepare: Callable[[], None], rounds: int) -> dict[str, list[float]]:
-    """The syncs, the longest time that each held the lock, and hook calls beside them."""
-    found: dict[str, list[float]] = {"sync": [], "lock held": [], "hook call beside it": []}
+    """The syncs, the longest time that each held the lock, and the slowest hook beside it."""
+    found: dict[str, list[float]] = {
+        "sync": [], "lock held": [], "slowest hook call beside it": [],
+    }  # fmt: skip
     for _ in range(rounds):
         prepare()
-
-        def call_hook() -> None:
-            time.sleep(_PAUSE)
-            found["hook call beside it"].append(node.hook())
-
-        beside = threading.Thread(target=call_hook)
-        with node.measuring_lock() as longest:
-            beside.start()
+        with node.measuring_lock() as longest, _hooks_without_pause(node) as hooks:
             found["sync"].append(node.cgw("sync"))
-            beside.join()
         found["lock held"].append(longest[0])
+        found["slowest hook call beside it"].append(max(hooks))
     return found
+
+
+@contextmanager
+def _hooks_without_pause(node: Node) -> Iterator[list[float]]:
+    """Seconds of each hook call, one after the other until this has ended."""
+    hooks: list[float] = []
+    over = threading.Event()
+
+    def call() -> None:
+        while not over.is_set():
+            hooks.append(node.hook())
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    try:
+        yield hooks
+    finally:
+        over.set()
+        thread.join()
 
 
 def main() -> int:
@@ -225,15 +284,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="What status and sync cost with many guests.")
     parser.add_argument("--rounds", type=int, default=10, help="measurements of each case")
     parser.add_argument("--guests", type=int, default=1000, help="guests that this node runs")
+    parser.add_argument("--healing", action="store_true", help="only the healing of a flush")
     parser.add_argument("--remote-guests", type=int, default=5000, help="guests of other nodes")
     chosen = parser.parse_args()
     with ExitStack() as stack:
+        full = Node(stack, chosen.guests, 0, _HEALED_PORTS)
+        bare = [_processor_time(_run_bare_interpreter) for _ in range(chosen.rounds)]
+        healed = full.healing_times(chosen.rounds)
+        ports = f"{chosen.guests * _HEALED_PORTS:,}"
+        print_ratios(
+            "A FLUSH, HEALED BY A RESIDENT PROCESS, PROCESSOR TIME",
+            {"python3 -I -c pass": bare, f"{ports} ports of {chosen.guests:,} guests": healed},
+        )
+        if chosen.healing:
+            return 0
         few = Node(stack, 1, 0)
         many = Node(stack, chosen.guests, 0)
         cluster = Node(stack, chosen.guests, chosen.remote_guests)
         local, all_of_them = f"{chosen.guests:,}", f"{chosen.guests:,} and {chosen.remote_guests:,}"
         cases = {
             "python3 -I -c pass": lambda: _processor_time(_run_bare_interpreter),
+            f"only the definitions of {local} guests": many.client_time,
             "status, 1 guest": lambda: few.processor_time("status"),
             f"status, {local} guests": lambda: many.processor_time("status"),
             f"status --json, {local} guests": lambda: many.processor_time("status", "--json"),
@@ -241,6 +312,8 @@ def main() -> int:
             "sync, 1 guest": lambda: few.processor_time("sync"),
             f"sync, {local} guests": lambda: many.processor_time("sync"),
             f"sync, {all_of_them} of other nodes": lambda: cluster.processor_time("sync"),
+            f"prepare and release beside {local} guests": lambda: _processor_time(many.hook),
+            f"prepare and release beside {all_of_them}": lambda: _processor_time(cluster.hook),
         }
         print_ratios("COMMAND, PROCESSOR TIME", take_turns(cases, chosen.rounds, warm_up=1))
         alone = {"hook call alone": [cluster.hook() for _ in range(chosen.rounds)]}

@@ -1,28 +1,34 @@
-"""Which tests `make test` runs: pairs of parameters, and two labs side by side.
+"""Which tests `make test` runs, and which of them side by side.
 
-Tests that share a lab run in one process. With `--full`, all products of parameters are run.
+Without `--full`, these are left out: tests that are marked `extended`; tests on the second Debian
+that are not marked `on_both_suites`; products of parameters beyond all pairs. Tests that share a
+lab run in one process.
 """
 
 import os
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from tests import full
-from tests.libvirt.conftest import SUITES
+from tests.libvirt.conftest import MODULES_WITH_OWN_LABS, SUITES
 from tests.pairwise import cover
 
 #: The tiers in the order of their start: the one that takes longest by itself comes first.
-TIERS = ("xen", "cluster", "libvirt", "systemd", "netns", "scripts", "unit")
+TIERS = (
+    "host", "xen", "libvirt", "cluster", "systemd", "packaging", "registry", "netns", "scripts",
+    "unit",
+)  # fmt: skip
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add `--full`."""
     parser.addoption(
         "--full", action="store_true",
-        help="run all products of parameters, and a new interpreter for each hook call",
+        help="run all tests, with all products of parameters, and a new interpreter for each call",
     )  # fmt: skip
 
 
@@ -33,12 +39,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave every pair of parameters in, and put the tiers in order."""
+    """Leave out what only a full run needs, and put the tiers in order."""
     if not full.is_full():
-        left_out = beyond_pairs(items)
+        left_out = {item for item in items if is_extended(item)}
+        left_out |= beyond_pairs([item for item in items if item not in left_out])
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
     items.sort(key=lambda item: TIERS.index(tier(item.nodeid)))
+
+
+def is_extended(item: pytest.Item) -> bool:
+    """Whether only `make test-all` runs this test."""
+    _, *others = SUITES
+    on_other = any(suite in item.name for suite in others)
+    on_both = item.get_closest_marker("on_both_suites") is not None
+    return item.get_closest_marker("extended") is not None or (on_other and not on_both)
 
 
 def beyond_pairs(items: list[pytest.Item]) -> set[pytest.Item]:
@@ -73,7 +88,11 @@ def tier(nodeid: str) -> str:
 
 def lab(nodeid: str) -> str:
     """What a test shares with others: a lab, or the networks of its module."""
-    if tier(nodeid) == "netns":
-        return nodeid.partition("::")[0]
-    suites = [suite for suite in SUITES if suite in nodeid.partition("::")[2]]
-    return "-".join([tier(nodeid), *suites])
+    if tier(nodeid) in {"host", "xen"}:  # one emulator of a whole machine at a time
+        return "emulators"
+    module, _, name = nodeid.partition("::")
+    suites = [suite for suite in SUITES if suite in name]
+    has_own_labs = Path(module).stem in MODULES_WITH_OWN_LABS
+    shares_nothing = has_own_labs or tier(nodeid) in {"netns", "cluster", "packaging"}
+    place = module if shares_nothing else tier(nodeid)
+    return "-".join([place, *suites])

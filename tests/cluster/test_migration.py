@@ -8,12 +8,14 @@ from itertools import pairwise
 
 import pytest
 
+from tests.full import extended
 from tests.lab import migrating_guest as guest
 from tests.lab.client import Client
 from tests.lab.cluster import Cluster, migrate, migrate_command
 from tests.lab.domain import domain_xml
+from tests.lab.network import GUEST_BRIDGE, INTERNODE_DEVICES
 from tests.lab.node import Node
-from tests.lab.traffic import traffic, wait_for_answers
+from tests.lab.traffic import Stream, traffic, wait_for_answers
 from tests.libvirt.waiting import eventually
 
 pytestmark = pytest.mark.libvirt
@@ -38,10 +40,10 @@ def at_home(cluster: Cluster) -> Iterator[None]:
 
 
 @contextmanager
-def clients_that_notice_nothing(cluster: Cluster) -> Iterator[None]:
+def clients_that_notice_nothing(cluster: Cluster) -> Iterator[list[Stream]]:
     """Sessions, exchanges and new connections through every node, none of which may fail."""
     with traffic(cluster.client, guest.entries(cluster), guest.PORTS, guest.NAME) as streams:
-        yield
+        yield streams
         wait_for_answers(streams)
     assert [stream for stream in streams if stream.failures] == []
 
@@ -58,7 +60,29 @@ def lives_on(node: Node) -> bool:
     return path.exists() and json.loads(path.read_text())["state"] == "published"
 
 
-@pytest.mark.parametrize("mode", [(), ("--postcopy", "--postcopy-after-precopy")])
+def ports(node: Node) -> dict[str, tuple[str, str]]:
+    """Inter-node device -> its state in the guest bridge, and its flag "isolated"."""
+    found = {}
+    for device in INTERNODE_DEVICES:
+        shown = node.network.run(["bridge", "-d", "link", "show", "dev", device]).stdout.split()
+        found[device] = (shown[shown.index("state") + 1], shown[shown.index("isolated") + 1])
+    return found
+
+
+def runs_spanning_tree(node: Node) -> bool:
+    shown = node.network.run(["ip", "-d", "link", "show", GUEST_BRIDGE]).stdout.split()
+    return shown[shown.index("stp_state") + 1] == "1"
+
+
+def test_the_full_mesh_has_no_spanning_tree_and_every_link_of_it_is_in_use(
+    cluster: Cluster,
+) -> None:
+    assert [runs_spanning_tree(node) for node in cluster.nodes] == [False] * 3
+    in_use = dict.fromkeys(INTERNODE_DEVICES, ("forwarding", "on"))
+    assert [ports(node) for node in cluster.nodes] == [in_use] * 3
+
+
+@pytest.mark.parametrize("mode", [(), extended(("--postcopy", "--postcopy-after-precopy"))])
 def test_clients_go_on_while_the_guest_moves_round_all_nodes_and_back(
     cluster: Cluster, mode: tuple[str, ...]
 ) -> None:
@@ -90,7 +114,7 @@ def moving_slowly(cluster: Cluster) -> Iterator[None]:
     with first.popen(command) as under_way:
         assert eventually(lambda: lives_on(second)), "the destination's hook was not called"
         yield
-        _, said = under_way.communicate(timeout=120)
+        _, said = under_way.communicate(timeout=300)
     assert under_way.returncode != 0, said
 
 

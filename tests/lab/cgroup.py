@@ -101,6 +101,8 @@ def _remove(group: Path) -> None:
             try:
                 Path(folder).rmdir()
                 break
+            except FileNotFoundError:  # another run sweeps too
+                break
             except OSError:
                 if time.monotonic() > deadline:
                     raise

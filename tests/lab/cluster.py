@@ -4,7 +4,7 @@ Three nodes in a ring are a full mesh, so the cluster runs no spanning tree unle
 one.
 
 The guests publish on every node: on the node that runs a guest, its own definition declares the
-ports; on the other nodes, the node's config does.
+ports; on the other nodes, the node's config does, or the registry (tests/lab/cluster_registry.py).
 """
 
 from collections.abc import Iterator
@@ -52,11 +52,14 @@ class Cluster(Lab):
         return self.client_host.run(["getent", "ahostsv4", name]).stdout.split()[0]
 
     def home_of(self, guest: str) -> Node:
-        """The node where a guest runs. Raises HostError when there is none."""
+        """The node where a guest runs. Raises HostError, with its states, when there is none."""
+        states = []
         for node in self.nodes:
-            if node.virsh("domstate", guest, check=False).stdout.strip() in {"running", "paused"}:
+            said = node.virsh("domstate", guest, "--reason", check=False)
+            states.append(f"{node.name}: {(said.stdout or said.stderr).strip()}")
+            if said.stdout.startswith(("running", "paused")):
                 return node
-        raise HostError(f"{guest} runs on no node")
+        raise HostError(f"{guest} runs on no node: {'; '.join(states)}")
 
 
 def migrate_command(guest: str, destination: Node, *options: str) -> list[str]:

@@ -6,7 +6,7 @@ It contains only the distribution's packages: nothing of this project, and no st
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tests.lab.apt_sources import sources_for_suite
@@ -79,10 +79,17 @@ def debian_root(suite: str) -> Path:
 
 
 def bootstrap(
-    suite: str, root: Path, packages: Iterable[str], *, unwanted: Iterable[str] = UNWANTED
+    suite: str,
+    root: Path,
+    packages: Sequence[str],
+    *,
+    unwanted: Iterable[str] = UNWANTED,
+    customize: str = ADD_USERS,
 ) -> None:
     """Make a Debian root of these packages, without the files of these path patterns.
 
+    In the end the shell runs `customize` inside it. If initramfs-tools is one of the packages, a
+    kernel among them gets an initramfs; if it only comes with the kernel, this step is left out.
     mmdebstrap runs in its own mount and process namespaces, so that it leaves nothing behind.
     Raises DebianRootError.
     """
@@ -90,15 +97,16 @@ def bootstrap(
         raise DebianRootError("mmdebstrap is not installed (see tests/lab/APT_PACKAGES)")
     temporary = root.with_name("tmp")
     temporary.mkdir()
-    add_users = f'--customize-hook=chroot "$1" sh -ec {shlex.quote(ADD_USERS)}'
+    hook = f'--customize-hook=chroot "$1" sh -ec {shlex.quote(customize)}'
+    environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR": str(temporary)}
+    environment |= {} if "initramfs-tools" in packages else {"INITRD": "No"}
     isolated = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--mount-proc"]
     isolated += ["--fork", "--kill-child"]
     options = [f"--dpkgopt=path-exclude={pattern}" for pattern in unwanted]
     result = subprocess.run(
         [*isolated, "mmdebstrap", "--mode=root", "--variant=apt", "--quiet",
-         f"--include={','.join(packages)}", *options, add_users, suite, str(root), "-"],
-        input=sources_for_suite(suite),
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TMPDIR": str(temporary), "INITRD": "No"},
+         f"--include={','.join(packages)}", *options, hook, suite, str(root), "-"],
+        input=sources_for_suite(suite), env=environment,
         text=True, capture_output=True, check=False, start_new_session=True,
     )  # fmt: skip
     if result.returncode != 0:

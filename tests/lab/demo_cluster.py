@@ -1,33 +1,70 @@
-"""The demo's second part: one guest, published on three gateways, moves from node to node."""
+"""The demo's second part: published once, open on three gateways, whatever happens to one of them.
+
+web1 moves from node to node while its clients stay connected; the leader of etcd is killed, and a
+node loses its power. web2 is there to go on.
+"""
 
 import shlex
+from collections.abc import Sequence
 
 from tests.lab import migrating_guest as guest
 from tests.lab.client import Client
-from tests.lab.cluster import Cluster, migrate_command, open_cluster
+from tests.lab.cluster import Cluster, migrate_command
+from tests.lab.cluster_registry import ClusterRegistry, open_registered_cluster
+from tests.lab.domain import domain_xml
 from tests.lab.lab import chosen_suite
-from tests.lab.narration import DETAIL, DemoError, say, step
-from tests.lab.network import GATEWAY_ADDRESS
+from tests.lab.narration import DETAIL, DemoError, run, say, step
+from tests.lab.network import GATEWAY_ADDRESS, guest_address
 from tests.lab.node import Node
 from tests.lab.progress import progress
-from tests.lab.traffic import Stream, traffic, wait_for_answers
+from tests.lab.traffic import Ports, Stream, traffic, wait_for_answers
 
 NAME = "guests.example"
+SECOND, SECOND_OCTET = "web2", 203
+SECOND_PORTS = Ports(session=2307, connection=8081, datagram=124)
+MORE_PORT, MORE_TO = 2222, 22
 _MILLISECONDS = 1000
 
 
 def show() -> None:
-    """Make a cluster, show what its clients see, take it down. Raises DemoError, HostError."""
-    with open_cluster() as cluster:
-        say(f"lab: Debian {chosen_suite()}, {len(cluster.nodes)} nodes in a full mesh, a client")
-        for node in cluster.nodes:
-            addresses = f"{node.addresses.uplink:16}{node.addresses.guest_network:12}"
-            say(f"{DETAIL}{node.name}  {addresses}gateway {GATEWAY_ADDRESS}, by cgw node up")
-        cluster.serve_name(NAME)
-        with step(f"virsh start {guest.NAME} on {cluster.node.name}"), progress("waiting for it"):
-            guest.start(cluster)
+    """Make a cluster, show what its clients see, take it down.
+
+    Raises DemoError, EtcdError, HostError, TimeoutError.
+    """
+    with open_registered_cluster() as (cluster, registry):
+        _introduce(cluster, registry)
         _show_entries(cluster)
-        _show_migration(cluster)
+        _show_migration(cluster, registry)
+        _show_power_loss(cluster, registry)
+
+
+def _introduce(cluster: Cluster, registry: ClusterRegistry) -> None:
+    first, _, third = cluster.nodes
+    version = registry.etcd.etcdctl("version", members=()).stdout.split()[2]
+    say(f"lab: Debian {chosen_suite()}, 3 nodes in a full mesh, etcd {version} on them, a client")
+    for node in cluster.nodes:
+        addresses = f"{node.addresses.uplink:16}{node.addresses.guest_network:12}"
+        say(f"{DETAIL}{node.name}  {addresses}gateway {GATEWAY_ADDRESS}, by cgw node up")
+    say(f"guest {guest.NAME} runs on {first.name}, and publishes nothing yet")
+    say(f"guest {SECOND} runs on {third.name}; its own definition publishes ports")
+    say("")
+    cluster.serve_name(NAME)
+    publish = guest.publish(SECOND_PORTS)
+    first.define(domain_xml(guest.NAME, octet=guest.OCTET))
+    third.define(
+        domain_xml(
+            SECOND, octet=SECOND_OCTET, publish=publish, publish_address=guest_address(SECOND_OCTET)
+        )
+    )
+    first.start(guest.NAME)
+    third.start(SECOND)
+    ports = guest.PORTS
+    wanted = [f"{ports.connection}:80", f"{ports.session}:7", f"{ports.datagram}/udp"]
+    run(first, "cgw", "publish", guest.NAME, *wanted, on=True)
+    with progress(f"waiting for {guest.NAME}"):
+        for entry in guest.entries(cluster):
+            Client(cluster.client).until_answered("tcp", entry, ports.connection)
+    run(third, "cgw", "status", "--cluster", on=True)
 
 
 def _show_entries(cluster: Cluster) -> None:
@@ -35,26 +72,35 @@ def _show_entries(cluster: Cluster) -> None:
     seen = set()
     for _ in cluster.nodes:
         address = cluster.resolve(NAME)
-        with step(f"client asks dnsmasq for {NAME}: {address}"):
-            reply = Client(cluster.client).tcp(address, guest.PORTS.connection)
-            if (reply.guest, reply.peer) != (guest.NAME, guest.entries(cluster)[address]):
-                raise DemoError(f"{address}:{guest.PORTS.connection} gave {reply}")
-            say(f"{DETAIL}{reply.guest} answers; it saw the node as {reply.peer}")
+        with step(f"client asks {NAME}:{guest.PORTS.connection}, which is {address} this time"):
+            _asks(cluster, address)
         seen.add(address)
     if len(seen) != len(cluster.nodes):
         raise DemoError(f"the name led to {sorted(seen)} only")
 
 
-def _show_migration(cluster: Cluster) -> None:
+def _asks(cluster: Cluster, address: str, port: int = guest.PORTS.connection) -> None:
+    reply = Client(cluster.client).until_answered("tcp", address, port)
+    if (reply.guest, reply.peer) != (guest.NAME, guest.entries(cluster)[address]):
+        raise DemoError(f"{address}:{port} gave {reply}")
+    say(f"{DETAIL}{reply.guest} answers; it saw the node as {reply.peer}")
+
+
+def _show_migration(cluster: Cluster, registry: ClusterRegistry) -> None:
+    first, second, third = cluster.nodes
     say("- client begins a TCP session, UDP exchanges and new connections, through every node")
-    entries = guest.entries(cluster)
-    with traffic(cluster.client, entries, guest.PORTS, guest.NAME) as streams:
-        for source, destination in guest.round_trip(cluster):
-            _migrate(source, destination)
+    with traffic(cluster.client, guest.entries(cluster), guest.PORTS, guest.NAME) as streams:
+        _migrate(first, second)
+        leader = registry.etcd.leader()
+        with step(f"the leader of etcd, {leader.name}, is killed"):
+            leader.kill()
+        run(second, "cgw", "publish", guest.NAME, f"{MORE_PORT}:{MORE_TO}", on=True)
+        with step(f"client asks {third.addresses.uplink}:{MORE_PORT}"):
+            _asks(cluster, third.addresses.uplink, MORE_PORT)
+        with step(f"{leader.name} is started again"):
+            registry.etcd.start()
         wait_for_answers(streams)
-    for entry in entries:
-        for stream in (stream for stream in streams if stream.entry == entry):
-            _tell(stream)
+    _tell(streams)
 
 
 def _migrate(source: Node, destination: Node) -> None:
@@ -63,11 +109,32 @@ def _migrate(source: Node, destination: Node) -> None:
         source.run(command)
 
 
-def _tell(stream: Stream) -> None:
-    if stream.failures:
-        raise DemoError(f"{stream.kind} through {stream.entry}: {stream.failures[0]}")
-    gap = stream.longest_gap * _MILLISECONDS
-    say(
-        f"{DETAIL}{stream.entry}  {stream.kind:20}{len(stream.answers):4} answers, "
-        f"0 failures, longest pause {gap:4.0f} ms"
-    )
+def _show_power_loss(cluster: Cluster, registry: ClusterRegistry) -> None:
+    first, second, third = cluster.nodes
+    entries = guest.entries(cluster)
+    left = {node.addresses.uplink: entries[node.addresses.uplink] for node in (first, third)}
+    say(f"- client begins the same with {SECOND}, through {first.name} and {third.name}")
+    with traffic(cluster.client, left, SECOND_PORTS, SECOND) as streams:
+        with step(f"{second.name} loses its power, and {guest.NAME} all its connections"):
+            registry.power_off(second)
+            say(f"{DETAIL}until somebody starts {guest.NAME} elsewhere, its ports lead to nobody")
+        run(first, "virsh", "start", guest.NAME, on=True, shows=False)
+        for address in left:
+            with step(f"client asks {address}:{guest.PORTS.connection}, until {guest.NAME} is up"):
+                _asks(cluster, address)
+        wait_for_answers(streams)
+    say(f"- {SECOND}, meanwhile:")
+    _tell(streams)
+
+
+def _tell(streams: Sequence[Stream]) -> None:
+    """Sum up what the clients have seen. Raises DemoError if anything has failed."""
+    by_kind: dict[str, list[Stream]] = {}
+    for stream in streams:
+        if stream.failures:
+            raise DemoError(f"{stream.kind} through {stream.entry}: {stream.failures[0]}")
+        by_kind.setdefault(stream.kind, []).append(stream)
+    for kind, found in by_kind.items():
+        answers = sum(len(stream.answers) for stream in found)
+        gap = max(stream.longest_gap for stream in found) * _MILLISECONDS
+        say(f"{DETAIL}{kind:20}{answers:5} answers, 0 failures, longest pause {gap:4.0f} ms")

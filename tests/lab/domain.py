@@ -13,6 +13,13 @@ GUEST_FOLDER = "/usr/lib/cgw-lab"
 
 PUBLISH_NAMESPACE = "urn:cgw-hooks:1"
 BRIDGE = "bridge"
+_CPUS = {
+    "qemu": (
+        "  <cpu mode='custom' match='exact' check='none'>"
+        "<model fallback='forbid'>qemu64</model></cpu>\n"
+    ),
+    "kvm": "  <cpu mode='host-passthrough'/>\n",
+}
 _KERNEL_OPTIONS = (
     "quiet loglevel=0 noreplace-smp tsc=reliable mitigations=off nokaslr no_timer_check "
     "cryptomgr.notests apparmor=0 panic=0"
@@ -52,8 +59,9 @@ def domain_xml(  # noqa: PLR0913 - each is what some test varies
     sctp: bool = False,
     disk: str | None = None,
     memory_mib: int = 96,
-    initrd: str = f"{GUEST_FOLDER}/initramfs",
+    initrd: str = "",
     clock_ahead: int = 0,
+    guest_folder: str = GUEST_FOLDER,
 ) -> str:
     """The definition of a guest that answers as `name`.
 
@@ -64,6 +72,7 @@ def domain_xml(  # noqa: PLR0913 - each is what some test varies
     libvirt network. `interface_ip` puts libvirt's `<ip address>` on the first interface. `initrd`
     is what QEMU and Xen guests boot. Of QEMU guests alone: `disk` is the path of a qcow2 image,
     which the guest does not look at, `clock_ahead` by how many seconds their clock is wrong.
+    The driver "kvm" is QEMU with KVM. `guest_folder` is where the host has the guest image.
     """
     interfaces = [interface] if isinstance(interface, str) else list(interface)
     if addresses is None and interfaces[0] == BRIDGE:
@@ -81,10 +90,11 @@ def domain_xml(  # noqa: PLR0913 - each is what some test varies
         for index, source in enumerate(interfaces)
     )
     devices += _disk_xml(disk) if disk else ""
-    if driver == "qemu":
-        body = _qemu_xml(settings, devices, initrd, clock_ahead)
+    files = (f"{guest_folder}/vmlinux", initrd or f"{guest_folder}/initramfs")
+    if driver in _CPUS:
+        body = _qemu_xml(settings, devices, files, clock_ahead, _CPUS[driver])
     elif driver == "xen":
-        body = _xen_xml(settings, devices, initrd)
+        body = _xen_xml(settings, devices, files)
     else:
         body = _lxc_xml(settings, devices)
     return (
@@ -102,7 +112,7 @@ def domain_xml(  # noqa: PLR0913 - each is what some test varies
 def _interface_xml(source: str, mac: str, driver: str, address: str | None) -> str:
     kind, attribute = ("bridge", "bridge") if source == BRIDGE else ("network", "network")
     place = network.GUEST_BRIDGE if source == BRIDGE else source
-    model = "<model type='virtio'/><rom enabled='no'/>" if driver == "qemu" else ""
+    model = "<model type='virtio'/><rom enabled='no'/>" if driver in _CPUS else ""
     ip = f"<ip address={quoteattr(address)}/>" if address else ""
     return (
         f"    <interface type='{kind}'><mac address='{mac}'/>"
@@ -117,25 +127,27 @@ def _disk_xml(path: str) -> str:
     )
 
 
-def _boot_xml(kind: str, settings: Sequence[str], initrd: str) -> str:
+def _boot_xml(kind: str, settings: Sequence[str], files: tuple[str, str]) -> str:
     command_line = escape(" ".join([*settings, _KERNEL_OPTIONS]))
+    kernel, initrd = files
     return (
         f"  <os>\n"
         f"    {kind}\n"
-        f"    <kernel>{GUEST_FOLDER}/vmlinux</kernel>\n"
+        f"    <kernel>{kernel}</kernel>\n"
         f"    <initrd>{initrd}</initrd>\n"
         f"    <cmdline>{command_line}</cmdline>\n"
         f"  </os>\n"
     )
 
 
-def _qemu_xml(settings: Sequence[str], devices: str, initrd: str, clock_ahead: int) -> str:
+def _qemu_xml(
+    settings: Sequence[str], devices: str, files: tuple[str, str], clock_ahead: int, cpu: str
+) -> str:
     kind = "<type arch='x86_64' machine='pc'>hvm</type>"
     return (
-        f"{_boot_xml(kind, settings, initrd)}"
+        f"{_boot_xml(kind, settings, files)}"
         f"  <features><acpi/></features>\n"
-        f"  <cpu mode='custom' match='exact' check='none'>"
-        f"<model fallback='forbid'>qemu64</model></cpu>\n"
+        f"{cpu}"
         f"  <clock offset='variable' adjustment='{clock_ahead}' basis='utc'/>\n"
         f"  <on_poweroff>destroy</on_poweroff>\n"
         f"  <on_reboot>restart</on_reboot>\n"
@@ -150,10 +162,10 @@ def _qemu_xml(settings: Sequence[str], devices: str, initrd: str, clock_ahead: i
     )
 
 
-def _xen_xml(settings: Sequence[str], devices: str, initrd: str) -> str:
+def _xen_xml(settings: Sequence[str], devices: str, files: tuple[str, str]) -> str:
     kind = "<type arch='x86_64' machine='xenpv'>linux</type>"
     return (
-        f"{_boot_xml(kind, settings, initrd)}"
+        f"{_boot_xml(kind, settings, files)}"
         f"  <on_poweroff>destroy</on_poweroff>\n"
         f"  <on_reboot>restart</on_reboot>\n"
         f"  <on_crash>destroy</on_crash>\n"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from cgw_hooks.core.node_config import Registry
 from tests.lab.network import (
     GATEWAY_ADDRESS,
     GATEWAY_ADDRESS6,
@@ -41,3 +42,15 @@ subnet = "{GUEST_SUBNET6}"
 node-address = "{node.guest_network6}"
 gateway-address = "{GATEWAY_ADDRESS6}"
 {filtered}"""
+
+
+def registry_table(config: Registry) -> str:
+    """The [registry] table of cgw.toml."""
+    endpoints = ", ".join(f'"{endpoint}"' for endpoint in config.endpoints)
+    lines = ["[registry]", f"endpoints = [{endpoints}]", f'prefix = "{config.prefix}"']
+    named = {
+        "ca": config.ca, "certificate": config.certificate, "key": config.key,
+        "user": config.user, "password-file": config.password_file,
+    }  # fmt: skip
+    lines += [f'{key} = "{value}"' for key, value in named.items() if value]
+    return "\n".join(lines) + "\n"

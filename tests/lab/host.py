@@ -146,6 +146,11 @@ class Host(Throwaway):
 
     def install(self, checkout: Path = _CHECKOUT) -> None:
         """Install the project from a checkout, as a user would, then install its hooks."""
+        self.make_install(checkout)
+        self.run(["cgw", "install"])
+
+    def make_install(self, checkout: Path = _CHECKOUT) -> None:
+        """Install the project from a checkout."""
         into = [f"DESTDIR={self.path('/')}", "PREFIX=/usr/local"]
         made = subprocess.run(
             ["make", "-C", str(checkout), "install", *into],
@@ -153,7 +158,6 @@ class Host(Throwaway):
         )  # fmt: skip
         if made.returncode != 0:
             raise HostError(f"make install: {made.stderr.strip()}")
-        self.run(["cgw", "install"])
 
 
 def _end(holder: "subprocess.Popen[str]") -> None:

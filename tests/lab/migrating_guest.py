@@ -20,19 +20,25 @@ def _port_forward(protocol: str, listen: int, target: int) -> str:
     return f'<cgw:portForward proto="{protocol}">{port_range}</cgw:portForward>'
 
 
-PUBLISH = (
-    _port_forward("tcp", PORTS.session, 7)
-    + _port_forward("tcp", PORTS.connection, 80)
-    + _port_forward("udp", PORTS.datagram, 123)
-)
+def publish(ports: Ports) -> str:
+    """The port forwards of a guest with these listening ports."""
+    return (
+        _port_forward("tcp", ports.session, 7)
+        + _port_forward("tcp", ports.connection, 80)
+        + _port_forward("udp", ports.datagram, 123)
+    )
 
 
-def start(cluster: Cluster) -> None:
+PUBLISH = publish(PORTS)
+
+
+def start(cluster: Cluster, *, has_registry: bool = False) -> None:
     """Start the guest on the first node, published on all; it answers when this returns.
 
-    Raises TimeoutError when it does not.
+    Without a registry, all nodes get an entry of it. Raises TimeoutError when it does not answer.
     """
-    cluster.publish_everywhere(NAME, definition())
+    if not has_registry:
+        cluster.publish_everywhere(NAME, definition())
     cluster.node.define(definition())
     cluster.node.start(NAME)
     client = Client(cluster.client)

@@ -2,10 +2,12 @@
 
 import ctypes
 import itertools
+import json
 import os
 import re
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ Result = TypeVar("Result")
 PREFIX = "cgw"
 NAMESPACES_FOLDER = Path("/run/netns")
 _CLONE_NEWNET = 0x40000000
+#: Seconds until the kernel has added the routes of new addresses.
+_ROUTE_LIMIT = 60.0
 _veth_indexes = itertools.count(1000)
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -38,6 +42,36 @@ class Namespace:
             ["ip", "-n", self.name, "-batch", "-"],
             input=commands, text=True, check=True, capture_output=True,
         )  # fmt: skip
+        if "nodad" in commands:
+            self._wait_for_ipv6_addresses()
+
+    def _wait_for_ipv6_addresses(self) -> None:
+        """Wait until the node's own IPv6 addresses are its own for the kernel's routes, too.
+
+        The kernel adds the route of a new address in a worker, also where it checks for no
+        duplicate ("nodad"): on a busy machine that may be after `ip` has ended.
+        """
+        deadline = time.monotonic() + _ROUTE_LIMIT
+        while self._ipv6_addresses() - self._local_ipv6_routes():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{self.name}: an IPv6 address of it has no route")
+            time.sleep(0.005)
+
+    def _ipv6_addresses(self) -> set[tuple[str, str]]:
+        """Each address with "nodad" on a device that is up, with the device."""
+        devices = json.loads(self.run(["ip", "-6", "-json", "address", "show", "up"]).stdout)
+        return {
+            (address["local"], device["ifname"])
+            for device in devices
+            for address in device.get("addr_info", ())
+            if "nodad" in address
+        }
+
+    def _local_ipv6_routes(self) -> set[tuple[str, str]]:
+        routes = json.loads(
+            self.run(["ip", "-6", "-json", "route", "show", "table", "local"]).stdout
+        )
+        return {(route["dst"], route["dev"]) for route in routes}
 
     def run(self, argv: Iterable[str], **options: object) -> subprocess.CompletedProcess[str]:
         """Run a program of the machine inside it."""
@@ -80,20 +114,39 @@ class Namespace:
             raise errors[0]
         return results[0]
 
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Put this thread inside for the block, and all threads that it starts there."""
+        outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._enter_this_thread()
+            try:
+                yield
+            finally:
+                _set_namespace(outside, "the namespace outside")
+        finally:
+            os.close(outside)
+
     def _enter_this_thread(self) -> None:
         descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
-                number = ctypes.get_errno()
-                raise OSError(number, os.strerror(number), str(self.path))
+            _set_namespace(descriptor, str(self.path))
         finally:
             os.close(descriptor)
+
+
+def _set_namespace(descriptor: int, name: str) -> None:
+    if _libc.setns(descriptor, _CLONE_NEWNET) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), name)
 
 
 @contextmanager
 def namespace(label: str) -> Iterator[Namespace]:
     """A new network namespace, `cgw-PID-label`, with its loopback up; removed at the end."""
     made = Namespace(f"{PREFIX}-{os.getpid()}-{label}")
+    if made.path.exists():  # a killed run has left it, whose process had the number of this one
+        subprocess.run(["ip", "netns", "delete", made.name], check=True, capture_output=True)
     try:  # a Ctrl-C may come once it is made, before `ip` has said so
         subprocess.run(["ip", "netns", "add", made.name], check=True, capture_output=True)
         made.ip("link set lo up")

@@ -6,6 +6,7 @@
 Several nodes stand in a ring: eth1.100 of each is joined to eth2.100 of the next one.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -150,6 +151,23 @@ def close_ring(nodes: Sequence[Namespace]) -> None:
     """
     if len(nodes) > _NODES_WITHOUT_RING:
         nodes[-1].ip(f"link set {INTERNODE_DEVICES[0]} master {GUEST_BRIDGE}")
+
+
+def unplug(node: Namespace) -> None:
+    """Take a node off all networks, as if it had no power."""
+    _set_plugs(node, "down")
+
+
+def plug_in(node: Namespace) -> None:
+    """Undo `unplug`."""
+    _set_plugs(node, "up")
+
+
+def _set_plugs(node: Namespace, state: str) -> None:
+    devices = {"eth0", *INTERNODE_DEVICES}
+    links = json.loads(node.run(["ip", "-json", "link", "show"]).stdout)
+    there = [link["ifname"] for link in links if link["ifname"] in devices]
+    node.ip("".join(f"link set {device} {state}\n" for device in there))
 
 
 def remember_guests(node: Namespace, domain_xml: str) -> None:

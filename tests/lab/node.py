@@ -6,11 +6,12 @@ from subprocess import CompletedProcess
 
 from tests.lab.host import Host, HostError
 from tests.lab.namespace import Namespace
-from tests.lab.network import NodeAddresses, remember_guests
+from tests.lab.network import GUEST_BRIDGE, NodeAddresses, plug_in, remember_guests, unplug
 from tests.lab.node_files import FOLDERS, PACKAGED_NETWORKS, config_files, programs
 
 _PID_FILE = "/run/libvirtd.pid"
 _LIBVIRTD_LOG = "/var/log/libvirt/libvirtd.log"
+_PATIENCE = 300.0
 
 _JOIN_CGROUPS = """
 for group in /sys/fs/cgroup/*/cgroup.procs; do [ ! -e "$group" ] || echo $$ > "$group"; done
@@ -90,6 +91,24 @@ class Node(Host):
         self.stop_libvirtd()
         self.start_libvirtd()
 
+    def power_off(self) -> None:
+        """End all its processes at once, and all its links: it tells nobody that it goes."""
+        unplug(self.network)
+        self.run(["sh", "-c", "kill -KILL -1"])
+        deadline = time.monotonic() + _PATIENCE
+        while len(list(self.path("/proc").glob("[0-9]*"))) > 1:
+            if time.monotonic() > deadline:
+                raise HostError(f"{self.name}: processes did not end on SIGKILL")
+            time.sleep(0.01)
+
+    def power_on(self) -> None:
+        """Undo `power_off`, as a boot would: what a boot does not keep is gone. libvirtd runs."""
+        self.run(["sh", "-c", "rm -rf /run/*"])
+        self.network.run(["nft", "flush", "ruleset"])
+        self.network.ip(f"address flush dev {GUEST_BRIDGE}")
+        plug_in(self.network)
+        self.start_libvirtd()
+
     def reload_libvirtd(self) -> None:
         """Let the daemon read its configuration and hooks again (SIGHUP)."""
         self.run(["kill", "-HUP", self._libvirtd_pid()])
@@ -101,7 +120,7 @@ class Node(Host):
     def _libvirtd_pid(self) -> str:
         return self.path(_PID_FILE).read_text().strip()
 
-    def _end_libvirtd(self, signal_name: str, patience: float = 120.0) -> None:
+    def _end_libvirtd(self, signal_name: str, patience: float = _PATIENCE) -> None:
         pid = self._libvirtd_pid()
         process = self.path("/proc") / pid
         self.run(["kill", f"-{signal_name}", pid])
@@ -141,7 +160,7 @@ class Node(Host):
         return self.virsh("domstate", name, driver=driver).stdout.strip()
 
     def wait_for_state(
-        self, name: str, state: str, *, within: float = 120.0, driver: str = "qemu"
+        self, name: str, state: str, *, within: float = 300.0, driver: str = "qemu"
     ) -> None:
         """Wait until the guest is in this state. Raises HostError when it is not in time."""
         deadline = time.monotonic() + within

@@ -16,7 +16,7 @@ PACKAGED_NETWORKS = (
 _MOST_NODES = 4
 _NODE_UUID_BASE = 0xC9000001_0000_4000_8000_000000000000
 
-_QEMU_CONF = """\
+QEMU_CONF = """\
 # No cgroups, no systemd, no virtlogd and no security module in the lab.
 security_driver = "none"
 user = "root"
@@ -55,7 +55,7 @@ def config_files(index: int, firewall_backend: str | None) -> dict[str, str]:
     for number in range(1, _MOST_NODES + 1):
         hosts[f"node{number}"] = NodeAddresses(number).guest_network
     files = {
-        "etc/libvirt/qemu.conf": _QEMU_CONF,
+        "etc/libvirt/qemu.conf": QEMU_CONF,
         "etc/libvirt/libvirtd.conf": _LIBVIRTD_CONF.format(
             host_uuid=UUID(int=_NODE_UUID_BASE + index)
         ),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.lab import cgroup
 from tests.lab.cache import cache_folder
+from tests.lab.guest_image import guest_image
 from tests.lab.host import Host, HostError
 from tests.lab.namespace import PREFIX, Namespace, owner_is_gone
 from tests.lab.systemd_init import CONSOLE, WITHOUT_CAPABILITIES
@@ -28,7 +29,8 @@ class SystemdHost(Host):
     """A context manager: systemd runs inside the `with` block, and nothing of it after."""
 
     def __init__(self, name: str, *, network: Namespace, root: Path) -> None:
-        super().__init__(name, network=network, root=root, guest_folder=Path("/none"), cgroup="")
+        guest_folder = guest_image().folder
+        super().__init__(name, network=network, root=root, guest_folder=guest_folder, cgroup="")
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """Like that of every host, but without capabilities beyond its namespaces."""
@@ -44,7 +46,8 @@ class SystemdHost(Host):
             ["setpriv", "--pdeathsig", "KILL", *self.network.enter_command(),
              "unshare", *_NAMESPACES, "--fork", "--kill-child",
              sys.executable, "-m", "tests.lab.systemd_init",
-             self.name, str(self._root), str(mount_point), str(group)],
+             self.name, str(self._root), str(mount_point), str(group),
+             str(self._guest_folder)],
             cwd=_CHECKOUT, text=True, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip

@@ -1,8 +1,8 @@
 """Becomes systemd as process 1 of a throw-away host, guarded so that it changes nothing else.
 
 Run as a program, in new mount, UTS, IPC and process namespaces and in the host's own network:
-`systemd_init HOSTNAME LOWER-ROOT MOUNT-POINT CGROUP-FOLDER`. Prints its process id, as the machine
-sees it, just before it becomes systemd.
+`systemd_init HOSTNAME LOWER-ROOT MOUNT-POINT CGROUP-FOLDER GUEST-FOLDER`. Prints its process id, as
+the machine sees it, just before it becomes systemd.
 
 Guards: systemd believes that it owns the machine. The machine's kernel settings are read-only for
 it but for those of its network, it has no capability that reaches past its namespaces (clock,
@@ -39,12 +39,13 @@ CONSOLE = Path("/run/console")
 """What systemd says, in the host."""
 
 
-def main(hostname: str, lower: str, mount_point: str, group: str) -> None:
+def main(hostname: str, lower: str, mount_point: str, group: str, guest_folder: str) -> None:
     """Build the host and become its systemd."""
     outside_pid = os.readlink("/proc/self")  # /proc is still the machine's own
     Path(group, "cgroup.procs").write_text("0")
     mounts.new_cgroup_namespace()
     root = host_init._overlay(Path(lower), Path(mount_point))  # noqa: SLF001
+    mounts.bind_read_only(Path(guest_folder), root / host_init.GUEST_FOLDER)
     host_init._kernel_file_systems(root)  # noqa: SLF001
     _guard(root)
     mounts.mount("cgroup2", root / "sys/fs/cgroup", flags=mounts.NOSUID_NODEV_NOEXEC)
@@ -81,7 +82,7 @@ def _become_systemd() -> None:
     os.dup2(nothing, 0)
     os.dup2(console, 1)
     os.dup2(console, 2)
-    argv = [*WITHOUT_CAPABILITIES, "/lib/systemd/systemd", "--log-target=console"]
+    argv = [*WITHOUT_CAPABILITIES, "/lib/systemd/systemd", "--log-target=journal"]
     environment = {"container": "lab", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
     os.execve(WITHOUT_CAPABILITIES[0], argv, environment)  # noqa: S606
 

@@ -12,6 +12,11 @@ from tests.libvirt.hypervisor import STARTED, STOPPED, Guest, Hypervisor
 from tests.netns.configs import FULL_NAT
 
 SUITES = ("bookworm", "trixie")
+#: Modules that do not use the host of the others. They may run in another process.
+MODULES_WITH_OWN_LABS = (
+    "test_agent", "test_demo", "test_installation", "test_lab", "test_libvirt_networks",
+    "test_publish", "test_publish_with_agent",
+)  # fmt: skip
 _NEEDED_PROGRAMS = ("ip", "nft", "nsenter", "unshare", "mmdebstrap", "gcc", "lz4", "zstd", "make")
 
 

@@ -1,6 +1,5 @@
 """A host with libvirt where cgw is installed: its guests, its clients, and what a guest leaves."""
 
-import json
 import os
 import re
 import subprocess
@@ -12,6 +11,7 @@ from tests.lab.client import DEFAULT_PATIENCE, PATIENCE_FOR_SILENCE, Client
 from tests.lab.domain import domain_xml
 from tests.lab.lab import Lab
 from tests.lab.network import guest_address, guest_address6, remember_guests
+from tests.lab.status_json import read_status
 from tests.libvirt.waiting import eventually
 from tests.netns.asker import spoken
 from tests.netns.configs import NODE
@@ -141,7 +141,7 @@ class Hypervisor:
 
     def status(self) -> dict[str, dict[str, Any]]:
         """What `cgw status --json` says of each guest (of its first port)."""
-        rows = json.loads(self.cgw("status", "--json", check=False).stdout)["published"]
+        rows = read_status(self.cgw("status", "--json", check=False).stdout)["published"]
         return {row["guest"]: row for row in reversed(rows)}
 
     def syslog(self) -> str:

@@ -21,6 +21,22 @@ def processes_in(process_namespace: int) -> list[str]:
     return [_command_line(path) for path in _processes() if process_namespace == _namespace(path)]
 
 
+def children_of(process: int) -> list[str]:
+    """The processes that this one has started, as "PID COMMAND LINE"."""
+    lines = []
+    for path in _processes():
+        _, _, rest = _read(path / "stat").rpartition(")")
+        if rest.split()[1:2] == [str(process)]:
+            lines.append(f"{path.name} {_command_line(path)}")
+    return lines
+
+
+def is_there(listed: str) -> bool:
+    """Whether a process is still there; `listed` is a line of `children_of`."""
+    pid, _, line = listed.partition(" ")
+    return _command_line(Path("/proc", pid)) == line
+
+
 def processes_marked(mark: str) -> list[str]:
     """The command lines of those that have `mark` in their environment, and of their hosts."""
     marked = [path for path in _processes() if mark in _read(path / "environ")]

@@ -19,6 +19,8 @@ from tests.libvirt.leftovers import leftovers_of, processes_in
 from tests.libvirt.waiting import eventually
 
 pytestmark = pytest.mark.libvirt
+#: The tests of cgw's hooks do the same with the lab's guests.
+is_tested_elsewhere = pytest.mark.extended
 
 CHECKOUT = Path(__file__).parents[2]
 LOGGING_HOOK = '#!/bin/sh\nlogger -t hook "$1 $2 $3"\n'
@@ -62,6 +64,7 @@ def test_a_qemu_guest_answers_over_both_families_and_calls_its_hook(lab: Lab) ->
     assert client.tcp("10.5.5.11", 80, timeout=0.3).outcome is Outcome.TIMED_OUT
 
 
+@is_tested_elsewhere
 @pytest.mark.parametrize(
     ("order", "state"), [("poweroff", "shut off"), ("panic", "shut off"), ("acpi", "shut off")]
 )
@@ -78,6 +81,7 @@ def test_a_guest_ends_from_inside(lab: Lab, order: str, state: str) -> None:
     lab.node.wait_for_state("web2", state)
 
 
+@is_tested_elsewhere
 def test_a_guest_reboots_from_inside(lab: Lab) -> None:
     lab.node.define(domain_xml("web3", octet=13))
     lab.node.start("web3")
@@ -91,6 +95,7 @@ def test_a_guest_reboots_from_inside(lab: Lab) -> None:
     lab.node.destroy("web3")
 
 
+@is_tested_elsewhere
 def test_a_guest_of_a_libvirt_network_gets_its_reserved_address(lab: Lab) -> None:
     lab.node.start_network("default", nat_network_xml(hosts=[(14, 77)]))
     lab.node.define(domain_xml("nat1", octet=14, interface="default"))
@@ -100,6 +105,7 @@ def test_a_guest_of_a_libvirt_network_gets_its_reserved_address(lab: Lab) -> Non
     lab.node.destroy("nat1")
 
 
+@is_tested_elsewhere
 def test_an_lxc_guest_answers_and_calls_its_hook(lab: Lab) -> None:
     assert hierarchies(), "LXC guests need a cgroup hierarchy: mount one at /sys/fs/cgroup"
     lab.node.define(domain_xml("box1", octet=15, driver="lxc"))
@@ -113,6 +119,7 @@ def test_an_lxc_guest_answers_and_calls_its_hook(lab: Lab) -> None:
     assert set(calls[3:]) == set(END_OPERATIONS)
 
 
+@is_tested_elsewhere
 def test_guests_outlive_a_killed_libvirtd(lab: Lab) -> None:
     lab.node.define(domain_xml("web4", octet=16))
     lab.node.start("web4")

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.full import extended
+from tests.lab.client import DEFAULT_PATIENCE, PATIENCE_FOR_SILENCE
 from tests.lab.host import HostError
 from tests.lab.network import guest_address
 from tests.libvirt.answers import ECHO_PORT, PUBLISHED, assert_closed, assert_open
@@ -26,7 +28,14 @@ def autostarts(guest: Guest) -> None:
     node.wait_for_state(guest.name, "running")
 
 
-@pytest.mark.parametrize("start", [Guest.start, Guest.create_transient, autostarts])
+@pytest.mark.parametrize(
+    "start",
+    [
+        pytest.param(Guest.start, marks=pytest.mark.on_both_suites),
+        Guest.create_transient,
+        autostarts,
+    ],
+)
 def test_ports_open_however_the_guest_starts(
     host: Hypervisor, start: Callable[[Guest], None]
 ) -> None:
@@ -51,7 +60,13 @@ ENDS: dict[str, Callable[[Guest], object]] = {
 }
 
 
-@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(end, marks=[pytest.mark.on_both_suites] * (name == "shut down"), id=name)
+        for name, end in ENDS.items()
+    ],
+)
 def test_ports_close_however_the_guest_ends(
     host: Hypervisor, end: Callable[[Guest], object]
 ) -> None:
@@ -115,7 +130,7 @@ def test_ports_are_open_after_a_running_guest_is_reverted_to_a_snapshot(host: Hy
     assert before == host.traces()
 
 
-@pytest.mark.parametrize("end", ["stop_libvirtd", "kill_libvirtd"])
+@pytest.mark.parametrize("end", [extended("stop_libvirtd"), "kill_libvirtd"])
 def test_ports_stay_open_while_libvirtd_is_down_and_after(host: Hypervisor, end: str) -> None:
     web = host.guest("web1", *PUBLISHED)
     before = host.traces()
@@ -149,6 +164,7 @@ def test_ports_of_a_guest_that_died_while_libvirtd_was_down_close_when_it_is_bac
     assert before == host.traces()
 
 
+@pytest.mark.on_both_suites
 def test_ports_of_a_container_open_and_close_with_it(host: Hypervisor) -> None:
     box = host.guest("box1", *PUBLISHED, driver="lxc")
     before = host.traces()
@@ -173,6 +189,7 @@ def test_the_ip_of_an_interface_is_a_containers_address(host: Hypervisor) -> Non
         host.guest("web1", "8080:80", **own)
 
 
+@pytest.mark.on_both_suites
 def test_only_connections_that_are_known_to_be_over_are_deleted(host: Hypervisor) -> None:
     web = host.guest("web1", *PUBLISHED)
     web.start()
@@ -183,5 +200,7 @@ def test_only_connections_that_are_known_to_be_over_are_deleted(host: Hypervisor
         says_why = web.calls()[-1][-1] == "destroyed"
         assert says_why == (host.libvirt_version >= (10, 5))
         # The host itself resets what is translated no more; what is, goes to nobody.
-        with pytest.raises(ConnectionResetError if says_why else TimeoutError):
-            session.exchange("after", timeout=0.5)
+        error = ConnectionResetError if says_why else TimeoutError
+        patience = DEFAULT_PATIENCE if says_why else PATIENCE_FOR_SILENCE
+        with pytest.raises(error):
+            session.exchange("after", timeout=patience)

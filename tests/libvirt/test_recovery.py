@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.full import extended
 from tests.libvirt.answers import assert_open
 from tests.libvirt.hypervisor import Guest
 
@@ -23,7 +24,7 @@ repaired   table inet cgw: 6 elements were missing
     [
         (FLUSH, REPAIRED),
         (LOSE_RECORDS, "published  web1\n"),
-        (
+        extended(
             f"{FLUSH}; {LOSE_RECORDS}",
             "published  web1\nrepaired   table inet cgw is not there\n",
         ),
@@ -51,7 +52,7 @@ def test_status_says_that_the_rules_are_gone(web: Guest) -> None:
     assert_open(web.host)
 
 
-@pytest.mark.parametrize("moment", ["before it starts", "while it runs"])
+@pytest.mark.parametrize("moment", ["before it starts", extended("while it runs")])
 def test_any_other_guest_brings_the_rules_back(web: Guest, moment: str) -> None:
     published = web.host.traces()
     box = web.host.guest("box1", f"{OTHER_PORT}:80", driver="lxc")

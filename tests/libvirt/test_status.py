@@ -1,11 +1,12 @@
 """`cgw status` and `cgw check` beside a real libvirt: what its guests' definitions say now."""
 
-import json
-from typing import Any
+import time
 
 import pytest
 
+from cgw_hooks.host.libvirt_library import LONGEST_OPEN, URIS
 from tests.lab.network import guest_address
+from tests.lab.status_json import read_status
 from tests.libvirt.hypervisor import Guest, Hypervisor
 from tests.netns.configs import NODE_AMONG_GUESTS
 
@@ -28,7 +29,7 @@ def web1(host: Hypervisor) -> Guest:
 def status(host: Hypervisor) -> tuple[int, set[tuple[int, str]], set[str]]:
     """Exit code, states by first port (IPv4), and the codes of all problems."""
     ended = host.cgw("status", "--json", check=False)
-    said: dict[str, Any] = json.loads(ended.stdout)
+    said = read_status(ended.stdout)
     rows = [row for row in said["published"] if row["family"] == 4]
     problems = [*(row["problem"] for row in said["published"] if row["problem"]), *said["problems"]]
     states = {(row["listen_ports"][0], row["state"]) for row in rows}
@@ -123,3 +124,32 @@ def test_check_of_a_guest_looks_at_the_live_and_the_next_definition(
 def test_check_of_who_is_not_there_is_exit_code_8(host: Hypervisor, subject: str) -> None:
     ended = host.cgw("check", subject, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (8, "", 1)
+
+
+@pytest.mark.extended
+@pytest.mark.usefixtures("web1")
+def test_no_command_waits_without_end_for_a_libvirtd_that_hangs(host: Hypervisor) -> None:
+    pid = host.node.path("/run/libvirtd.pid").read_text().strip()
+    host.node.run(["kill", "-STOP", pid])
+    try:
+        for command in (("check", "web1"), ("publish", "web1", f"{OTHER_PORT}:80")):
+            ended = host.cgw(*command, check=False)
+            assert 7 == ended.returncode
+            assert ended.stderr.startswith("cgw: libvirt: it hangs at qemu:///system (no answer")
+        begun = time.monotonic()
+        shown = host.cgw("status", check=False)
+        # Each driver of this daemon hangs, but they are asked side by side.
+        assert time.monotonic() - begun < 2 * LONGEST_OPEN
+        assert 1 == shown.returncode
+        (row,) = (line for line in shown.stdout.splitlines() if f"*:{PORT}/tcp" in line)
+        assert row.endswith("published")
+        assert [
+            f"cgw: libvirt: it hangs at {uri} (no answer within 30 s); "
+            "restart it, then run: cgw sync"
+            for uri in URIS.values()
+        ] == shown.stderr.splitlines()
+    finally:
+        host.node.run(["kill", "-CONT", pid])
+    assert host.cgw("status").stderr == ""
+    host.cgw("publish", "web1", f"{OTHER_PORT}:80")
+    assert SEEN == host.asks(OTHER_PORT)

@@ -1,5 +1,6 @@
 """Checks that nothing of a guest is left, and that the ruleset is what the records say."""
 
+import shutil
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ def assert_clean(node: Node) -> None:
     """Assert that no rule, element, record or index entry of a guest is left."""
     assert node.files() == {}
     config = node.config_file.read_text() if node.config_file.exists() else ""
-    assert node.our_table() in {"", empty_table(config)}
+    assert node.our_table() in {"", empty_table(config, is_down=node.state.is_gateway_down())}
     node.assert_foreign_tables_untouched()
 
 
@@ -28,8 +29,11 @@ def assert_as_recorded(node: Node, *, leftovers: bool = False) -> None:
 
 
 @cache
-def empty_table(config: str) -> str:
-    """Return how the kernel lists the output of `cgw render` if nothing is published."""
+def empty_table(config: str, *, is_down: bool = False) -> str:
+    """Return how the kernel lists the output of `cgw render` if nothing is published.
+
+    `is_down` means after `cgw node down`.
+    """
     with ExitStack() as until_end:
         scratch = until_end.enter_context(namespace("scratch"))
         folder = Path(f"/run/{scratch.name}")
@@ -37,6 +41,9 @@ def empty_table(config: str) -> str:
         until_end.callback(folder.rmdir)
         node = Node(scratch, folder, until_end)
         node.configure(config)
+        if is_down:
+            node.state.mark_gateway(down=True)
+            until_end.callback(shutil.rmtree, node.runtime)
         until_end.callback(node.configure, "")
         return as_listed(node.cgw("render").stdout)
 

@@ -19,10 +19,15 @@ Text = TypeVar("Text", str, bytes)
 
 
 @contextmanager
-def halted_cgw(node: Node, where: str, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
-    """A call of cgw that has stopped there. At the end of the block it goes on, and must end."""
+def halted_cgw(
+    node: Node, where: str, *arguments: str, libvirt: str = ""
+) -> Iterator["subprocess.Popen[str]"]:
+    """A call of cgw that has stopped there. At the end of the block it goes on, and must end.
+
+    `libvirt` is the URI of its QEMU driver, if it is not the system's.
+    """
     process = subprocess.Popen(
-        [*node.namespace.enter_command(), *_program(where), *arguments],
+        [*node.namespace.enter_command(), *_program(where, libvirt), *arguments],
         env=node.environment(), cwd="/", text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
@@ -58,16 +63,16 @@ def _halted(process: "subprocess.Popen[Text]") -> Iterator["subprocess.Popen[Tex
             process.kill()
 
 
-def _program(where: str) -> tuple[str, ...]:
-    return (str(PYTHON), "-I", "-c", _HALTS, str(CHECKOUT), where)
+def _program(where: str, libvirt: str = "") -> tuple[str, ...]:
+    return (str(PYTHON), "-I", "-c", _HALTS, str(CHECKOUT), where, libvirt)
 
 
 _HALTS = """
 import os, signal, sys
-_, checkout, where, *arguments = sys.argv
+_, checkout, where, uri, *arguments = sys.argv
 sys.path.insert(0, checkout)
 from cgw_hooks.commands import cli
-from cgw_hooks.host import conntrack
+from cgw_hooks.host import conntrack, libvirt_api
 from cgw_hooks.host.nft import Nft
 
 def halts_once_before(function):
@@ -80,6 +85,8 @@ def halts_once_before(function):
         return function(*given, **named)
     return call
 
+if uri:
+    libvirt_api.URIS["qemu"] = uri
 if where == "ruleset":
     Nft.apply = halts_once_before(Nft.apply)
 elif where == "listing":

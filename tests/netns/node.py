@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from cgw_hooks.host.state.state import State
 from tests.full import is_full
 from tests.lab import domain, forked, network
 from tests.lab.namespace import Namespace, namespace
+from tests.lab.status_json import read_status
 from tests.netns.asker import Asker
 from tests.netns.guest import Finished, Guest
 from tests.netns.specs import port_forward
@@ -161,7 +163,11 @@ class Node(Asker):
 
     def environment(self) -> dict[str, str]:
         """The variables that libvirt sets, and the paths of the test's files."""
-        here = {"CGW_RUNTIME_DIR": str(self.runtime), "CGW_CONFIG": str(self.config_file)}
+        here = {
+            "CGW_RUNTIME_DIR": str(self.runtime),
+            "CGW_STATE_DIR": str(self.folder / "state"),
+            "CGW_CONFIG": str(self.config_file),
+        }
         return {"HOME": "/", "LC_ALL": "C", "PATH": _PATH, **here}
 
     def cgw(
@@ -185,9 +191,8 @@ class Node(Asker):
 
     def status_rows(self) -> list[dict[str, Any]]:
         """Every row of `cgw status --json`."""
-        rows: list[dict[str, Any]] = json.loads(self.cgw("status", "--json", check=False).stdout)[
-            "published"
-        ]
+        rows: list[dict[str, Any]]
+        rows = read_status(self.cgw("status", "--json", check=False).stdout)["published"]
         return rows
 
     def states(self) -> dict[str, str]:
@@ -229,6 +234,11 @@ class Node(Asker):
         """Guest key -> record."""
         folder = self.runtime / "guests"
         return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
+
+    def lose_runtime(self) -> None:
+        """Lose what a reboot loses: the records, and the rules."""
+        shutil.rmtree(self.runtime)
+        self.namespace.run(["nft", "flush", "ruleset"])
 
     def stop_all_guests(self) -> None:
         """Stop and release every guest that has been in a hook call."""

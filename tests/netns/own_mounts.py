@@ -29,6 +29,10 @@ class OwnMounts:
         self._enter = ("nsenter", f"--mount=/proc/{holder}/ns/mnt", "--")
         self._log = log
 
+    def enter_command(self) -> tuple[str, ...]:
+        """The start of a command line that runs the rest of it with these mounts."""
+        return self._enter
+
     def run(self, script: str) -> None:
         """Carry out a shell script in it: mount, fill, remove. Raises CalledProcessError."""
         subprocess.run([*self._enter, "sh", "-e", "-c", script], check=True, capture_output=True)

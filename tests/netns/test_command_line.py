@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -12,14 +13,30 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import domain
+from tests.lab.status_json import read_status
 from tests.netns.configs import FULL_NAT
 from tests.netns.conftest import uplink_client, uplink_node
 from tests.netns.guest import Guest
 from tests.netns.node import CGW, OUR_TABLE, Node
+from tests.netns.specs import port_forward
 
 pytestmark = pytest.mark.netns
 
-COMMANDS = ["status", "check", "render", "sync", "node", "install", "uninstall", "hook"]
+COMMANDS = [
+    "publish",
+    "unpublish",
+    "status",
+    "check",
+    "render",
+    "sync",
+    "agent",
+    "node",
+    "registry",
+    "install",
+    "uninstall",
+    "hook",
+]
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 LISTED = r"\*:2202/tcp -> 10\.5\.5\.11:22"
 
@@ -90,9 +107,9 @@ def test_help_is_printed_and_nothing_is_done(host: Host, arguments: list[str]) -
 
 def test_help_names_every_command_and_every_exit_code(host: Host) -> None:
     helped = host.cgw("--help").out
-    assert all(re.search(rf"\n +{command}\b", helped) for command in COMMANDS)
+    assert all(re.search(rf"\n +{command} +\S", helped) for command in COMMANDS)
     readme = (CGW.parents[2] / "README.md").read_text()
-    for code in range(9):
+    for code in range(10):
         assert f"\n  {code}  " in helped
         assert re.search(rf"\b{code} \w+", readme[readme.index("Exit codes:") :])
 
@@ -108,12 +125,40 @@ def test_help_names_every_command_and_every_exit_code(host: Host) -> None:
         ["sync", "-x"],
         ["hook"],
         ["hook", "qemu"],
+        ["status", "--json", "--graph"],
+        ["publish", "web1", "80:80", "--dry-run", "--json"],
+        ["unpublish", "web1", "--json", "--dry-run"],
     ],
 )
 def test_a_misspelt_command_line_is_exit_code_2(host: Host, arguments: list[str]) -> None:
     ended = host.cgw(*arguments)
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith("usage: cgw")
+
+
+def test_the_error_about_an_unknown_command_lists_those_that_help_lists(host: Host) -> None:
+    listed = re.search(r"choose from (.*)\)", host.cgw("statuses").err)
+    assert listed
+    assert sorted(COMMANDS) == sorted(re.findall(r"[a-z-]+", listed[1]))
+
+
+def test_an_annotation_alone_is_checked_without_its_guests_address(host: Host) -> None:
+    """As `virsh metadata` prints it: the guest's interfaces are not in it."""
+    text = domain.publish_element(port_forward("8080:80") + port_forward("5353:53/udp"))
+    checked = host.cgw("check", "-", given=text)
+    assert (checked.code, checked.err) == (0, "")
+    assert {"*:8080/tcp -> ?:80", "*:5353/udp -> ?:53"} <= set(checked.out.splitlines())
+    ended = host.cgw("check", host.file("other.xml", text.replace('"8080"', '"2202"')))
+    assert ended.code == 4
+    assert 'port *:2202/tcp is published by guest "web1"' in ended.error
+
+
+@pytest.mark.parametrize("option", ["--source", "--guest-address"])
+def test_an_option_that_is_given_twice_is_refused(host: Host, option: str) -> None:
+    ended = host.cgw("publish", "web1", "80:80", option, "10.0.0.1", option, "10.0.0.2")
+    assert (ended.code, ended.out) == (2, "")
+    said = f"cgw publish: error: argument {option}: give it once, with commas between several"
+    assert said in ended.err
 
 
 # -- what is published -----------------------------------------------------------------------
@@ -134,8 +179,8 @@ def test_status_is_a_table_for_people(host: Host) -> None:
 def test_status_is_json_for_programs(host: Host) -> None:
     ended = host.cgw("status", "--json")
     assert (ended.code, ended.err) == (0, "")
-    status = json.loads(ended.out)
-    assert set(status) == {"node", "published", "problems"}
+    status = read_status(ended.out)
+    assert set(status) == {"version", "node", "published", "problems"}
     row = status["published"][1]
     assert (row["guest"], row["listen_ports"], row["target_address"]) == (
         "web1", [2202, 2202], "10.5.5.11",
@@ -231,6 +276,17 @@ def test_check_of_a_guest_asks_libvirt(host: Host) -> None:
     assert ended.error.startswith("libvirt: it does not answer")
 
 
+def test_check_takes_the_name_of_a_folder_for_that_of_a_guest(host: Host) -> None:
+    assert host.cgw("check", "etc").error.startswith("libvirt: it does not answer")
+    assert "Is a directory" in host.cgw("check", "/etc").error
+
+
+def test_a_closed_stdin_is_an_empty_one(host: Host) -> None:
+    ended = host.cgw("check", "-", program=("sh", "-c", 'exec "$@" <&-', "sh"))
+    assert 3 == ended.code
+    assert "the XML cannot be read" in ended.error
+
+
 def test_check_reads_a_config_by_its_name(host: Host) -> None:
     good, bad = host.file("good.toml", FULL_NAT), host.file("bad.toml", "[node]\nnane = 'x'\n")
     assert host.cgw("check", good) == Ended(0, f"{good}: ok\n", "")
@@ -239,7 +295,48 @@ def test_check_reads_a_config_by_its_name(host: Host) -> None:
     assert ended.error.startswith(f'{bad}: node."nane": unknown key')
 
 
+@pytest.fixture
+def entry(host: Host) -> Iterator[Path]:
+    """A file of guests.d that is not there yet."""
+    folder = host.node.folder / "guests.d"
+    folder.mkdir()
+    yield folder / "web2.xml"
+    shutil.rmtree(folder)
+
+
+def test_check_reads_the_entries_of_remote_guests(host: Host, entry: Path) -> None:
+    entry.write_text("<publish")
+    ended = host.cgw("check")
+    assert 3 == ended.code
+    assert ended.error.startswith('guest "web2": <domain>: the XML cannot be read')
+    entry.write_text("<publish/>")
+    entry.chmod(0o666)
+    assert f"{entry}: others than root can write to it" in host.cgw("check").error
+    entry.chmod(0o644)
+    assert 0 == host.cgw("check").code
+
+
+def test_check_refuses_a_remote_guest_that_asks_twice_for_a_port(host: Host) -> None:
+    given = "[[remote-guest]]\nname='x'\naddress='10.5.5.2'\npublish=['80:80', '80:81']\n"
+    ended = host.cgw("check", CGW_CONFIG=host.file("twice.toml", given))
+    assert 3 == ended.code
+    assert "overlap" in ended.error
+
+
+def test_a_pipe_among_the_entries_keeps_nobody_waiting(host: Host, entry: Path) -> None:
+    os.mkfifo(entry, 0o644)
+    cure = f"{entry}: it is not a regular file; move it away"
+    assert cure == host.cgw("check").error
+    assert f"cgw: {cure}\n" in host.cgw("status").err
+
+
 # -- errors ----------------------------------------------------------------------------------
+
+
+def test_no_guest_is_said_to_be_withdrawn_that_is_not(host: Host) -> None:
+    powerless = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
+    ended = host.cgw("withdraw-all", program=powerless)
+    assert (6, "") == (ended.code, ended.out)
 
 
 @pytest.mark.parametrize("command", ["status", "render", "sync", "check"])

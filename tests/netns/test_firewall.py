@@ -459,6 +459,35 @@ def test_a_flushed_firewall_is_no_error(
     node.accept_foreign_tables()
 
 
+@pytest.mark.parametrize("variant", ["", "-legacy"])
+def test_where_somebody_emptied_a_forward_chain_that_drops_status_says_so(
+    client: Asker, node: Node, network_guest: GuestMaker, variant: str
+) -> None:
+    """Only libvirt makes its jump again: `iptables -F FORWARD` on a host with Docker's policy."""
+    iptables_backend(node, variant)
+    iptables = f"iptables{variant}"
+    node.namespace.run([iptables, "-P", "FORWARD", "DROP"])
+    node.namespace.run([iptables, "-A", "FORWARD", "-i", GUEST_BRIDGE, "-j", "ACCEPT"])
+    web1 = network_guest("web1", "2202:22")
+    web1.start()
+    assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+    node.namespace.run([iptables, "-F", "FORWARD"])
+    for _ in ("before a sync", "after it"):
+        assert client.is_unanswered(NODE[4], 2202)
+        assert node.states() == {"web1": "failed"}
+        node.cgw("sync", check=False)
+    said = node.cgw("status", check=False).stderr
+    assert f"chain FORWARD drops what comes in to {GUEST_BRIDGE}" in said
+    for jump in (f"-i {GUEST_BRIDGE} -j ACCEPT", "-j LIBVIRT_FWI"):
+        node.namespace.run([iptables, "-I", "FORWARD", *jump.split()])
+    node.cgw("sync", check=False)
+    assert client.asks(NODE[4], 2202) == f"web1 saw {CLIENT[4]}"
+    assert node.states() == {"web1": "published"}
+    web1.stop()
+    flush(node)
+    node.accept_foreign_tables()
+
+
 @behind_a_firewall
 def test_a_guest_goes_out_and_is_answered_as_before(
     client: Asker, node: Node, network_guest: GuestMaker

@@ -8,6 +8,7 @@ import pytest
 
 from tests.lab.domain import guest_mac
 from tests.lab.network import GATEWAY_ADDRESS, GUEST_BRIDGE, guest_address
+from tests.lab.status_json import read_status
 from tests.netns.asker import REFUSED, Asker
 from tests.netns.configs import CLIENT, NODE
 from tests.netns.guest import DONE
@@ -58,7 +59,7 @@ class Network:
     def status(self) -> tuple[int, str, str]:
         """Exit code, state and what the problem says of the one port."""
         ended = self.mounts.cgw("status", "--json")
-        (row,) = json.loads(ended.stdout)["published"]
+        (row,) = read_status(ended.stdout)["published"]
         return ended.returncode, row["state"], (row["problem"] or {"message": ""})["message"]
 
 

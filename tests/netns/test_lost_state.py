@@ -64,8 +64,18 @@ def answers(client: Asker) -> list[str]:
 @pytest.mark.usefixtures("guests")
 def test_a_lost_table_comes_back_whole(client: Asker, node: Node, loss: str, healer: str) -> None:
     node.nft(LOSSES[loss])
-    assert answers(client) != ["web1", "web2"]
+    assert client.is_unanswered(NODE[4], 2202)
     HEALERS[healer](node)
+    assert answers(client) == ["web1", "web2"]
+    assert_as_recorded(node)
+
+
+@pytest.mark.usefixtures("guests")
+def test_a_dormant_table_is_told_of_until_a_sync(client: Asker, node: Node) -> None:
+    node.nft(f"add table {OUR_TABLE} {{ flags dormant; }}\n")
+    assert client.is_unanswered(NODE[4], 2202)
+    assert f"table {OUR_TABLE} is dormant" in node.cgw("status", check=False).stderr
+    HEALERS["sync"](node)
     assert answers(client) == ["web1", "web2"]
     assert_as_recorded(node)
 
@@ -233,6 +243,37 @@ def test_an_unsafe_runtime_folder_is_refused(client: Asker, node: Node, what: st
     assert (refused.returncode, refused.stderr.count("\n")) == (6, 1)
     assert f"{node.runtime}: others than" in refused.stderr
     assert (node.files(), node.our_table()) == ({}, "")
+
+
+@pytest.mark.parametrize("what", ["world-writable", "somebody's"])
+@pytest.mark.parametrize("operation", ["stopped", "release"])
+def test_a_guest_that_stops_is_closed_although_the_folder_has_become_unsafe(
+    client: Asker, node: Node, mounts: OwnMounts, what: str, operation: str
+) -> None:
+    web1 = node.guest("web1", "2202:22", "2203:22/udp", serves="22/tcp 22/udp")
+    web2 = node.guest("web2", "2204:22", serves="22/tcp")
+    web1.start()
+    web2.start()
+    with client.udp_sender(NODE[4], 2203) as sender:
+        assert sender.exchange().guest == "web1"
+        if what == "somebody's":
+            os.chown(node.runtime, 65534, 65534)
+        else:
+            node.runtime.chmod(0o777)
+        assert mounts.hook(web1, operation) == DONE
+        assert client.asks(NODE[4], 2202) == REFUSED
+        assert not sender.exchange(timeout=0.5).answered
+    assert client.asks(NODE[4], 2204).startswith("web2")
+    said = f"{node.runtime}: others than the user who runs cgw"
+    assert said in mounts.syslog()
+    shown = node.cgw("status", check=False)
+    assert shown.returncode == 1
+    assert any(line.startswith(f"cgw: {said}") for line in shown.stderr.splitlines())
+    os.chown(node.runtime, 0, 0)
+    node.runtime.chmod(0o700)
+    for guest in (web1, web2):
+        guest.stop()
+    assert client.asks(NODE[4], 2204) == REFUSED
 
 
 def test_after_nft_failed_at_started_a_sync_heals(client: Asker, node: Node) -> None:

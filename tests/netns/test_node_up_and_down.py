@@ -63,7 +63,9 @@ def up(pair: Cluster) -> Iterator[Cluster]:
 def state(node: Node) -> tuple[str, str, dict[str, str], list[str]]:
     """Addresses, ruleset, kernel settings and files of a node."""
     addresses = node.namespace.run(["ip", "-br", "address", "show", "dev", GUEST_BRIDGE]).stdout
-    files = sorted(p.name for p in node.runtime.rglob("*") if p.name != "lock")
+    files = sorted(
+        p.name for p in node.runtime.rglob("*") if p.name not in {"lock", "node.down", "node.lost"}
+    )
     return addresses, node.nft("list ruleset\n", "-s", "-a"), settings(node), files
 
 

@@ -1,10 +1,9 @@
 """A guest bridge that runs a spanning tree keeps a guest silent that arrives: status tells."""
 
-import json
-
 import pytest
 
 from tests.lab.network import GUEST_BRIDGE
+from tests.lab.status_json import read_status
 from tests.netns.configs import FULL_NAT
 from tests.netns.conftest import NodeMaker
 from tests.netns.node import Node
@@ -15,7 +14,7 @@ pytestmark = pytest.mark.netns
 def problems(node: Node) -> tuple[int, list[dict[str, str]]]:
     """The exit code of `cgw status`, and what is wrong with the node."""
     ended = node.cgw("status", "--json", check=False)
-    return ended.returncode, json.loads(ended.stdout)["problems"]
+    return ended.returncode, read_status(ended.stdout)["problems"]
 
 
 @pytest.mark.parametrize(("delay", "silent"), [("200", "4 s"), ("1500", "30 s")])

@@ -1,6 +1,5 @@
 """`cgw status` says "published" only of what a packet meets, and what it advises is the cure."""
 
-import json
 import shlex
 import subprocess
 from collections.abc import Callable
@@ -10,6 +9,7 @@ import pytest
 
 from tests.lab.gateway_config import gateway_config
 from tests.lab.network import GUEST_BRIDGE, UPLINK_BRIDGE, NodeAddresses
+from tests.lab.status_json import read_status
 from tests.netns.asker import REFUSED, Asker
 from tests.netns.configs import CLIENT, FULL_NAT, NODE, NODE_AMONG_GUESTS, NONE
 from tests.netns.conftest import NodeMaker
@@ -50,7 +50,7 @@ class Status(NamedTuple):
 
 def status(node: Node, *guest: str) -> Status:
     ended = node.cgw("status", "--json", *guest, check=False)
-    said = json.loads(ended.stdout)
+    said = read_status(ended.stdout)
     return Status(ended.returncode, said["published"], said["problems"])
 
 

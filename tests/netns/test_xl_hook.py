@@ -1,5 +1,6 @@
 """Plain xl guests: what the calls of Xen's vif script do, in whatever order they come."""
 
+import fcntl
 import os
 from collections.abc import Iterator
 from itertools import count
@@ -341,6 +342,17 @@ def test_nft_that_fails_leaves_the_guest_running_and_the_reason_in_the_status(
     assert web1.online() == DONE
     assert is_published(client)
     web1.offline()
+
+
+def test_a_vif_that_goes_is_closed_although_another_cgw_holds_the_lock(
+    client: Asker, node: Node, web1: Vif
+) -> None:
+    web1.online()
+    with open(node.runtime / "lock", "rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert web1.offline() == DONE
+    assert client.asks(NODE[4], 2202) == REFUSED
+    assert web1.offline() == DONE
 
 
 # -- also known as a guest of another node ---------------------------------------------------

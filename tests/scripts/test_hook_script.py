@@ -14,6 +14,7 @@ from xml.sax.saxutils import escape
 
 import pytest
 
+from cgw_hooks.core.operations import ACTIONS
 from tests.scripts.script_host import BROKEN, ScriptHost
 from tests.unit.builders import HOOK_SCRIPT, OTHER_UUID, UUID, annotated, domain
 
@@ -190,13 +191,22 @@ def test_prepare_lets_the_guest_start_after_any_other_failure(host: Host, status
     assert 1 == len(host.calls())
 
 
-@pytest.mark.parametrize("operation", [*OPERATIONS[1:], "prepared", "", "*"])
+@pytest.mark.parametrize("operation", sorted(ACTIONS.keys() - {"prepare"}))
 @pytest.mark.parametrize("status", [1, 3, 4, 127])
 def test_every_other_operation_ends_well(host: Host, operation: str, status: int) -> None:
     host.records_calls(status)
     done = host.run(annotated(), operation)
     assert (0, b"") == (done.returncode, done.stdout)
     assert 1 == len(host.calls())
+
+
+@pytest.mark.parametrize(
+    "operation", [*sorted(set(OPERATIONS) - ACTIONS.keys()), "prepared", "", "*"]
+)
+def test_cgw_is_not_even_called_for_an_operation_without_action(host: Host, operation: str) -> None:
+    done = host.run(annotated(), operation)
+    assert (0, b"", b"") == (done.returncode, done.stdout, done.stderr)
+    assert [] == host.calls()
 
 
 def test_the_script_is_posix_shell_and_executable() -> None:

@@ -102,7 +102,7 @@ def test_a_python_without_the_nftables_binding_is_noticed_as_well(tmp_path: Path
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        ("its launcher is gone", "No such file or directory"),
+        ("its launcher is gone", "cgw does not exist; install cgw again"),
         ("its package is gone", "No module named 'cgw_hooks'; install cgw-hooks again"),
         ("its interpreter is gone", "not found"),
         ("its interpreter may not be run", "Permission denied"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import struct
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -20,8 +22,13 @@ pytestmark = pytest.mark.scripts
 PACKAGE = "cgw_hooks"
 HEAVY = {"pyroute2", "libvirt", "asyncio", "argparse", "rich", "logging", "subprocess", "pathlib"}
 #: Nor what only one kind of guest or operation needs: `lxml` brings half of the standard library.
-NOT_ON_THE_HOOKS_PATH = {"typing", "contextlib", "socket", "tomllib"}
+NOT_ON_THE_HOOKS_PATH = {"typing", "socket", "tomllib", "json", "inspect", "gzip"}
+#: lxml needs these, and no other module does.
+ONLY_FOR_LXML = {"re", "enum", "contextlib"}
 NOT_FOR_PLAIN_GUESTS = {"lxml", "typing", "enum", "json", "dataclasses", "ipaddress", "tomllib"}
+
+
+CONFIG = "cgw.toml"
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +57,7 @@ def loaded_by_a_hook_call(node: Namespace, tmp_path: Path, xml: bytes, operation
     done = subprocess.run(
         [*node.enter_command(), PYTHON, "-I", *without_site, "-c", program, str(ROOT)],
         input=xml,
-        env=dict(os.environ, CGW_RUNTIME_DIR=runtime, CGW_CONFIG=str(tmp_path / "none")),
+        env=dict(os.environ, CGW_RUNTIME_DIR=runtime, CGW_CONFIG=str(tmp_path / CONFIG)),
         capture_output=True,
         check=True,
     )  # fmt: skip
@@ -77,24 +84,50 @@ def test_an_operation_that_does_nothing_loads_next_to_nothing(
     assert set() == loaded & (HEAVY | NOT_FOR_PLAIN_GUESTS)
 
 
-def test_a_guest_that_publishes_loads_nothing_heavy(node: Namespace, tmp_path: Path) -> None:
+@pytest.mark.parametrize("config", ["none", "only comments"])
+def test_a_guest_that_publishes_loads_nothing_heavy(
+    node: Namespace, tmp_path: Path, config: str
+) -> None:
+    if config != "none":  # that of the Debian package
+        shutil.copy(ROOT / "etc" / CONFIG, tmp_path)
     loaded = loaded_by_a_hook_call(node, tmp_path, annotated(start=61202), "prepare")
-    assert set() == loaded & HEAVY
+    assert set() == loaded & (HEAVY | NOT_ON_THE_HOOKS_PATH)
     assert "lxml" in loaded  # it was really read,
     assert len(list((tmp_path / "run/guests").iterdir())) == 1  # and claimed
 
 
 #: What the guest of these tests does not need: it has a static address on a plain bridge, and TCP.
 UNNEEDED = {
-    "prepare": {"host.libvirt_firewall", "host.libvirt_leases", "host.log", "node.stale_flows"},
-    "started": {"core.parse.domain_xml", "sources.libvirt", "host.libvirt_firewall", "host.routes"},
-    "stopped": {
-        "core.parse.domain_xml",
-        "sources.libvirt",
+    "prepare": {
+        "core.rules.table",
         "host.libvirt_firewall",
-        "node.ruleset",
+        "host.libvirt_leases",
+        "host.log",
+        "node.stale_flows",
     },
-    "release": {"host.listeners", "host.conntrack", "node.stale_flows", "host.libvirt_firewall"},
+    "started": {
+        "core.parse.domain_xml",
+        "host.libvirt_firewall",
+        "host.routes",
+        "sources.libvirt",
+    },
+    "stopped": {
+        "core.ownership",
+        "core.parse.domain_xml",
+        "host.libvirt_firewall",
+        "node.ports",
+        "node.ruleset",
+        "sources.libvirt",
+    },
+    "release": {
+        "core.ownership",
+        "core.rules.table",
+        "host.conntrack",
+        "host.libvirt_firewall",
+        "host.listeners",
+        "node.ports",
+        "node.stale_flows",
+    },
 }
 
 
@@ -104,3 +137,49 @@ def test_a_call_loads_no_module_of_ours_that_its_guest_does_not_need(
     for operation, unneeded in UNNEEDED.items():
         loaded = loaded_by_a_hook_call(node, tmp_path, annotated(start=61202), operation)
         assert {name for name in unneeded if f"{PACKAGE}.{name}" in loaded} == set(), operation
+
+
+@pytest.mark.parametrize("operation", UNNEEDED)
+def test_a_call_loads_no_slow_module_of_the_standard_library(
+    node: Namespace, tmp_path: Path, operation: str
+) -> None:
+    for each in UNNEEDED:  # the operations before this one make the record that it finds
+        loaded = loaded_by_a_hook_call(node, tmp_path, annotated(start=61202), each)
+        if each == operation:
+            break
+    slow = NOT_ON_THE_HOOKS_PATH | (set() if operation == "prepare" else ONLY_FOR_LXML)
+    assert set() == loaded & (HEAVY | slow)
+    assert f"{PACKAGE}.core.record" in loaded
+
+
+def test_make_install_compiles_every_module_and_make_uninstall_leaves_none(
+    tmp_path: Path,
+) -> None:
+    """Else each call compiles what it loads, where a hook may not write below /usr/local."""
+    make = ["make", "--silent", "-C", str(ROOT), f"DESTDIR={tmp_path}", "PREFIX=/usr"]
+    subprocess.run([*make, "install"], check=True)
+    folder = tmp_path / "usr/lib/cgw"
+    sources = sorted(folder.rglob("*.py"))
+    assert len(sources) > 50
+    for source in sources:
+        (compiled,) = source.parent.glob(f"__pycache__/{source.stem}.cpython-*.pyc")
+        # The header of a .pyc: a magic number, flags, time and size of its source (PEP 552).
+        stamp = source.stat().st_mtime_ns // 10**9, source.stat().st_size
+        assert (0, *stamp) == struct.unpack("<III", compiled.read_bytes()[4:16]), source
+    subprocess.run([*make, "uninstall"], check=True)
+    assert [] == [path for path in tmp_path.rglob("*") if not path.is_dir()]
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a"', '{"a": 1', "[1,", '"a', '"\\u12', "nul"])
+def test_broken_json_is_a_value_error_where_json_is_not_loaded(text: str) -> None:
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from cgw_hooks.core import json_text\n"
+        "assert 'json' not in sys.modules and 'json.decoder' not in sys.modules\n"
+        "try: json_text.loads(sys.argv[2])\n"
+        "except ValueError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [PYTHON, "-I", "-S", "-c", program, str(ROOT), text],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip()

@@ -16,8 +16,15 @@ from tests.unit.builders import CGW, PYTHON, ROOT, is_one_line
 pytestmark = pytest.mark.scripts
 
 HOOKS = [f"etc/libvirt/hooks/{driver}.d/50-cgw" for driver in ("lxc", "libxl", "qemu")]
+CLIENT = ROOT / "cgw_hooks/agent/client.pl"
 XEN = ["etc/xen/scripts/vif-cgw", "etc/xen/scripts/vif-post.d/cgw.hook"]
-UNITS = [f"etc/systemd/system/{name}.service" for name in ("cgw-node", "cgw-resync", "cgw")]
+UNITS = [
+    f"etc/systemd/system/{name}"
+    for name in (
+        "cgw-node.service", "cgw-resync.service", "cgw-sync.service", "cgw.service",
+        "cgw-resync.path",
+    )
+]  # fmt: skip
 EXAMPLE = "etc/cgw/cgw.toml.example"
 OURS = sorted([*HOOKS, *UNITS, EXAMPLE])
 
@@ -30,6 +37,8 @@ THEIRS = {
     "etc/systemd/system/other.service": "[Unit]\n",
     "etc/xen/scripts/vif-bridge": "#!/bin/bash\n",
 }
+#: What the unit of the agent makes.
+STATE = "var/lib/cgw"
 FAILED = 6
 RECORDER = "import sys; open({called!r}, 'w').write(' '.join(sys.argv[1:]))\n"
 
@@ -87,8 +96,9 @@ def test_hooks_of_every_driver_the_unit_and_an_example_are_put_in_place(host: Ho
     assert OURS == sorted(host.files())
     assert OURS == sorted(line.split(f"{host.root}/")[1] for line in lines[: len(OURS)])
     assert f"tested {host.root / HOOKS[2]}" in lines
-    assert "systemctl try-reload-or-restart libvirtd" in lines[-2]
-    assert lines[-1].endswith("cgw sync")
+    assert "systemctl try-reload-or-restart libvirtd" in lines[-3]
+    assert lines[-2].endswith("systemctl enable --now cgw")
+    assert lines[-1].endswith("systemctl enable --now cgw-sync")
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
@@ -108,17 +118,19 @@ def test_the_files_call_the_cgw_that_installed_them(host: Host) -> None:
     files = host.files()
     for name in [*HOOKS, *XEN]:
         text, _ = files[name]
-        assert text.count(f"python='{PYTHON}' cgw='{CGW}'\n") == 1
+        assert text.count(f"python='{PYTHON}' cgw='{CGW}'") == 1
         assert "cgw=cgw" not in text
         subprocess.run(["sh", "-n", host.root / name], check=True)
-    node, _, sync = (files[unit][0] for unit in UNITS)
+    node, _, sync, agent, _ = (files[unit][0] for unit in UNITS)
+    assert f"ExecStart={CGW} agent\n" in agent
     assert f"ExecStart={CGW} sync\n" in sync
     assert f"ExecReload={CGW} sync --settle\n" in sync
     assert f"ExecStart={CGW} node up\nExecReload={CGW} node up\n" in node
     assert f"ExecStop={CGW} node down\n" in node
     # But for the one line, they are what is in the package.
     source = (ROOT / "hooks/qemu.d/50-cgw").read_text(encoding="utf-8")
-    assert source.replace("= cgw=cgw", f"='{PYTHON}' cgw='{CGW}'") == files[HOOKS[0]][0]
+    written = f"='{PYTHON}' cgw='{CGW}' client='{CLIENT}'\n"
+    assert source.replace("= cgw=cgw client=\n", written) == files[HOOKS[0]][0]
     assert (ROOT / "etc/cgw.toml").read_text(encoding="utf-8") == files[EXAMPLE][0]
 
 
@@ -219,10 +231,11 @@ def test_nor_is_what_is_no_plain_file(host: Host, tmp_path: Path, kind: str) -> 
 
 def test_uninstall_leaves_nothing(host: Host) -> None:
     host.done("install", "--xen")
+    host.has({f"{STATE}/registry-snapshot.json": "the agent's"})
     lines = host.done("uninstall")
-    assert sorted([*OURS, *XEN]) == sorted(line.split(f"{host.root}/")[1] for line in lines)
+    assert sorted([*OURS, *XEN, STATE]) == sorted(line.split(f"{host.root}/")[1] for line in lines)
     left = {path.name for path in host.root.rglob("*")}
-    assert left <= {"etc", "libvirt", "hooks", "xen", "scripts", "systemd", "system"}
+    assert left <= {"etc", "libvirt", "hooks", "xen", "scripts", "systemd", "system", "var", "lib"}
     assert [] == host.done("uninstall")
 
 
@@ -282,9 +295,12 @@ def test_make_uninstall_refuses_while_something_calls_cgw(destination: Path, lef
 
 def test_make_uninstall_takes_cgw_away_once_nothing_calls_it(destination: Path) -> None:
     Host(destination).done("uninstall")
+    pages = destination / "usr/local/share/man"
+    assert "PUBLISH" in (pages / "man1/cgw-publish.1").read_text(encoding="utf-8").upper()
+    assert (pages / "man7/cgw-annotation.7").is_file()
+    assert (destination / "usr/local/lib/cgw/cgw_hooks/schemas/annotation.rng").is_file()
     assert 0 == make("uninstall", destination).returncode
-    assert not (destination / "usr/local/bin/cgw").exists()
-    assert not (destination / "usr/local/lib/cgw").exists()
+    assert [] == [path for path in (destination / "usr").rglob("*") if path.is_file()]
 
 
 def test_make_uninstall_does_not_mind_hooks_of_another_install(destination: Path) -> None:
@@ -299,6 +315,6 @@ def test_make_uninstall_does_not_mind_hooks_of_another_install(destination: Path
 def test_the_readme_has_all_packages_installed_that_cgw_runs_on() -> None:
     """Whoever follows it has a Python already."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (named,) = re.findall(r"^sudo apt install (.+)$", readme, flags=re.MULTILINE)
+    (named,) = re.findall(r"^sudo apt install (\w.+)$", readme, flags=re.MULTILINE)
     lines = (ROOT / "APT_PACKAGES").read_text(encoding="utf-8").splitlines()
     assert {line for line in lines if not line.startswith("#")} == {"python3", *named.split()}

@@ -1,20 +1,20 @@
 """The vif script itself: it is vif-bridge to every guest, and a little more to one that publishes.
 
-It runs under the real /bin/sh in a folder of the test's own. There, small programs stand for
-vif-bridge (which sources vif-post.d, with errors trapped, as Xen's own does) and for xenstore's
-tools, on files; another in the place of ``cgw`` notes how it was called.
+It runs under the real /bin/sh in a folder of the test's own (`dom0.py`). A small program in the
+place of ``cgw`` notes how it was called.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
+import socket
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.scripts.script_host import BROKEN, ScriptHost
+from tests.scripts.dom0 import BACKEND, VIF_SCRIPT, Dom0
+from tests.scripts.script_host import BROKEN
 from tests.unit.builders import PYTHON, ROOT
 
 if TYPE_CHECKING:
@@ -22,93 +22,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.scripts
 
-VIF_SCRIPT = ROOT / "hooks/xl/vif-cgw"
-BACKEND = "backend/vif/3/0"
+CLIENT = ROOT / "cgw_hooks/agent/client.pl"
 WORDS = "cgw 2202:22/tcp 123/udp"
 #: The script that the guest's vif names. Beside vif-bridge ours is sourced; vif-cgw calls both.
 SCRIPTS = ["vif-cgw", "vif-bridge"]
 OFFLINE = ["hook", "xl", "-", "offline", "vif3.0", "-"]
 ONLINE = ["hook", "xl", "web1", "online", "vif3.0", "/vm/c0ffee"]
-
-_VIF_BRIDGE = """\
-#!/bin/bash
-set -e
-trap 'echo trapped >>{root}/bridge; exit 1' ERR
-echo "$*" >>{root}/bridge
-if [ -e {root}/bridge-fails ]; then exit 5; fi
-command=$1
-shift
-eval "$@"
-for hook in "${{0%/*}}"/vif-post.d/*.hook; do
-    if [ -x "$hook" ]; then . "$hook"; fi
-done
-echo done >>{root}/bridge
-if [ "$command" = online ]; then xenstore-write "$XENBUS_PATH/hotplug-status" connected; fi
-"""
-_XENSTORE = """\
-#!/bin/bash
-cd {root}/store
-case ${{0##*/}} in
-xenstore-read) cat "${{1#/}}" && echo ;;
-xenstore-ls) [ "$1" = -f ] && for file in "$2"/*; do echo "$file = \\"$(cat "$file")\\""; done ;;
-xenstore-write) while [ $# -gt 1 ]; do printf %s "$2" >"${{1#/}}" || exit; shift 2; done ;;
-esac
-"""
-
-
-class Dom0(ScriptHost):
-    """Stands for /etc/xen/scripts and xenstore as well."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.has_program("scripts/vif-bridge", _VIF_BRIDGE.format(root=root))
-        for tool in ("read", "ls", "write"):
-            self.has_program(f"bin/xenstore-{tool}", _XENSTORE.format(root=root))
-        for place in ("vif-cgw", "vif-post.d/cgw.hook"):
-            path = root / "scripts" / place
-            path.parent.mkdir(exist_ok=True)
-            shutil.copy(VIF_SCRIPT, path)
-        self.says("/local/domain/3/name", "web1")
-        self.says("/local/domain/3/vm", "/vm/c0ffee")
-        self.says(f"{BACKEND}/ip", "10.5.5.201")
-
-    def says(self, path: str, value: str) -> None:
-        """Put a value into xenstore."""
-        file = self.root / "store" / path.removeprefix("/")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(value, encoding="utf-8")
-
-    def status(self) -> tuple[str, str]:
-        """What xl reads of the vif: hotplug-status and hotplug-error."""
-        files = [self.root / "store" / BACKEND / f"hotplug-{what}" for what in ("status", "error")]
-        found = [file.read_text(encoding="utf-8") if file.exists() else "" for file in files]
-        return found[0], found[1]
-
-    def bridged(self) -> list[str]:
-        """How vif-bridge was called so far, and how it got on."""
-        file = self.root / "bridge"
-        return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-
-    def run(
-        self, script: str, *arguments: str, netdev: str = ""
-    ) -> subprocess.CompletedProcess[bytes]:
-        """Run the vif's script as xl does; online and offline of a vif where nothing else is said.
-
-        ``netdev``: what the vif says as gatewaydev.
-        """
-        if netdev:
-            self.says(f"{BACKEND}/gatewaydev", netdev)
-        arguments = arguments if len(arguments) > 1 else (*arguments, "type_if=vif")
-        xl = {"XENBUS_PATH": BACKEND, "vif": "vif3.0", "CGW_CONFIG": f"{self.root}/etc/cgw.toml"}
-        return subprocess.run(
-            [self.root / "scripts" / script, *arguments],
-            env={**self.environment(), **xl, **({"netdev": netdev} if netdev else {})},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            cwd="/",
-            timeout=60,
-            check=False,
-        )
 
 
 @pytest.fixture
@@ -174,17 +93,38 @@ def test_cgw_is_asked_of_a_vif_without_words_where_files_could_speak_of_its_gues
 def test_as_installed_it_runs_an_interpreter_and_never_cgw_itself(dom0: Dom0, script: str) -> None:
     """The Xen driver of libvirt runs it under the profile of AppArmor that its hooks have, too."""
     cgw = dom0.root / "bin/cgw"
-    for place in ("vif-cgw", "vif-post.d/cgw.hook"):
-        path = dom0.root / "scripts" / place
-        text = path.read_text(encoding="ascii")
-        assert "cgw_python= cgw=cgw\n" in text
-        written = text.replace("python= cgw=cgw\n", f"python='{PYTHON}' cgw='{cgw}'\n")
-        path.write_text(written, encoding="utf-8")
+    dom0.installs(PYTHON, cgw, CLIENT)
     cgw.chmod(0o644)
     dom0.record("xl-vif3.0")
     assert 0 == dom0.run(script, "online", netdev=WORDS).returncode
     assert 0 == dom0.run(script, "offline").returncode
     assert [ONLINE, OFFLINE] == [call["argv"] for call in dom0.calls()]
+
+
+@pytest.mark.parametrize("what", ["a hung agent", "a dead socket", "a file", "no client"])
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("status", [0, 3, 4])
+def test_without_an_answer_of_the_agent_cgw_is_called(
+    dom0: Dom0, script: str, what: str, status: int
+) -> None:
+    dom0.installs(PYTHON, dom0.root / "bin/cgw", "/none" if what == "no client" else CLIENT)
+    dom0.records_calls(status)
+    dom0.record("xl-vif3.0")
+    place = dom0.root / "run/agent.sock"
+    with socket.socket(socket.AF_UNIX) as agent:
+        if what == "a file":
+            place.touch()
+        else:
+            agent.bind(str(place))
+        if what == "a hung agent":
+            agent.listen()
+        for command in ("online", "offline"):
+            done = dom0.run(script, command, netdev=WORDS)
+            refused = status if command == "online" else 0
+            assert (1 if refused else 0, b"") == (done.returncode, done.stdout)
+            assert dom0.status() == (("error", "the reason") if status else ("connected", ""))
+    assert [ONLINE, OFFLINE] == [call["argv"] for call in dom0.calls()]
+    assert f'{BACKEND}/ip = "10.5.5.201"' in str(dom0.calls()[0]["stdin"]).splitlines()
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -34,10 +34,10 @@ class Gateway:
             for name in ("web1", "nat1")
         )
 
-    def set_up(self) -> None:
-        """Install and enable cgw, and start the guests."""
+    def set_up(self, unit: str) -> None:
+        """Install cgw and enable this unit of it, and start the guests."""
         self.host.install()
-        self.host.systemctl("enable", "--now", "cgw.service")
+        self.host.systemctl("enable", "--now", unit)
         self._join(self.web1, network.GUEST_BRIDGE, "10.5.5.11", network.GATEWAY_ADDRESS)
         self._add_nat_network()
         self._join(self.nat1, NAT_BRIDGE, "192.168.123.12", "192.168.123.1")
@@ -87,7 +87,7 @@ class Gateway:
         if [name for name in FIREWALLS if self.host.is_active(name)] != [firewall]:
             self.host.systemctl("stop", *FIREWALLS)
             self.host.systemctl("start", firewall)
-        self.host.systemctl("start", "cgw.service")
+        self.host.systemctl("start", "cgw-sync.service")
         self.settle()
 
     def order(self, *words: str) -> None:

@@ -6,13 +6,15 @@ from tests.systemd.conftest import booted_gateway
 
 pytestmark = pytest.mark.systemd
 
-UNITS = ("cgw.service", "cgw-resync.service", "cgw-node.service")
+UNITS = ("cgw.service", "cgw-sync.service", "cgw-resync.service", "cgw-resync.path",
+         "cgw-node.service")  # fmt: skip
 
 
 def test_uninstall_stops_and_disables_the_units() -> None:
-    with booted_gateway("other-") as gateway:
+    with booted_gateway("other-", "cgw.service") as gateway:
         host = gateway.host
         assert "active" == gateway.property("cgw.service", "ActiveState")
+        assert host.path("/var/lib/cgw").is_dir()
         said = host.run(["cgw", "uninstall"]).stdout.splitlines()
         assert "stopped and disabled cgw.service" in said
         assert not [line for line in said if "cgw-node" in line and "stopped" in line]
@@ -21,6 +23,7 @@ def test_uninstall_stops_and_disables_the_units() -> None:
             assert "inactive" == gateway.property(unit, "ActiveState")
         left = host.run(["find", "/etc/systemd", "-name", "cgw*"])
         assert "" == left.stdout
+        assert not host.path("/var/lib/cgw").exists()
         assert gateway.is_closed()
         gateway.order("start", "nftables")
         assert gateway.is_closed()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
@@ -10,6 +11,7 @@ from xml.sax.saxutils import quoteattr
 import pytest
 
 from cgw_hooks.core.guest import Guest, GuestKey
+from cgw_hooks.core.parse.annotation_schema import complaint
 from cgw_hooks.core.parse.config_toml import parse_config
 from cgw_hooks.core.parse.domain_xml import parse_domain
 from cgw_hooks.core.published_port import ANY_ADDRESS, Claim, PublishedPort
@@ -17,6 +19,7 @@ from cgw_hooks.errors import InvalidAnnotation, quoted
 from cgw_hooks.sources.libvirt import key_of
 
 ROOT = Path(__file__).resolve().parents[2]
+SCHEMA = (ROOT / "cgw_hooks/schemas/annotation.rng").read_bytes()
 CGW = ROOT / ".venv/bin/cgw"
 PYTHON = ROOT / ".venv/bin/python"
 HOOK_SCRIPT = ROOT / "hooks/qemu.d/50-cgw"
@@ -69,10 +72,49 @@ def annotated(name: str = "web1", uuid: str = UUID, start: int = 2202) -> bytes:
 
 
 def guest_of(xml: bytes, name: str = "web1") -> Guest:
-    """The guest that the XML publishes, where the XML alone says its address."""
-    annotation = parse_domain(key_of("qemu", xml), name, xml)
-    assert annotation is not None
-    return annotation.guest(annotation.addresses)
+    """The guest that the XML publishes, where the XML alone says its address.
+
+    Parser and schema must agree about each annotation that comes here.
+    """
+    try:
+        annotation = parse_domain(key_of("qemu", xml), name, xml)
+        assert annotation is not None
+        guest = annotation.guest(annotation.addresses)
+    except InvalidAnnotation as error:
+        assert_schema_refuses(xml, error)
+        raise
+    assert complaint(name, xml, SCHEMA) == ""
+    return guest
+
+
+#: What the parser refuses and the schema accepts: the cures of these errors. No schema can
+#: compare two values, and a pattern of all addresses of hosts would be no help to anybody.
+BEYOND_THE_SCHEMA = re.compile(
+    r"give an end of at least \d+"  # a range whose end is below its start
+    r"|the range is \d+ ports long: end it at guest port 65535"
+    r"|publish each listening port once"  # ranges that overlap
+    r"|ask for \d+ at most[,;] .+"
+    r"|give networks of the address's family"
+    r"|give the guest an address of that family too"
+    r"|give one address per IP family"
+    r"|give the address that the guest has on its network"  # loopback, multicast, link-local ...
+    r"|give an address of the node that others can reach"
+    r"|give an IPv4 or IPv6 address"  # an IPv6 address of too many parts
+    r"|give an IPv4 address or network, not one within an IPv6 one"
+    r"|give networks as ADDRESS/LENGTH with no host bits set, separated by commas"
+    r"|give a time in UTC: 2026-11-24T22:00:00Z"  # the 30th of February
+)
+
+
+def assert_schema_refuses(xml: bytes, error: InvalidAnnotation) -> None:
+    """Assert that the schema refuses what the parser refused, if a schema can say why."""
+    if BEYOND_THE_SCHEMA.fullmatch(error.cure):
+        return
+    try:
+        why = complaint("", xml, SCHEMA)
+    except InvalidAnnotation:
+        return  # there is no annotation: the XML cannot be read, or has two of them
+    assert why, f"the schema accepts what the parser refuses: {error}"
 
 
 def refusal(xml: bytes, name: str = "web1") -> str:

@@ -10,7 +10,14 @@ import pytest
 
 from cgw_hooks.core.annotation import Annotation
 from cgw_hooks.core.guest import REMOTE, GuestKey
-from cgw_hooks.core.node_config import GuestNetwork, NodeConfig, Policy, Uplink
+from cgw_hooks.core.node_config import (
+    Endpoint,
+    GuestNetwork,
+    NodeConfig,
+    Policy,
+    Registry,
+    Uplink,
+)
 from cgw_hooks.core.parse.config_toml import parse_config
 from cgw_hooks.core.parse.port_spec import parse_port_spec
 from cgw_hooks.errors import InvalidConfig
@@ -74,6 +81,14 @@ def test_the_example_uncommented_is_valid_and_means_what_the_design_says() -> No
                 ("10.5.5.202",),
                 ("2202:22", "123:123/udp", "192.168.122.11:8000-8009:80"),
             )._replace(uuid="0e1f2a3b-4c5d-4e6f-8a9b-0c1d2e3f4a5b"),
+        ),
+        registry=Registry(
+            (Endpoint("10.0.0.1", 2379, is_tls=True), Endpoint("10.0.0.2", 2379, is_tls=True)),
+            ca="/etc/etcd/ca.pem",
+            certificate="/etc/etcd/node.pem",
+            key="/etc/etcd/node-key.pem",
+            user="cgw",
+            password_file="/etc/cgw/etcd-password",  # noqa: S106
         ),
     )
     assert expected == parse_config(uncommented)
@@ -159,6 +174,10 @@ def test_a_remote_guest_is_named_once() -> None:
             NodeConfig(policy=Policy(listen_ports=((80, 80), (2000, 9999)))),
         ),
         ("[policy]\nlisten-ports = []", NodeConfig(policy=Policy(listen_ports=()))),
+        (
+            '[policy]\nauto-ports = "40000-40999"',
+            NodeConfig(policy=Policy(auto_ports=(40000, 40999))),
+        ),
     ],
 )
 def test_each_key_may_stand_alone(text: str, expected: NodeConfig) -> None:
@@ -179,7 +198,11 @@ def test_a_bridge_may_have_a_second_subnet_of_ipv6() -> None:
         ("not toml", "config: it is not TOML: ", "line 1"),
         ('[node]\nname = "a\nb"', "config: it is not TOML: ", "line 2"),
         ("[node]\nname = 1\nname = 2", "config: it is not TOML: ", "overwrite a value"),
-        ("nodes = 1", '"nodes": unknown key', "guest-network, node, policy, remote-guest, uplink"),
+        (
+            "nodes = 1",
+            '"nodes": unknown key',
+            "guest-network, node, policy, registry, remote-guest, uplink",
+        ),
         ('"a\\nb\\u001b[2J" = 1', r'"a\nb\x1b[2J": unknown key', "known here are"),
         ('[node]\nnmae = "n"', 'node."nmae": unknown key', "name, return-path"),
         (network(bridges='"b"'), 'guest-network[1]."bridges": unknown key', "bridge, "),
@@ -217,12 +240,22 @@ def test_a_bridge_may_have_a_second_subnet_of_ipv6() -> None:
         (
             network(node_address='"10.6.5.251"'),
             "guest-network[1].node-address: ",
-            '"10.6.5.251" cannot be used; give an address in the subnet, 10.5.5.0/24',
+            '"10.6.5.251" cannot be used; give a host\'s address in the subnet, 10.5.5.0/24',
         ),
         (
             network(gateway_address='"fd00::1"'),
             "guest-network[1].gateway-address: ",
-            '"fd00::1" cannot be used; give an address in the subnet, 10.5.5.0/24',
+            '"fd00::1" cannot be used; give a host\'s address in the subnet, 10.5.5.0/24',
+        ),
+        (
+            network(node_address='"10.5.5.0"'),
+            "guest-network[1].node-address: ",
+            "give a host's address in the subnet, 10.5.5.0/24",
+        ),
+        (
+            network(gateway_address='"10.5.5.255"'),
+            "guest-network[1].gateway-address: ",
+            "give a host's address in the subnet, 10.5.5.0/24",
         ),
         (
             network(node_address='"10.5.5.254"'),
@@ -250,6 +283,12 @@ def test_a_bridge_may_have_a_second_subnet_of_ipv6() -> None:
             '[policy]\nlisten-ports = ["90-80"]',
             "policy.listen-ports: ",
             '"90-80" cannot be used; give the lower',
+        ),
+        ("[policy]\nauto-ports = 80", "policy.auto-ports: ", '"80" cannot be used; give a string'),
+        (
+            '[policy]\nauto-ports = "9-8"',
+            "policy.auto-ports: ",
+            '"9-8" cannot be used; give the lower port first',
         ),
         (
             '[policy]\nlisten-ports = ["80-"]',
@@ -290,6 +329,54 @@ def test_a_device_name_that_nft_or_the_kernel_would_not_take_is_refused(name: st
         f'[uplink]\ndevices = ["{spelt}"]',
     ):
         assert refusal(text).endswith("give a network device's name, 15 characters at most")
+
+
+REMOTE_GUESTS = """\
+[[remote-guest]]
+name = "web7"
+address = "10.5.5.207"
+publish = [
+  "8080:80",  # [[remote-guest]]
+]
+  [[remote-guest]]  # indented
+  name = "[policy]"
+  address = "10.5.5.208"
+"""
+OTHER_REMOTE_GUEST = '[[remote-guest]]\nname = "web9"\naddress = "10.5.5.209"\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        REMOTE_GUESTS,
+        "[node]\nname = 'n1'\n" + REMOTE_GUESTS,
+        REMOTE_GUESTS + "[policy]\nlisten-ports = '80'\n",
+        REMOTE_GUESTS + "  [policy]\nlisten-ports = '80'\n" + OTHER_REMOTE_GUEST,
+        (REMOTE_GUESTS + "[policy]\nlisten-ports = '80'\n").replace("\n", "\r\n"),
+        "[node]\nname = '''\n[[remote-guest]]\n'''\n[policy]\nlisten-ports = '80'\n",
+        REMOTE_GUESTS.replace("]]", " ]]") + "[policy]\nlisten-ports = '80'\n",
+    ],
+)
+def test_a_hook_reads_all_of_the_config_but_its_remote_guests(text: str) -> None:
+    whole = parse_config(text)
+    assert whole._replace(remote_guests=()) == parse_config(text, remote_guests=False)
+
+
+def test_a_wrong_remote_guest_harms_no_hook() -> None:
+    text = '[node]\nname = "n1"\n[[remote-guest]]\nname = 5\n'
+    assert "remote-guest[1].name: " in refusal(text)
+    assert NodeConfig(name="n1") == parse_config(text, remote_guests=False)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["[node]\nname = 5\n", "[policy]\nnothing = [\n[1],\n]\n", "[[\n", "[uplink"]
+)
+def test_what_else_is_wrong_is_said_to_a_hook_in_the_same_words(wrong: str) -> None:
+    text = REMOTE_GUESTS + wrong
+    with pytest.raises(InvalidConfig) as caught:
+        parse_config(text, remote_guests=False)
+    assert refusal(text) == str(caught.value)
 
 
 def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cgw_hooks.core.guest import Interface
-from cgw_hooks.host.libvirt_leases import addresses_of, other_holder
+from cgw_hooks.host.libvirt_leases import addresses_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,22 +131,6 @@ def test_an_address_of_the_guests_second_interface_is_still_the_guests(tmp_path:
     second = Interface(OTHER, network="default", bridge="virbr0")
     leased(tmp_path, lease("192.168.122.11"), lease("192.168.122.11", OTHER))
     assert ["192.168.122.11"] == found(tmp_path, ON_DEFAULT, second)
-
-
-def test_who_else_has_an_address_is_told(tmp_path: Path) -> None:
-    def holder(address: str) -> str | None:
-        return other_holder(ip_address(address), [ON_DEFAULT], NOW, str(tmp_path))
-
-    leased(
-        tmp_path,
-        lease("192.168.122.11"),
-        lease("192.168.122.12", OTHER.upper()),
-        lease("192.168.122.13", OTHER, expiry=7),
-    )
-    assert holder("192.168.122.11") is None
-    assert holder("192.168.122.12") == OTHER
-    assert holder("192.168.122.13") is None
-    assert holder("192.168.122.14") is None
 
 
 def test_a_host_entry_counts_more_than_a_lease(tmp_path: Path) -> None:

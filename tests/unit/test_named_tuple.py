@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import pickle
 import typing
 
 import pytest
@@ -94,3 +96,25 @@ def test_a_value_does_not_change() -> None:
 def test_a_field_that_is_missing_or_unknown_is_an_error(arguments: dict[str, int]) -> None:
     with pytest.raises(TypeError):
         Ours(**arguments)  # type: ignore[arg-type]
+
+
+def test_what_a_class_says_about_itself_is_as_typing_has_it() -> None:
+    assert inspect.signature(Typings).parameters.keys() == inspect.signature(Ours).parameters.keys()
+    assert Typings.__match_args__ == Ours.__match_args__
+    assert Typings(1)._asdict() == Ours(1)._asdict()
+    with pytest.raises(TypeError, match=r"Ours.__new__\(\) missing .* 'number'"):
+        Ours()  # type: ignore[call-arg]
+
+
+def test_a_value_is_made_of_the_right_number_of_values_only() -> None:
+    assert Ours(1, ("a",), "b") == Ours._make([1, ("a",), "b"])
+    with pytest.raises(TypeError, match="Expected 3 arguments, got 1"):
+        Ours._make([1])
+    with pytest.raises(ValueError, match="other"):
+        Ours(1)._replace(other=2)  # type: ignore[call-arg]
+
+
+def test_a_value_can_be_sent_to_another_process() -> None:
+    sent = pickle.loads(pickle.dumps(Ours(1)))  # noqa: S301
+    assert Ours(1) == sent
+    assert type(sent) is Ours

@@ -34,7 +34,7 @@ def test_every_kind_of_port_comes_back(published: PublishedPort) -> None:
     assert record == from_json(to_json(record))
 
 
-@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("state", list(State))
 def test_every_state_comes_back(state: State) -> None:
     record = Record(
         guest(*PORTS)._replace(leased=(Interface("52:54:00:05:05:0b", "default", "virbr0"),)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import pytest
@@ -44,6 +45,10 @@ def record(
     *ports: PublishedPort, key: GuestKey = KEY, state: GuestState = GuestState.PUBLISHED
 ) -> Record:
     return Record(Guest(key, "web1", ports or (port(80),), UUID), state, 1.0)
+
+
+def rebuild(state: State, records: list[Record]) -> None:
+    state.mend_index(state.index_faults(records))
 
 
 def files(folder: Path) -> set[str]:
@@ -163,9 +168,9 @@ def test_the_version_is_another_one_after_each_change_and_only_then(state: State
     for new, old in ((record(), None), (record(), record()), (record(key=OTHER_KEY), None)):
         state.write(new, old)
         seen.append(state.version())
-    assert 4 == len(set(seen))
+    assert all(one != other for one, other in combinations(seen, 2))
     state.all()
-    state.rebuild([record(), record(key=OTHER_KEY)])
+    rebuild(state, [record(), record(key=OTHER_KEY)])
     assert seen[-1] == state.version()
     state.remove(OTHER_KEY, None)
     assert state.version() != seen[-1]
@@ -263,7 +268,7 @@ def test_the_holders_of_random_claims_are_found_as_by_a_look_at_all(
         r._replace(guest=r.guest._replace(key=GuestKey(REMOTE, f"web{n}")))
         for n, r in enumerate(records)
     ]
-    state.rebuild(records)
+    rebuild(state, records)
     for wanted in random_claims(seed + 100, 60):
         expected = {
             (r.key, held, wanted)
@@ -345,7 +350,7 @@ def test_rebuild_makes_the_index_what_the_records_say(state: State, folder: Path
     (bucket,) = (folder / "index/ports/udp").iterdir()
     (lost,) = bucket.iterdir()
     lost.unlink()
-    state.rebuild([one, two])
+    rebuild(state, [one, two])
     assert whole == files(folder)
     assert not (folder / "index/ports/tcp/9").exists()
 
@@ -353,7 +358,7 @@ def test_rebuild_makes_the_index_what_the_records_say(state: State, folder: Path
 def test_rebuild_writes_only_what_differs(state: State, folder: Path) -> None:
     state.write(record(), None)
     before = {path: path.stat().st_ino for path in (folder / "index").rglob("*")}
-    state.rebuild([record()])
+    rebuild(state, [record()])
     assert before == {path: path.stat().st_ino for path in (folder / "index").rglob("*")}
-    state.rebuild([])
+    rebuild(state, [])
     assert {f"guests/{KEY}.json"} == files(folder)

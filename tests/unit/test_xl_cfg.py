@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cgw_hooks.core.parse.vif import Vif, configured_vifs, latest, running_vifs
 from cgw_hooks.core.parse.xl_cfg import parse_xl_config, strings
-from cgw_hooks.errors import InvalidAnnotation
+from cgw_hooks.errors import InvalidAnnotation, InvalidConfig
 from cgw_hooks.host import xl_files
 from cgw_hooks.host.xenstore import parse_listing
 from cgw_hooks.sources.xl import declarations
@@ -92,6 +93,37 @@ def test_a_list_within_the_published_ports_is_refused(web1_cfg: Path) -> None:
         f'guest "web1": cgw_publish in {web1_cfg} has a list within the list; '
         'write one list: ["2202:22/tcp", "123/udp"]' == str(caught.value)
     )
+
+
+def test_a_pipe_among_the_configs_keeps_nobody_waiting(web1_cfg: Path) -> None:
+    os.mkfifo(web1_cfg)
+    assert [] == list(declarations(Vif("vif3.0", "web1", "", ip="10.5.5.201")))
+    files = web1_cfg.parent / "guests.d"
+    files.mkdir()
+    os.mkfifo(files / "web1.xml")
+    assert [] == list(declarations(Vif("vif3.0", "web1", "", ip="10.5.5.201")))
+
+
+def test_a_config_of_the_guests_name_that_leads_nowhere_is_said_and_not_taken_for_none(
+    web1_cfg: Path,
+) -> None:
+    """To the agent, a link to a file in a home folder leads nowhere: it must keep the ports."""
+    web1_cfg.symlink_to("/none/web1.cfg")
+    (web1_cfg.parent / "folder").symlink_to("/")
+    assert [] == list(declarations(Vif("vif3.0", "web2", "", ip="10.5.5.201")))
+    with pytest.raises(InvalidConfig) as caught:
+        list(declarations(Vif("vif3.0", "web1", "", ip="10.5.5.201")))
+    assert (
+        f"{web1_cfg}: it leads to /none/web1.cfg, which is not there; the agent sees no file in "
+        f"/root and /home; move the file itself to {web1_cfg}" == str(caught.value)
+    )
+
+
+def test_a_config_that_cannot_be_read_is_said(web1_cfg: Path) -> None:
+    web1_cfg.symlink_to("/proc/self/mem")  # its first page cannot be read
+    assert [] == list(declarations(Vif("vif3.0", "web2", "", ip="10.5.5.201")))
+    with pytest.raises(InvalidConfig, match=f"{web1_cfg}: it cannot be read: "):
+        list(declarations(Vif("vif3.0", "web1", "", ip="10.5.5.201")))
 
 
 LISTING = """\

@@ -11,13 +11,12 @@ import pytest
 from tests.lab.domain import guest_uuid
 from tests.lab.xen.dom0 import Dom0
 from tests.libvirt.hypervisor import STARTED, STOPPED
-from tests.xen.host import XenHost
+from tests.xen.host import WEB1, XenHost
 from tests.xen.libvirt_guests import LibvirtGuests
 
 pytestmark = pytest.mark.xen
 
 OCTET = 201
-WEB1 = "web1 saw 192.168.122.100"
 OLD_FILE = 'name = "web1"\ncgw_publish = [ "8080:80" ]\n'
 PUBLISHED = {"web1": ["123/udp", "2202/tcp"]}
 ELEMENTS = ["tcp . 2202 : 10.5.5.201 . 22", "udp . 123 : 10.5.5.201 . 123"]
@@ -60,6 +59,7 @@ def assert_published_once(guests: LibvirtGuests) -> None:
     assert xen.published() == PUBLISHED
 
 
+@pytest.mark.extended
 def test_ports_are_back_after_a_reboot(web1: LibvirtGuests) -> None:
     web1.virsh("reboot", "web1")
     assert web1.xen.is_closed(2202)
@@ -130,7 +130,13 @@ ENDS: dict[str, Callable[[LibvirtGuests], object]] = {
 }
 
 
-@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(ENDS["shut down"], marks=pytest.mark.extended, id="shut down"),
+        pytest.param(ENDS["destroyed"], id="destroyed"),
+    ],
+)
 def test_ports_go_with_the_guest(
     web1: LibvirtGuests, end: Callable[[LibvirtGuests], object]
 ) -> None:

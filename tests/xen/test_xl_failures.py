@@ -1,17 +1,19 @@
-"""Plain xl guests on a real Xen: what is left where something fails, or two want the same."""
+"""Plain xl guests on a real Xen: what is left where something fails, or two want the same.
 
-import json
+tests/netns/test_xl_hook.py has most of these cases as calls of the vif script, without a Xen.
+"""
+
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.lab.domain import publish_element
+from tests.lab.status_json import read_status
 from tests.netns.configs import FULL_NAT, NODE_AMONG_GUESTS, WARN
-from tests.xen.host import RECEIVER, XenHost
-from tests.xen.test_xl import VIF, WEB1
+from tests.xen.host import RECEIVER, VIF, WEB1, XenHost
 
-pytestmark = pytest.mark.xen
+pytestmark = [pytest.mark.xen, pytest.mark.extended]
 
 PORTS = {"web1": ["123/udp", "2202/tcp"]}
 CONFIG = "/etc/cgw/cgw.toml"
@@ -28,7 +30,7 @@ def goes_on(xen: XenHost) -> bool:
 
 def rows(xen: XenHost) -> list[dict[str, Any]]:
     """Every row of `cgw status --json`."""
-    found: list[dict[str, Any]] = json.loads(
+    found: list[dict[str, Any]] = read_status(
         xen.dom0.run(["cgw", "status", "--json"], check=False).stdout
     )["published"]
     return found

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.lab.cache import cached
 from tests.lab.debian_root import CGW_PACKAGES, UNWANTED, bootstrap
+from tests.lab.disk import make_disk
 from tests.lab.guest_image import compile_static, vmlinux
 from tests.lab.initramfs import initramfs
 from tests.lab.progress import progress
@@ -53,10 +54,6 @@ _INIT = Path(__file__).with_name("dom0_init.sh")
 _FREE_MIB = 300
 
 
-class XenImageError(Exception):
-    """The image could not be built; the text says why."""
-
-
 @dataclass(frozen=True)
 class XenImage:
     """What QEMU takes to boot Xen."""
@@ -87,7 +84,7 @@ class XenImage:
 def xen_image() -> XenImage:
     """The image, built at first use (a minute), then cached by what goes into it.
 
-    Raises XenImageError or DebianRootError.
+    Raises DebianRootError, GuestImageError or DiskError.
     """
     sources = [_BOOT.read_text(), _INIT.read_text()]
     ingredients = [BUILDER_VERSION, SUITE, *PACKAGES, *UNWANTED_IN_DOM0, *_ROOT_DISK_MODULES]
@@ -112,7 +109,7 @@ def _build(folder: Path) -> None:
     init = root / "sbin/cgw-lab-init"
     shutil.copy(_INIT, init)
     init.chmod(0o755)
-    _make_disk(root, image.disk)
+    make_disk(root, image.disk, free_mib=_FREE_MIB)
     shutil.rmtree(root)
 
 
@@ -133,17 +130,3 @@ def _in_order_of_loading(root: Path) -> Iterator[Path]:
             if module not in seen:
                 seen.add(module)
                 yield folder / module
-
-
-def _make_disk(root: Path, disk: Path) -> None:
-    if shutil.which("mke2fs", path="/usr/sbin:/sbin:/usr/bin") is None:
-        raise XenImageError("mke2fs is not installed (see tests/lab/APT_PACKAGES)")
-    used = subprocess.run(["du", "-sm", str(root)], check=True, capture_output=True, text=True)
-    size = int(used.stdout.split()[0]) + _FREE_MIB
-    made = subprocess.run(
-        ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal",
-         "-d", str(root), str(disk), f"{size}M"],
-        env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"}, check=False, capture_output=True, text=True,
-    )  # fmt: skip
-    if made.returncode != 0:
-        raise XenImageError(f"mke2fs failed: {made.stderr.strip()}")

@@ -1,0 +1,1 @@
+"""The host tier: whole Debian hosts as they are installed, each inside an emulator."""

@@ -1,0 +1,1 @@
+"""The Debian packages, the wheel and the release."""

@@ -1,0 +1,1 @@
+"""The registry of the cluster: the client of etcd, and nodes whose agents speak to it."""
