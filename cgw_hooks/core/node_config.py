@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from cgw_hooks.core.published_port import Address, Network
 
 
+#: How a guest's answers return to the node where the client came in (`core/rules/return_path`).
+FULL_NAT, STEER, CT_SYNC = "full-nat", "steer", "ct-sync"
+
+
 class GuestNetwork(NamedTuple):
     """One guest subnet, on a guest bridge that all nodes of the cluster connect."""
 
@@ -23,6 +27,30 @@ class GuestNetwork(NamedTuple):
     internode_devices: tuple[str, ...] = ()
     #: Each node has a direct link to each other node, so no link needs another link's frames.
     full_mesh: bool = False
+    return_path: str = FULL_NAT
+    #: The MAC address of the guest bridge, as ``aa:bb:cc:dd:ee:ff``. ``cgw node up`` sets it if
+    #: the return path needs it; empty for FULL-NAT.
+    bridge_mac: str = ""
+
+
+class RemoteNode(NamedTuple):
+    """Another node of the cluster."""
+
+    name: str
+    #: Its node address in each guest network.
+    node_addresses: tuple[Address, ...]
+    #: Its own addresses on the uplink: a connection from one of them is the node's own, or that
+    #: of a guest behind it.
+    uplink_addresses: tuple[Address, ...] = ()
+    #: The MAC addresses of its guest bridges.
+    bridge_macs: tuple[str, ...] = ()
+
+    def address_in(self, subnet: Network) -> Address | None:
+        """Return its node address in a subnet."""
+        for address in self.node_addresses:
+            if address.version == subnet.version and address in subnet:
+                return address
+        return None
 
 
 class Uplink(NamedTuple):
@@ -91,11 +119,21 @@ class NodeConfig(NamedTuple):
     name: str = ""
     uplink: Uplink = Uplink()
     guest_networks: tuple[GuestNetwork, ...] = ()
+    remote_nodes: tuple[RemoteNode, ...] = ()
+    #: The bits of packet marks and conntrack marks that the return paths use.
+    mark_mask: int = 0xFF000000
+    #: Whether conntrackd replicates flows, so that another node can take this one's over.
+    replicates: bool = False
     policy: Policy = Policy()
     #: Guests that other nodes run.
     remote_guests: tuple[Annotation, ...] = ()
     #: None: the node's config alone names the remote guests.
     registry: Registry | None = None
+
+    @property
+    def steered_networks(self) -> list[GuestNetwork]:
+        """The guest networks whose guests see the client's own address."""
+        return [n for n in self.guest_networks if n.return_path != FULL_NAT]
 
     def guest_network_of(self, address: Address) -> GuestNetwork | None:
         """Return the declared guest network that contains an address."""

@@ -16,6 +16,7 @@ from cgw_hooks.core.node_config import (
     NodeConfig,
     Policy,
     Registry,
+    RemoteNode,
     Uplink,
 )
 from cgw_hooks.core.parse.config_toml import parse_config
@@ -67,8 +68,18 @@ def test_the_example_uncommented_is_valid_and_means_what_the_design_says() -> No
                 gateway_address=ip_address("10.5.5.254"),
                 internode_devices=("eth1.100", "eth2.100"),
                 full_mesh=True,
+                bridge_mac="02:63:0a:05:05:fb",
             ),
         ),
+        remote_nodes=(
+            RemoteNode(
+                "node2",
+                (ip_address("10.5.5.252"),),
+                (ip_address("192.168.122.12"),),
+                ("02:63:0a:05:05:fc",),
+            ),
+        ),
+        replicates=True,
         policy=Policy(
             refuse_invalid=True,
             listen_ports=((1, 65535),),
@@ -162,7 +173,8 @@ def test_a_remote_guest_is_named_once() -> None:
     [
         ("", NodeConfig()),
         ('[node]\nname = "n"', NodeConfig(name="n")),
-        ('[node]\nreturn-path = "full-nat"', NodeConfig()),
+        ('[node]\nmark-mask = "0xff00"', NodeConfig(mark_mask=0xFF00)),
+        ("[failover]\nreplicate = true", NodeConfig(replicates=True)),
         ('[uplink]\ndevices = "eth0"', NodeConfig(uplink=Uplink(("eth0",)))),
         (
             '[uplink]\naddress = ["192.0.2.1", "2001:db8::1"]',
@@ -201,17 +213,17 @@ def test_a_bridge_may_have_a_second_subnet_of_ipv6() -> None:
         (
             "nodes = 1",
             '"nodes": unknown key',
-            "guest-network, node, policy, registry, remote-guest, uplink",
+            "failover, guest-network, node, policy, registry, remote-guest, remote-node, uplink",
         ),
         ('"a\\nb\\u001b[2J" = 1', r'"a\nb\x1b[2J": unknown key', "known here are"),
-        ('[node]\nnmae = "n"', 'node."nmae": unknown key', "name, return-path"),
+        ('[node]\nnmae = "n"', 'node."nmae": unknown key', "mark-mask, name"),
         (network(bridges='"b"'), 'guest-network[1]."bridges": unknown key', "bridge, "),
         ("node = 3", "node: ", "[node]"),
         ("[node]\nname = 3", "node.name: ", '"3"'),
         (
-            '[node]\nreturn-path = "steer"',
-            "node.return-path: ",
-            '"steer" cannot be used; give one of: full-nat',
+            '[node]\nmark-mask = "0xff00ff00"',
+            "node.mark-mask: ",
+            '"0xff00ff00" cannot be used; give neighbouring bits',
         ),
         ("[uplink]\ndevices = 3", "uplink.devices: ", '"3"'),
         ('[uplink]\ndevices = ["a", ["b"]]', "uplink.devices: ", "\"['b']\""),
@@ -405,3 +417,56 @@ def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     with pytest.raises(InvalidConfig, match="cannot be read"):
         load_config(str(tmp_path))
+
+
+NODE2 = '[[remote-node]]\nname = "n2"\nnode-address = "10.5.5.252"\n'
+STEERED = {"internode_devices": '["eth1"]', "return_path": '"steer"'}
+
+
+def test_a_steered_network_derives_the_mac_addresses_from_the_node_addresses() -> None:
+    found = parse_config(network(**STEERED) + NODE2)
+    assert found.guest_networks[0].bridge_mac == "02:63:0a:05:05:fb"
+    assert found.remote_nodes[0].bridge_macs == ("02:63:0a:05:05:fc",)
+
+
+def test_both_networks_of_a_bridge_have_its_mac_address() -> None:
+    six = {"subnet": '"fd00:5::/64"', "node_address": '"fd00:5::251"'}
+    second = network(**six, gateway_address='"fd00:5::254"', bridge_mac='"02:00:00:00:00:07"')
+    found = parse_config(second + network(**STEERED))
+    assert {n.bridge_mac for n in found.guest_networks} == {"02:00:00:00:00:07"}
+
+
+def test_without_a_return_path_that_needs_it_a_bridge_keeps_its_mac_address() -> None:
+    assert not parse_config(network() + NODE2).guest_networks[0].bridge_mac
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (network(return_path='"steer"'), "return-path: internode-devices is missing"),
+        (network(return_path='"bounce"'), '"bounce" cannot be used; give one of: ct-sync'),
+        (network(bridge_mac='"33:33:00:00:00:01"'), "give the address of one station"),
+        (network(bridge_mac='"02:00:00:00:00"'), "give it like 02:63:0a:05:05:fb"),
+        (NODE2 + NODE2, 'remote-node[2].name: "n2" has an entry already'),
+        ('[node]\nname = "n2"\n' + NODE2, 'remote-node[1].name: "n2" is this node'),
+        ('[[remote-node]]\nname = "n2"', "remote-node[1].node-address: it is missing"),
+        (
+            network(**STEERED) + NODE2.replace("10.5.5.252", "10.6.6.252"),
+            'remote-node "n2": node-address in 10.5.5.0/24 is missing',
+        ),
+        (
+            '[node]\nmark-mask = "0xf0"\n' + network(**STEERED) + NODE2.replace("252", "235"),
+            "the last bits of 10.5.5.235 are those of this node",
+        ),
+        (
+            network(**STEERED) + NODE2 + 'bridge-mac = "02:63:0a:05:05:fb"',
+            "02:63:0a:05:05:fb is the MAC address of this node",
+        ),
+        ('[node]\nmark-mask = "0x7"', "node.mark-mask: "),
+        ('[node]\nmark-mask = "0xff000000f"', "node.mark-mask: "),
+        ('[node]\nmark-mask = "255"', "node.mark-mask: "),
+        ("[failover]\nreplicate = 1", "failover.replicate: "),
+    ],
+)
+def test_wrong_nodes_are_refused(text: str, problem: str) -> None:
+    assert problem in refusal(text)

@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
 #: The tables of the file, and the keys of each.
 KEYS = {
-    "node": {"name", "return-path"},
+    "node": {"name", "mark-mask"},
     "uplink": {"devices", "address"},
     "guest-network": {
         "bridge", "subnet", "node-address", "gateway-address", "internode-devices", "full-mesh",
+        "return-path", "bridge-mac",
     },
+    "remote-node": {"name", "node-address", "uplink-address", "bridge-mac"},
+    "failover": {"replicate"},
     "policy": {"on-invalid", "listen-ports", "listen-addresses", "sources", "auto-ports"},
     "remote-guest": {"name", "uuid", "address", "publish"},
     "registry": {

@@ -6,8 +6,16 @@ import tomllib
 
 from cgw_hooks.core.annotation import Annotation
 from cgw_hooks.core.guest import REMOTE, GuestKey
-from cgw_hooks.core.node_config import GuestNetwork, NodeConfig, Policy, Uplink
-from cgw_hooks.core.parse import fields, registry_config
+from cgw_hooks.core.node_config import (
+    CT_SYNC,
+    FULL_NAT,
+    STEER,
+    GuestNetwork,
+    NodeConfig,
+    Policy,
+    Uplink,
+)
+from cgw_hooks.core.parse import fields, nodes_config, registry_config
 from cgw_hooks.core.parse.config_table import KEYS, Table
 from cgw_hooks.core.parse.port_spec import parse_port_spec
 from cgw_hooks.errors import InvalidConfig, quoted
@@ -65,7 +73,6 @@ def _parse(text: str) -> NodeConfig:
         ) from None
     root = Table("", document, set(KEYS))
     node = root.table("node")
-    node.word("return-path", "full-nat", {"full-nat"})
     networks = tuple(_guest_network(table) for table in root.tables("guest-network"))
     _refuse_overlapping(networks)
     name = node.text("name", "", str)
@@ -73,7 +80,7 @@ def _parse(text: str) -> NodeConfig:
     if "registry" in document:  # other nodes know this node by its name
         registry = registry_config.parse_registry(root.table("registry"))
         node.text("name", None, registry_config.parse_node_name)
-    return NodeConfig(
+    config = NodeConfig(
         name=name,
         uplink=_uplink(root.table("uplink")),
         guest_networks=networks,
@@ -81,6 +88,7 @@ def _parse(text: str) -> NodeConfig:
         remote_guests=_remote_guests(root.tables("remote-guest")),
         registry=registry,
     )
+    return nodes_config.with_nodes(config, root)
 
 
 def _uplink(table: Table) -> Uplink:
@@ -95,10 +103,13 @@ def _guest_network(table: Table) -> GuestNetwork:
         gateway_address=table.text("gateway-address", None, fields.parse_guest_address),
         internode_devices=table.texts("internode-devices", fields.parse_interface_name),
         full_mesh=table.flag("full-mesh"),
+        return_path=table.word("return-path", FULL_NAT, {FULL_NAT, STEER, CT_SYNC}),
+        bridge_mac=table.text("bridge-mac", "", fields.parse_mac),
     )
-    if network.full_mesh and not network.internode_devices:
+    steered = network.return_path != FULL_NAT
+    if (network.full_mesh or steered) and not network.internode_devices:
         raise InvalidConfig(
-            table.path("full-mesh"),
+            table.path("return-path" if steered else "full-mesh"),
             "internode-devices is missing",
             "name the devices that lead to the other nodes",
         )

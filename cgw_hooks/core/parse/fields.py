@@ -22,6 +22,8 @@ _IPV4_PREFIXES = (bytes(12), bytes(10) + b"\xff\xff")
 _IPV4_CURE = "give an IPv4 address or network, not one within an IPv6 one"
 _INTERFACE_NAME_LENGTH = 15  # IFNAMSIZ (16) of linux/if.h, minus its final NUL
 _INTERFACE_NAME_PUNCTUATION = "-_.:@"
+_HEX_DIGITS = frozenset("0123456789abcdef")
+_MAC_OCTETS, _OCTET_DIGITS = 6, 2
 _TIME = "2026-11-24T22:00:00Z"
 #: What separates the words of a value: commas, and what XML calls white space.
 _BETWEEN_WORDS = str.maketrans(dict.fromkeys(",\t\n\r", " "))
@@ -144,6 +146,19 @@ def _parse_network(text: str) -> Network:
     if _holds_ipv4(network.network_address):
         raise ValueError(_IPV4_CURE)
     return network
+
+
+def parse_mac(text: str) -> str:
+    """Parse the MAC address of one station (not of a group). Raises ``ValueError``."""
+    octets = text.lower().replace("-", ":").split(":")
+    if len(octets) != _MAC_OCTETS or any(
+        len(octet) != _OCTET_DIGITS or set(octet) - _HEX_DIGITS for octet in octets
+    ):
+        raise ValueError("give it like 02:63:0a:05:05:fb")
+    # The lowest bit of the first octet is that of a group (IEEE 802).
+    if int(octets[0], 16) & 1 or set(octets) == {"00"}:
+        raise ValueError("give the address of one station, for example 02:63:0a:05:05:fb")
+    return ":".join(octets)
 
 
 def parse_interface_name(text: str) -> str:

@@ -1,0 +1,139 @@
+"""The nodes of the cluster, from cgw.toml: ``[[remote-node]]``, marks, MAC addresses, failover."""
+
+from __future__ import annotations
+
+from cgw_hooks.core.node_config import FULL_NAT, RemoteNode
+from cgw_hooks.core.parse import fields
+from cgw_hooks.core.rules.return_path import marks
+from cgw_hooks.errors import InvalidConfig, quoted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cgw_hooks.core.node_config import GuestNetwork, NodeConfig
+    from cgw_hooks.core.parse.config_table import Table
+    from cgw_hooks.core.published_port import Address
+
+_HEXADECIMAL = "0x"
+_MARK_BITS = 32  # of a packet mark and of a conntrack mark: __u32 in the kernel
+#: Fewer bits could not tell the nodes of a cluster apart.
+_FEWEST_BITS = 4
+#: Locally administered (IEEE 802), then "c": no vendor has such addresses.
+_MAC_PREFIX = "02:63"
+
+
+def with_nodes(config: NodeConfig, root: Table) -> NodeConfig:
+    """Add to a config what the tables of its document say of nodes. Raises ``InvalidConfig``."""
+    node, failover = root.table("node"), root.table("failover")
+    mask = node.text("mark-mask", config.mark_mask, _parse_mask)
+    networks = tuple(_with_mac(network, config.guest_networks) for network in config.guest_networks)
+    config = config._replace(
+        mark_mask=mask, guest_networks=networks, replicates=failover.flag("replicate")
+    )
+    nodes: dict[str, RemoteNode] = {}
+    for table in root.tables("remote-node"):
+        found = _remote_node(table, config)
+        if found.name in nodes or found.name == config.name:
+            who = "is this node" if found.name == config.name else "has an entry already"
+            raise InvalidConfig(table.path("name"), f"{quoted(found.name)} {who}", "remove one")
+        nodes[found.name] = found
+    config = config._replace(remote_nodes=tuple(nodes.values()))
+    refuse_ambiguous(config)
+    return config
+
+
+def refuse_ambiguous(config: NodeConfig) -> None:
+    """Refuse nodes that the return paths could not tell apart. Raises ``InvalidConfig``."""
+    for network in config.steered_networks:
+        owners = {marks.number(network.node_address, config.mark_mask): "this node"}
+        macs = {network.bridge_mac: "this node"}
+        for node in config.remote_nodes:
+            where = f"remote-node {quoted(node.name)}"
+            address = node.address_in(network.subnet)
+            if address is None:
+                raise InvalidConfig(
+                    where, f"node-address in {network.subnet} is missing", "add it to the list"
+                )
+            number = marks.number(address, config.mark_mask)
+            if number in owners:
+                raise InvalidConfig(
+                    where,
+                    f"the last bits of {address} are those of {owners[number]}",
+                    "give node.mark-mask more bits, or the node another address",
+                )
+            owners[number] = node.name
+            for mac in node.bridge_macs:
+                if mac in macs:
+                    raise InvalidConfig(
+                        where, f"{mac} is the MAC address of {macs[mac]}", "give each its own"
+                    )
+            macs |= dict.fromkeys(node.bridge_macs, node.name)
+        if 0 in owners:
+            raise InvalidConfig(
+                "node.mark-mask",
+                f"the last bits of the address of {owners[0]} are 0, which means no node",
+                "give the mask more bits, or the node another address",
+            )
+
+
+def _remote_node(table: Table, config: NodeConfig) -> RemoteNode:
+    addresses = table.texts("node-address", fields.parse_guest_address)
+    if not addresses:
+        raise InvalidConfig(table.path("node-address"), "it is missing", "add it")
+    node = RemoteNode(
+        table.text("name", None, fields.parse_name),
+        addresses,
+        table.texts("uplink-address", fields.parse_guest_address),
+        table.texts("bridge-mac", fields.parse_mac),
+    )
+    return node if node.bridge_macs else node._replace(bridge_macs=derived_macs(node, config))
+
+
+def derived_macs(node: RemoteNode, config: NodeConfig) -> tuple[str, ...]:
+    """Return the MAC addresses of a node's guest bridges if its config names none."""
+    networks = (_naming_network(n.bridge, config.guest_networks) for n in config.guest_networks)
+    found = (node.address_in(network.subnet) for network in networks)
+    return tuple(dict.fromkeys(_derived_mac(address) for address in found if address))
+
+
+def _with_mac(network: GuestNetwork, networks: Iterable[GuestNetwork]) -> GuestNetwork:
+    """Return the network with its bridge's MAC address, if a return path needs it."""
+    same = [other for other in networks if other.bridge == network.bridge]
+    given = {other.bridge_mac for other in same if other.bridge_mac}
+    if len(given) > 1:
+        raise InvalidConfig(
+            "guest-network.bridge-mac",
+            f"{quoted(network.bridge)} has two: {' and '.join(sorted(given))}",
+            "give one to a bridge",
+        )
+    if given:
+        return network._replace(bridge_mac=given.pop())
+    if all(other.return_path == FULL_NAT for other in same):
+        return network
+    naming = _naming_network(network.bridge, networks)
+    return network._replace(bridge_mac=_derived_mac(naming.node_address))
+
+
+def _naming_network(bridge: str, networks: Iterable[GuestNetwork]) -> GuestNetwork:
+    """Return the network whose node address names a bridge, on each node the same one."""
+    same = (network for network in networks if network.bridge == bridge)
+    return min(same, key=lambda network: (network.subnet.version, int(network.subnet[0])))
+
+
+def _derived_mac(address: Address) -> str:
+    """Return the MAC address that stands for a node address: its last four bytes are those."""
+    return ":".join([_MAC_PREFIX, *(f"{byte:02x}" for byte in address.packed[-4:])])
+
+
+def _parse_mask(text: str) -> int:
+    cure = "give neighbouring bits, at least four, like 0xff000000"
+    try:
+        mask = int(text, 16) if text.startswith(_HEXADECIMAL) else 0
+    except ValueError:
+        raise ValueError(cure) from None
+    lowest = mask & -mask
+    bits = mask.bit_count()
+    if bits < _FEWEST_BITS or mask >> _MARK_BITS or mask + lowest != lowest << bits:
+        raise ValueError(cure)
+    return mask
