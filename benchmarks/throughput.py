@@ -33,6 +33,7 @@ from rich.table import Table
 
 from cgw_hooks.core.parse.config_toml import parse_config
 from cgw_hooks.core.published_port import ANY_ADDRESS, PublishedPort
+from cgw_hooks.core.record import Contents
 from cgw_hooks.core.rules import table
 from tests.lab import network
 from tests.lab.namespace import Namespace, namespace, veth
@@ -142,11 +143,11 @@ def _exists(wires: Wires, sysctl: str) -> bool:
 
 def by_map(count: int) -> str:
     """The node's ruleset as cgw makes it, with so many published ports."""
-    ports = (
+    ports = [
         PublishedPort("tcp", ANY_ADDRESS[4], port, port, _SERVED, IPv4Address(_GUEST))
         for port in _listened(count)
-    )
-    return table.restore(parse_config(FULL_NAT), ports)
+    ]
+    return table.restore(parse_config(FULL_NAT), Contents(ports))
 
 
 def by_rules(count: int) -> str:

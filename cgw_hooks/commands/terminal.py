@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cgw_hooks.commands.arguments import parser
 from cgw_hooks.commands.this_node import publisher, publisher_of_gateway
 from cgw_hooks.core.node_config import NodeConfig
-from cgw_hooks.core.record import translated
+from cgw_hooks.core.record import contents
 from cgw_hooks.core.rules import table
 from cgw_hooks.errors import CgwError, NotFound, RecordError, RegistryError, printable, quoted
 from cgw_hooks.host import paths
@@ -205,7 +205,7 @@ def _check(arguments: Namespace) -> int:
 def _render(_arguments: Namespace) -> int:
     node = publisher()
     records, errors = node.state.all()
-    sys.stdout.write(table.restore(node.config, translated(list(records.values()))))
+    sys.stdout.write(table.restore(node.config, contents(list(records.values()))))
     for error in errors.values():
         sys.stderr.write(f"cgw: {printable(str(error))}\n")
     return RecordError.exit_code if errors else 0

@@ -84,6 +84,35 @@ class Record(NamedTuple):
         return self.is_current and bool(self.translated or self.leaving)
 
 
+class Contents(NamedTuple):
+    """What the ruleset holds besides its static rules."""
+
+    #: The ports that are translated.
+    ports: Collection[PublishedPort] = ()
+    #: Those ports of ``ports`` whose guests run on this node.
+    hosted: Collection[PublishedPort] = ()
+
+    @classmethod
+    def of(cls, record: Record | None, remotes: Iterable[Record] = ()) -> Contents:
+        """Return what a record stands for, and the remote guests that it does not override.
+
+        That includes the ports that a crash may have left.
+        """
+        own = perhaps_translated(record)
+        is_remote = record is not None and record.guest.is_remote
+        return cls([*own, *visible(remotes, record)], () if is_remote else own)
+
+    def __bool__(self) -> bool:
+        """Whether there is anything."""
+        return bool(self.ports or self.hosted)
+
+
+def contents(records: Collection[Record]) -> Contents:
+    """Return what the ruleset must hold for all records of this node."""
+    hosted = [p for record in records if not record.guest.is_remote for p in record.translated]
+    return Contents(translated(records), hosted)
+
+
 def published(guest: Guest, old: Record | None, now: float) -> Record:
     """Return the record of a published guest; an unchanged one keeps the old record's ``since``."""
     guest = guest.unexpired(now)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 
 from cgw_hooks.core.named_tuple import NamedTuple
-from cgw_hooks.core.rules import arp_filter, table
+from cgw_hooks.core.rules import table
 from cgw_hooks.host import netlink, netlink_events
 
 #: The command name of the resident process: at most 15 bytes (TASK_COMM_LEN).
@@ -29,7 +29,7 @@ _RULES = frozenset(_SUBSYSTEM | kind for kind in (0, 2, 3, 5, 6, 8))
 _GENERIC = 4  # struct nfgenmsg: family, version, resource
 _FIRST_LENGTH = struct.Struct("=H")
 _PROCESS_NAME = 3  # NFTA_GEN_PROC_NAME
-_FAMILIES = {"inet": 1, "bridge": 7}  # NFPROTO_*, include/uapi/linux/netfilter.h
+_FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}  # NFPROTO_* of linux/netfilter.h
 #: 10,000 elements are 760 kB of messages, and each datagram also takes memory for itself.
 _BUFFER_SIZE = 16 << 20
 
@@ -54,7 +54,7 @@ class RulesetEvents:
 
     def __init__(self, buffer_size: int = _BUFFER_SIZE) -> None:
         self._subscription = netlink_events.Subscription(netlink.NETFILTER, [_GROUP], buffer_size)
-        self._own = {_table_bytes(name): name for name in (table.TABLE, arp_filter.TABLE)}
+        self._own = {_table_bytes(name): name for name in table.NAMES}
         # A transaction may come in several reads.
         self._ours: set[str] = set()
         self._others = False

@@ -12,8 +12,8 @@ from math import inf
 
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.problem import Problem
-from cgw_hooks.core.record import Record, State, overridden, translated, unexpired
-from cgw_hooks.core.rules import arp_filter, table
+from cgw_hooks.core.record import Contents, Record, State, contents, overridden, unexpired
+from cgw_hooks.core.rules.elements import BRIDGE_TABLE, TABLE, elements
 from cgw_hooks.errors import CgwError
 from cgw_hooks.host import bridges, listeners
 from cgw_hooks.node import cluster, definitions, ports, ruleset
@@ -84,7 +84,7 @@ class _Look:
         self.publisher = publisher
         self.records = records
         self.now = time.time()
-        self.should_be = translated(list(records.values()))
+        self.should_be = contents([*records.values()])
         found = ruleset.read_tables(publisher.nft, publisher.config)
         self.difference = ruleset.compare(publisher.config, self.should_be, found)
         self.listeners = ports.node_listeners(record.guest for record in records.values())
@@ -108,13 +108,13 @@ class _Look:
             if difference.rules:
                 yield Problem("rules", "ruleset", difference.rules, _SYNC)
             if difference.arp_filter:
-                yield Problem("rules", arp_filter.TABLE, difference.arp_filter, _SYNC)
+                yield Problem("rules", BRIDGE_TABLE, difference.arp_filter, _SYNC)
             yield from self._silent_bridges()
         extra = sorted(key for keys in difference.extra.values() for key in keys)
         if extra:
             shown = ", ".join(f"{{ {key} }}" for key in extra[:3])
             message = f"{len(extra)} elements belong to no record: {shown}"
-            yield Problem("extra-elements", f"table {table.TABLE}", message, _SYNC)
+            yield Problem("extra-elements", f"table {TABLE}", message, _SYNC)
 
     def unreadable_definitions(self) -> Iterator[Problem]:
         """Yield the problems of guests that should be published but have no record."""
@@ -251,9 +251,10 @@ class _Look:
         if self.difference.rules:
             return Problem("rules", "ruleset", self.difference.rules, _SYNC)
         missing = self.difference.missing
+        held = Contents([port], () if record.guest.is_remote else [port])
         if missing and any(
-            not missing.get(name, set()).isdisjoint(keys)
-            for name, keys in table.elements([port]).items()
+            not missing.get(place, set()).isdisjoint(keys)
+            for place, keys in elements(self.publisher.config, held).items()
         ):
             who = record.guest.title
             message = f"{port.listen}: its elements are not in the ruleset"

@@ -9,8 +9,10 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from cgw_hooks.core.problem import Problem
-from cgw_hooks.core.record import translated
-from cgw_hooks.core.rules import arp_filter, gateway_settings, table
+from cgw_hooks.core.record import contents
+from cgw_hooks.core.rules import gateway_settings, table
+from cgw_hooks.core.rules.commands import remove
+from cgw_hooks.core.rules.elements import TABLE
 from cgw_hooks.errors import CgwError, InvalidConfig, LinkError
 from cgw_hooks.host import links, sysctl
 from cgw_hooks.node.reconcile import sync
@@ -98,11 +100,12 @@ def down(publisher: Publisher) -> Iterator[str]:
         for record in gone:
             if record.guest.ports:
                 yield f"withdrew guest {record.guest.name}"
-        publisher.nft.apply(arp_filter.remove() + ("" if kept else table.remove()))
+        names = [name for name in table.NAMES if name != TABLE or not kept]
+        publisher.nft.apply("".join(map(remove, names)))
         if kept:
             publisher.config = publisher.config._replace(guest_networks=())
-            publisher.write_ruleset(translated(kept))
-        yield f"removed table {arp_filter.TABLE}" + ("" if kept else f" and table {table.TABLE}")
+            publisher.write_ruleset(contents(kept))
+        yield f"removed tables {', '.join(names)}"
         publisher.firewall.settle(kept, records.values())
         for record in gone:
             publisher.state.remove(record.key, record)
@@ -117,11 +120,11 @@ def withdraw_all(publisher: Publisher) -> Iterator[str]:
     with publisher.state.locked():
         yield from _Changes(publisher.state).give_back()
         records, _ = publisher.state.all()
-        publisher.nft.apply(arp_filter.remove() + table.remove())
+        publisher.nft.apply("".join(map(remove, table.NAMES)))
         for record in records.values():
             if record.guest.ports:
                 yield f"withdrew guest {record.guest.name}"
-        yield f"removed tables {table.TABLE} and {arp_filter.TABLE}"
+        yield f"removed tables {', '.join(table.NAMES)}"
         publisher.firewall.settle((), records.values())
         publisher.state.clear()
 

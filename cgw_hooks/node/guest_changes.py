@@ -13,12 +13,12 @@ from cgw_hooks.core.guest import Guest
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.record import (
+    Contents,
     Record,
     State,
+    contents,
     perhaps_translated,
-    translated,
     unexpired,
-    visible,
 )
 from cgw_hooks.errors import CgwError, RecordError, RulesetError
 from cgw_hooks.host.nft import Nft
@@ -77,12 +77,12 @@ class GuestChanges:
         if record:
             records[record.key] = record
         now = time.time()
-        self.write_ruleset(translated([unexpired(record, now) for record in records.values()]))
+        self.write_ruleset(contents([unexpired(record, now) for record in records.values()]))
         self.firewall.settle(records.values(), ())
 
-    def write_ruleset(self, published_ports: Collection[PublishedPort]) -> None:
-        """Make the ruleset hold the static rules and exactly these ports."""
-        self._table.write_all(published_ports)
+    def write_ruleset(self, held: Contents) -> None:
+        """Make the ruleset hold the static rules and exactly these contents."""
+        self._table.write_all(held)
 
     @property
     def _table(self) -> TableWriter:
@@ -105,10 +105,10 @@ class GuestChanges:
         that this one supersedes. ``rebuild`` means that the guest's present elements are
         unknown.
         """
-        before = [*perhaps_translated(old), *visible(remotes, old)]
-        before += [port for twin in twins for port in perhaps_translated(twin)]
-        after = [*record.translated, *visible(remotes, record)]
-        gone = list(dict.fromkeys(before).keys() - set(after))
+        before, after = Contents.of(old, remotes), Contents.of(record, remotes)
+        of_twins = [port for twin in twins for port in perhaps_translated(twin)]
+        before = Contents([*before.ports, *of_twins], [*before.hosted, *of_twins])
+        gone = list(dict.fromkeys(before.ports).keys() - set(after.ports))
         for twin in twins:
             self.state.write(twin._replace(state=State.SUPERSEDED, leaving=()), twin)
         if rebuild:
@@ -117,8 +117,8 @@ class GuestChanges:
         try:
             if rebuild:
                 gone += self._rebuild(record)
-            elif gone or record.translated:
-                self._commit(record, after, gone)
+            elif gone or record.translated or set(before.hosted) - set(after.hosted):
+                self._commit(record, before, after)
             self.firewall.change(old, record)
         except CgwError as error:
             failed = record._replace(leaving=tuple(gone), problem=Problem.of(error))
@@ -140,11 +140,9 @@ class GuestChanges:
             return error
         return None
 
-    def _commit(
-        self, record: Record, add: Collection[PublishedPort], delete: Collection[PublishedPort]
-    ) -> None:
+    def _commit(self, record: Record, before: Contents, after: Contents) -> None:
         try:
-            self._table.change(add=add, delete=delete)
+            self._table.change(before, after)
         except RulesetError:  # the table is missing or has other rules
             self.restore(record)
 

@@ -9,14 +9,14 @@ from ipaddress import ip_address
 
 from cgw_hooks.core.parse.nft_listing import parse_listing
 from cgw_hooks.core.published_port import ANY_ADDRESS, PublishedPort
-from cgw_hooks.core.rules import table
+from cgw_hooks.core.rules.elements import PROTOCOL_NUMBER, TABLE, map_names
 from cgw_hooks.errors import RulesetError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cgw_hooks.host.nft import Nft
 
-_PROTOCOLS = {str(number): name for name, number in table.PROTOCOL_NUMBER.items()}
+_PROTOCOLS = {str(number): name for name, number in PROTOCOL_NUMBER.items()}
 
 
 def read(nft: Nft) -> list[PublishedPort]:
@@ -26,11 +26,11 @@ def read(nft: Nft) -> list[PublishedPort]:
     left out.
     """
     try:
-        maps = parse_listing(nft.list_table(table.TABLE)).maps
+        maps = parse_listing(nft.list_table(TABLE)).maps
     except RulesetError:
         return []
     found = []
-    for name in table.map_names():
+    for name in map_names():
         for key, data in maps.get(name, {}).items():
             try:
                 found.append(_port(name, key, data))

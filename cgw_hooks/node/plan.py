@@ -12,8 +12,8 @@ import time
 
 from cgw_hooks.core import ownership
 from cgw_hooks.core.named_tuple import NamedTuple
-from cgw_hooks.core.record import perhaps_translated, translated
-from cgw_hooks.core.rules import table
+from cgw_hooks.core.record import Contents, contents, translated
+from cgw_hooks.core.rules.elements import elements
 from cgw_hooks.host.state.lock import LONG_WAIT
 from cgw_hooks.node import ruleset
 
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
     from cgw_hooks.core.claim_index import ClaimIndex
     from cgw_hooks.core.guest import GuestKey
+    from cgw_hooks.core.node_config import NodeConfig
     from cgw_hooks.core.parse.nft_listing import Listing
     from cgw_hooks.core.problem import Problem
     from cgw_hooks.core.published_port import PublishedPort
     from cgw_hooks.core.record import Record
+    from cgw_hooks.core.rules.elements import Elements
     from cgw_hooks.host.state.index import Faults
     from cgw_hooks.host.state.record_files import Version
     from cgw_hooks.host.state.state import State
@@ -94,7 +96,7 @@ def compare(publisher: Publisher, plan: Plan, before: Before, found: dict[str, L
         for key, record in plan.records.items()
         if record != (old := old_records.get(key))
     ]
-    was, should_be = translated(list(old_records.values())), translated(list(plan.records.values()))
+    was, should_be = contents([*old_records.values()]), contents([*plan.records.values()])
     wrong = ruleset.compare(publisher.config, was, found)
     differs = wrong if was == should_be else ruleset.compare(publisher.config, should_be, found)
     # An element that no record had is left over only if the plan does not want it either.
@@ -146,9 +148,9 @@ def _finish(
     now = {key: record for key, record in plan.records.items() if key not in left}
     now |= {key: record for key in left if (record := state.peek(key))}
     is_moved = left and _correct_overrides(state, now)
-    touched = _elements_of(left, before.records, plan.records, now)
+    touched = _elements_of(publisher.config, left, before.records, plan.records, now)
     if is_moved or work.differs.without(touched):
-        publisher.write_ruleset(translated(list(now.values())))
+        publisher.write_ruleset(contents([*now.values()]))
     publisher.firewall.settle(now.values(), before.records.values())
     for key in {*before.records, *before.unreadable} - now.keys() - left:
         state.remove(key, before.records.get(key))
@@ -170,12 +172,14 @@ def _correct_overrides(state: State, now: Records) -> bool:
     return bool(differing)
 
 
-def _elements_of(keys: Collection[GuestKey], *views: Records) -> dict[str, dict[str, str]]:
+def _elements_of(config: NodeConfig, keys: Collection[GuestKey], *views: Records) -> Elements:
     """Return the elements that a hook of these guests may have added or deleted."""
     records = [view[key] for key in keys for view in views if key in view]
     remotes = {remote for record in records for remote in record.overrides}
     records += [view[key] for key in remotes for view in views if key in view]
-    return table.elements(port for record in records for port in perhaps_translated(record))
+    each = [Contents.of(record) for record in records]
+    touched = Contents([p for c in each for p in c.ports], [p for c in each for p in c.hosted])
+    return elements(config, touched)
 
 
 def _write_some(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from cgw_hooks.core.record import perhaps_translated, published, translated, visible
+from cgw_hooks.core.record import Contents, contents, published
 from cgw_hooks.core.rules import table
 from cgw_hooks.node import ports, ruleset
 
@@ -32,11 +32,8 @@ def transaction(publisher: Publisher, key: GuestKey, guest: Guest | None) -> str
     else:
         after.pop(key, None)
     tables = ruleset.read_tables(publisher.nft, config)
-    was, should_be = translated(list(records.values())), translated(list(after.values()))
+    was, should_be = contents(list(records.values())), contents(list(after.values()))
     if ruleset.compare(config, was or should_be, tables).rules:
         return table.restore(config, should_be)
-    new = after.get(key)
-    before = [*perhaps_translated(old), *visible(remotes, old)]
-    add = [*perhaps_translated(new), *visible(remotes, new)]
-    delete = list(dict.fromkeys(before).keys() - set(add))
-    return table.change(config, add=add, delete=delete) if add or delete else ""
+    before, new = Contents.of(old, remotes), Contents.of(after.get(key), remotes)
+    return table.change(config, before, new) if before or new else ""

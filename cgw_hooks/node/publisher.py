@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from cgw_hooks.core.record import Record, State, published
+from cgw_hooks.core.record import Contents, Record, State, published
 from cgw_hooks.host.state.lock import LockError
 from cgw_hooks.node.guest_changes import GuestChanges
 
@@ -184,7 +184,7 @@ class Publisher(GuestChanges):
         elsewhere = self._elsewhere(old) if old else set()
         gone = [port for port in old.translated if port not in elsewhere] if old else []
         if gone:
-            self._table.change(add=(), delete=gone)
+            self._table.change(Contents(gone, gone), Contents())
             self.flows.end(gone, connections_end=connections_end)
 
     def _note_stopped(self, old: Record | None) -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.parse.nft_listing import Listing, parse_listing
-from cgw_hooks.core.rules import arp_filter, table
+from cgw_hooks.core.rules import table
+from cgw_hooks.core.rules.elements import BRIDGE_TABLE, TABLE, elements, filled
 from cgw_hooks.errors import RulesetError
 from cgw_hooks.host.nft_tables import table_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from cgw_hooks.core.node_config import NodeConfig
-    from cgw_hooks.core.published_port import PublishedPort
+    from cgw_hooks.core.record import Contents
+    from cgw_hooks.core.rules.elements import Elements
     from cgw_hooks.host.nft import Nft
+
+    #: Table and name of a map or set -> keys.
+    Keys = dict[tuple[str, str], set[str]]
 
 
 class Difference(NamedTuple):
@@ -22,9 +25,9 @@ class Difference(NamedTuple):
 
     #: What is wrong with the rules that published ports need, in words; empty if nothing is.
     rules: str
-    #: Map -> keys.
-    missing: dict[str, set[str]]
-    extra: dict[str, set[str]]
+    #: Table and name of a map or set -> keys.
+    missing: Keys
+    extra: Keys
     #: What is wrong with the ARP filter, in words. Published ports work without this filter.
     arp_filter: str = ""
 
@@ -32,10 +35,10 @@ class Difference(NamedTuple):
         """Whether there is any difference."""
         return bool(self.rules or self.missing or self.extra or self.arp_filter)
 
-    def without(self, elements: dict[str, dict[str, str]]) -> Difference:
-        """Return the differences besides those of some elements, map -> key -> data."""
+    def without(self, elements: Elements) -> Difference:
+        """Return the differences besides those of some elements."""
 
-        def other(found: dict[str, set[str]]) -> dict[str, set[str]]:
+        def other(found: Keys) -> Keys:
             left = {name: keys - elements.get(name, {}).keys() for name, keys in found.items()}
             return {name: keys for name, keys in left.items() if keys}
 
@@ -52,7 +55,7 @@ class Difference(NamedTuple):
         for what, found in (("missing", self.missing), ("left over", self.extra)):
             count = sum(map(len, found.values()))
             if count:
-                words.append(f"table {table.TABLE}: {count} elements were {what}")
+                words.append(f"table {TABLE}: {count} elements were {what}")
         return words
 
 
@@ -67,34 +70,36 @@ def read_tables(nft: Nft, config: NodeConfig) -> dict[str, Listing]:
     }
 
 
-def compare(
-    config: NodeConfig, should_be: Collection[PublishedPort], found: dict[str, Listing]
-) -> Difference:
-    """Compare the kernel's tables with the static rules and the elements of these ports."""
-    wanted = table.elements(should_be)
-    if table.TABLE not in found:
+def compare(config: NodeConfig, should_be: Contents, found: dict[str, Listing]) -> Difference:
+    """Compare the kernel's tables with the static rules and the elements of these contents."""
+    wanted = elements(config, should_be)
+    if TABLE not in found:
         if not should_be and not config.guest_networks:
             return Difference("", {}, {})  # nothing was ever published
-        missing = {name: set(elements) for name, elements in wanted.items()}
-        return Difference(f"table {table.TABLE} is not there", missing, {})
-    listing = found[table.TABLE]
+        missing = {place: set(elements) for place, elements in wanted.items()}
+        return Difference(f"table {TABLE} is not there", missing, {})
     missing, extra = {}, {}
-    for name in table.map_names():
-        here, there = wanted.get(name, {}), listing.maps.get(name, {})
-        missing[name] = {key for key, _ in here.items() - there.items()}
-        extra[name] = there.keys() - here.keys()
+    for place in filled(config):
+        name, of = place
+        here = wanted.get(place, {})
+        there = found[name].maps.get(of, {}) if name in found else {}
+        missing[place] = {key for key, _ in here.items() - there.items()}
+        extra[place] = there.keys() - here.keys()
+    wrong = {name: _wrong_chains(name, config, found) for name in table.NAMES}
+    # Only steering needs the bridge's table to pass packets on.
+    in_bridge = "" if config.steered_networks else wrong.pop(BRIDGE_TABLE)
     return Difference(
-        _wrong_revision(config, listing) or _wrong_chains(table.TABLE, config, found),
-        {name: keys for name, keys in missing.items() if keys},
-        {name: keys for name, keys in extra.items() if keys},
-        _wrong_chains(arp_filter.TABLE, config, found),
+        _wrong_revision(config, found[TABLE]) or next(filter(None, wrong.values()), ""),
+        {place: keys for place, keys in missing.items() if keys},
+        {place: keys for place, keys in extra.items() if keys},
+        in_bridge,
     )
 
 
 def _wrong_revision(config: NodeConfig, listing: Listing) -> str:
     if table.revision(config) in listing.maps.get("revision", {}).values():
         return ""
-    return f"table {table.TABLE} is not the one of this config"
+    return f"table {TABLE} is not the one of this config"
 
 
 def _wrong_chains(name: str, config: NodeConfig, found: dict[str, Listing]) -> str:

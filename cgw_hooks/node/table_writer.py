@@ -6,14 +6,14 @@ A hook call that changes the ruleset loads this module; prepare does not.
 from __future__ import annotations
 
 from cgw_hooks.core.rules import table
+from cgw_hooks.core.rules.commands import remove
 from cgw_hooks.errors import RulesetError
+from cgw_hooks.host.nft_tables import table_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from cgw_hooks.core.node_config import NodeConfig
-    from cgw_hooks.core.published_port import PublishedPort
+    from cgw_hooks.core.record import Contents
     from cgw_hooks.host.nft import Nft
 
 
@@ -24,16 +24,26 @@ class TableWriter:
         self._config = config
         self._nft = nft
 
-    def change(self, *, add: Collection[PublishedPort], delete: Collection[PublishedPort]) -> None:
-        """Add and delete the elements of some ports.
+    def change(self, before: Contents, after: Contents) -> None:
+        """Change the elements of ``before`` to those of ``after``; all others stay.
 
         Raises ``RulesetError`` if the table is missing or was not made from this config.
         """
-        self._nft.apply(table.change(self._config, add=add, delete=delete))
+        self._nft.apply(table.change(self._config, before, after))
 
-    def write_all(self, ports: Collection[PublishedPort]) -> None:
-        """Make the table hold the static rules and exactly these ports."""
+    def write_all(self, held: Contents) -> None:
+        """Make the tables hold the static rules and exactly these contents."""
+        unneeded = "".join(map(remove, self._unneeded()))
         try:
-            self._nft.apply(table.restore(self._config, ports))
+            self._nft.apply(unneeded + table.restore(self._config, held))
         except RulesetError:  # another version's objects have other types
-            self._nft.apply(table.replace(self._config, ports))
+            self._nft.apply(unneeded + table.replace(self._config, held))
+
+    def _unneeded(self) -> list[str]:
+        """Return the tables of cgw that the config does not need any more."""
+        try:
+            there = table_names()
+        except OSError as error:
+            raise RulesetError("nftables", f"the kernel lists no tables: {error}") from error
+        needed = table.tables(self._config)
+        return [name for name in table.NAMES if name in there and name not in needed]

@@ -8,12 +8,15 @@ import pytest
 
 from cgw_hooks.core.node_config import NodeConfig
 from cgw_hooks.core.parse.nft_listing import parse_listing
+from cgw_hooks.core.record import Contents
 from cgw_hooks.core.rules import table
+from cgw_hooks.core.rules.commands import remove
+from cgw_hooks.core.rules.elements import TABLE, map_names
 from cgw_hooks.errors import RulesetError
 from cgw_hooks.host.nft import Nft
 from cgw_hooks.node import ruleset
 from tests.lab.namespace import Namespace, namespace
-from tests.unit.builders import CLUSTER, port, random_ports
+from tests.unit.builders import CLUSTER, by_map, port, random_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +77,7 @@ def listed(inside: Namespace, text: str) -> str:
     def apply() -> str:
         nft = Nft()
         nft.apply(text)
-        return nft.list_table(table.TABLE)
+        return nft.list_table(TABLE)
 
     return inside.call(apply)
 
@@ -83,50 +86,52 @@ def listed(inside: Namespace, text: str) -> str:
 def test_the_elements_listed_are_those_put_in(
     inside: Namespace, ports: list[PublishedPort]
 ) -> None:
-    found = parse_listing(listed(inside, table.restore(CLUSTER, ports)))
-    put_in = table.elements(ports)
-    assert {name: put_in.get(name, {}) for name in table.map_names()} == {
-        name: found.maps[name] for name in table.map_names()
+    found = parse_listing(listed(inside, table.restore(CLUSTER, Contents(ports))))
+    put_in = by_map(ports)
+    assert {name: put_in.get(name, {}) for name in map_names()} == {
+        name: found.maps[name] for name in map_names()
     }
 
 
 @pytest.mark.parametrize("config", [NodeConfig(), CLUSTER], ids=["no config", "guest network"])
 def test_what_was_just_put_in_makes_no_difference(inside: Namespace, config: NodeConfig) -> None:
-    listed(inside, table.restore(config, PORTS))
+    listed(inside, table.restore(config, Contents(PORTS)))
     difference = inside.call(
-        lambda: ruleset.compare(config, PORTS, ruleset.read_tables(Nft(), config))
+        lambda: ruleset.compare(config, Contents(PORTS), ruleset.read_tables(Nft(), config))
     )
     assert ruleset.Difference("", {}, {}) == difference
 
 
 def test_every_kind_of_port_that_is_withdrawn_is_missing(inside: Namespace) -> None:
     for one in PORTS:
-        text = table.restore(CLUSTER, PORTS) + table.change(CLUSTER, add=(), delete=[one])
-        found = {table.TABLE: parse_listing(listed(inside, text))}
-        keys = {name: set(elements) for name, elements in table.elements([one]).items()}
-        difference = ruleset.compare(CLUSTER, PORTS, found)
+        text = table.restore(CLUSTER, Contents(PORTS)) + table.change(
+            CLUSTER, Contents([one]), Contents()
+        )
+        found = {TABLE: parse_listing(listed(inside, text))}
+        keys = {(TABLE, name): set(found) for name, found in by_map([one]).items()}
+        difference = ruleset.compare(CLUSTER, Contents(PORTS), found)
         assert (keys, {}) == (difference.missing, difference.extra)
 
 
 def test_every_chain_that_is_flushed_makes_a_difference(inside: Namespace) -> None:
-    whole = parse_listing(listed(inside, table.restore(CLUSTER, PORTS)))
-    assert set(whole.chains) == set(table.tables(CLUSTER)[table.TABLE])
+    whole = parse_listing(listed(inside, table.restore(CLUSTER, Contents(PORTS))))
+    assert set(whole.chains) == set(table.tables(CLUSTER)[TABLE])
     for chain in whole.chains:
-        text = table.restore(CLUSTER, PORTS) + f"flush chain {table.TABLE} {chain}\n"
-        found = {table.TABLE: parse_listing(listed(inside, text))}
-        assert whole.chains | {chain: 0} == found[table.TABLE].chains
-        rules = ruleset.compare(CLUSTER, PORTS, found).rules
-        assert rules.startswith(f"table {table.TABLE}: chain {chain} does not have its ")
+        text = table.restore(CLUSTER, Contents(PORTS)) + f"flush chain {TABLE} {chain}\n"
+        found = {TABLE: parse_listing(listed(inside, text))}
+        assert whole.chains | {chain: 0} == found[TABLE].chains
+        rules = ruleset.compare(CLUSTER, Contents(PORTS), found).rules
+        assert rules.startswith(f"table {TABLE}: chain {chain} does not have its ")
 
 
 def test_a_table_that_is_not_there_is_an_error_and_a_difference(inside: Namespace) -> None:
     def without() -> ruleset.Difference:
         nft = Nft()
-        nft.apply(table.remove())
+        nft.apply(remove(TABLE))
         with pytest.raises(RulesetError):
-            nft.list_table(table.TABLE)
-        return ruleset.compare(CLUSTER, PORTS, ruleset.read_tables(nft, CLUSTER))
+            nft.list_table(TABLE)
+        return ruleset.compare(CLUSTER, Contents(PORTS), ruleset.read_tables(nft, CLUSTER))
 
     difference = inside.call(without)
     assert "table inet cgw is not there" == difference.rules
-    assert set(table.elements(PORTS)) == set(difference.missing)
+    assert set(by_map(PORTS)) == {name for _, name in difference.missing}

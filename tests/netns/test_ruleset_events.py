@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from cgw_hooks.core.node_config import NodeConfig
+from cgw_hooks.core.record import Contents
 from cgw_hooks.core.rules import table
 from cgw_hooks.host.ruleset_events import COMMAND_NAME, Commits, RulesetEvents
 from tests.lab.namespace import Namespace, namespace
@@ -43,7 +44,7 @@ Nft().apply(sys.stdin.read())
 def host() -> Iterator[Namespace]:
     """A host with our table and another program's."""
     with namespace("ruleset") as inside:
-        commit(inside, table.restore(NodeConfig(), ()) + FOREIGN_TABLE)
+        commit(inside, table.restore(NodeConfig(), Contents()) + FOREIGN_TABLE)
         yield inside
 
 

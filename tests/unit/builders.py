@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Collection
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
@@ -15,6 +16,8 @@ from cgw_hooks.core.parse.annotation_schema import complaint
 from cgw_hooks.core.parse.config_toml import parse_config
 from cgw_hooks.core.parse.domain_xml import parse_domain
 from cgw_hooks.core.published_port import ANY_ADDRESS, Claim, PublishedPort
+from cgw_hooks.core.record import Contents
+from cgw_hooks.core.rules.elements import elements
 from cgw_hooks.errors import InvalidAnnotation, quoted
 from cgw_hooks.sources.libvirt import key_of
 
@@ -36,6 +39,11 @@ subnet = "10.5.5.0/24"
 node-address = "10.5.5.251"
 gateway-address = "10.5.5.254"
 """)
+
+
+def by_map(ports: Collection[PublishedPort]) -> dict[str, dict[str, str]]:
+    """The elements that translate these ports, map -> key -> data."""
+    return {name: found for (_, name), found in elements(CLUSTER, Contents(ports)).items()}
 
 
 def publish(inner: str, **attributes: str) -> str:

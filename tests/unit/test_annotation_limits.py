@@ -11,8 +11,8 @@ import pytest
 
 from cgw_hooks.core.annotation import MAX_ELEMENTS, MAX_RANGES
 from cgw_hooks.core.published_port import PublishedPort
-from cgw_hooks.core.rules import table
 from tests.unit.builders import (
+    by_map,
     domain,
     forward,
     guest_of,
@@ -58,7 +58,7 @@ def test_thirty_times_all_ports_is_thirty_elements() -> None:
     each = [forward('start="1" end="65535"', f'proto="tcp" address="{a}"') for a in addresses(30)]
     ports = ports_of("".join(each))
     assert 30 == len(ports)
-    assert [30] == [len(found) for found in table.elements(ports).values()]
+    assert [30] == [len(found) for found in by_map(ports).values()]
 
 
 def test_thirty_times_the_same_ports_is_refused() -> None:
@@ -84,7 +84,7 @@ def test_a_range_counts_once_to_each_address_family() -> None:
 def test_as_many_elements_as_may_be_are_taken_and_one_more_is_not() -> None:
     first, last = 10_000, 10_000 + MAX_ELEMENTS - 1
     (most,) = ports_of(ranges(f'start="{first}" end="{last}" to="20000"'))
-    assert [MAX_ELEMENTS] == [len(found) for found in table.elements([most]).values()]
+    assert [MAX_ELEMENTS] == [len(found) for found in by_map([most]).values()]
     line = refusal(asks(ranges(f'start="{first}" end="{last + 1}" to="20000"')))
     assert (
         f"<publish> needs {MAX_ELEMENTS + 1} elements in the ruleset: {TOO_MANY_ELEMENTS}" in line
@@ -97,7 +97,7 @@ def test_elements_count_once_to_each_source_network() -> None:
     sources = " ".join(f"10.{n // 128}.{n % 128 * 2}.0/24" for n in range(count))
     most = [f'start="{1000 * n}" end="{1000 * n + 99}"' for n in range(1, 9)]
     limited = ranges(*most).replace("<cgw:portForward", f'<cgw:portForward source="{sources}"')
-    found = table.elements(ports_of(limited))
+    found = by_map(ports_of(limited))
     assert {"ranges4_from": MAX_ELEMENTS} == {name: len(keys) for name, keys in found.items()}
     one_more = limited.replace("</cgw:portForward>", '<cgw:range start="80"/></cgw:portForward>')
     assert f"<publish> needs {MAX_ELEMENTS + count} elements in" in refusal(asks(one_more))

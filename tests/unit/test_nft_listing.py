@@ -7,9 +7,11 @@ import pytest
 from cgw_hooks.core.node_config import NodeConfig
 from cgw_hooks.core.parse.nft_listing import Listing, parse_listing
 from cgw_hooks.core.published_port import PublishedPort
+from cgw_hooks.core.record import Contents
 from cgw_hooks.core.rules import table
+from cgw_hooks.core.rules.elements import TABLE, map_names
 from cgw_hooks.node import ruleset
-from tests.unit.builders import CLUSTER, port, random_ports
+from tests.unit.builders import CLUSTER, by_map, port, random_ports
 
 pytestmark = pytest.mark.unit
 
@@ -71,6 +73,7 @@ def test_a_listing_is_read() -> None:
     expected = Listing(
         maps={
             "revision": {"0x00000000": "0x86f07e60"},
+            "hairpin": {'"virbr0" . "virbr0"': ""},
             "published4": {"132 . 36": "10.5.5.202 . 36", "6 . 2202": "10.5.5.202 . 22"},
             "ranges4": {"17 . 1-79": "10.5.5.202"},
             "published4_at": {},
@@ -92,8 +95,8 @@ def test_an_empty_table_has_nothing(text: str) -> None:
 def as_nft_lists(config: NodeConfig, ports: list[PublishedPort]) -> str:
     """The table that `table.restore` makes."""
     maps = {"revision": {"0x00000000": table.revision(config)}}
-    elements = table.elements(ports)
-    maps |= {name: elements.get(name, {}) for name in table.map_names()}
+    elements = by_map(ports)
+    maps |= {name: elements.get(name, {}) for name in map_names()}
     lines = []
     for name, found in maps.items():
         lines += [f"\tmap {name} {{", "\t\tflags interval"]
@@ -101,22 +104,22 @@ def as_nft_lists(config: NodeConfig, ports: list[PublishedPort]) -> str:
             listed = ",\n\t\t\t     ".join(f"{key} : {data}" for key, data in found.items())
             lines.append(f"\t\telements = {{ {listed} }}")
         lines += ["\t}", ""]
-    for name, count in table.tables(config)[table.TABLE].items():
+    for name, count in table.tables(config)[TABLE].items():
         lines += [f"\tchain {name} {{", *["\t\taccept"] * count, "\t}", ""]
-    return "\n".join([f"table {table.TABLE} {{", *lines, "}", ""])
+    return "\n".join([f"table {TABLE} {{", *lines, "}", ""])
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_what_was_put_in_is_read_back(seed: int) -> None:
     ports = random_ports(seed)
     found = parse_listing(as_nft_lists(CLUSTER, ports)).maps
-    assert table.elements(ports) == {name: found[name] for name in table.map_names() if found[name]}
+    assert by_map(ports) == {name: found[name] for name in map_names() if found[name]}
 
 
 def difference(ports: list[PublishedPort], listed: list[PublishedPort]) -> ruleset.Difference:
     """How a table of some ports differs from one that has others, the rules of no network."""
-    found = {table.TABLE: parse_listing(as_nft_lists(NodeConfig(), listed))}
-    return ruleset.compare(NodeConfig(), ports, found)
+    found = {TABLE: parse_listing(as_nft_lists(NodeConfig(), listed))}
+    return ruleset.compare(NodeConfig(), Contents(ports), found)
 
 
 def test_the_table_of_the_records_makes_no_difference() -> None:
@@ -130,7 +133,7 @@ def test_the_table_of_the_records_makes_no_difference() -> None:
 def test_each_kind_of_port_that_is_not_there_or_left_over_is_a_difference(
     one: PublishedPort,
 ) -> None:
-    keys = {name: set(found) for name, found in table.elements([one]).items()}
+    keys = {(TABLE, name): set(found) for name, found in by_map([one]).items()}
     other = port(443)
     assert difference([one, other], [other]) == ruleset.Difference("", keys, {})
     assert difference([other], [one, other]) == ruleset.Difference("", {}, keys)
@@ -138,18 +141,18 @@ def test_each_kind_of_port_that_is_not_there_or_left_over_is_a_difference(
 
 def test_an_element_with_another_target_is_missing() -> None:
     assert difference([port(80)], [port(80, target="10.5.5.203")]).missing == {
-        "published4": {"6 . 80"}
+        (TABLE, "published4"): {"6 . 80"}
     }
 
 
 def test_the_rules_of_another_config_are_a_difference() -> None:
-    found = {table.TABLE: parse_listing(as_nft_lists(NodeConfig(), []))}
-    assert ruleset.compare(CLUSTER, [], found).rules == (
+    found = {TABLE: parse_listing(as_nft_lists(NodeConfig(), []))}
+    assert ruleset.compare(CLUSTER, Contents(), found).rules == (
         "table inet cgw is not the one of this config"
     )
 
 
 def test_a_chain_that_lost_a_rule_is_a_difference() -> None:
     text = as_nft_lists(NodeConfig(), []).replace("\t\taccept\n", "", 1)
-    rules = ruleset.compare(NodeConfig(), [], {table.TABLE: parse_listing(text)}).rules
+    rules = ruleset.compare(NodeConfig(), Contents(), {TABLE: parse_listing(text)}).rules
     assert rules.startswith("table inet cgw: chain publish does not have its ")

@@ -9,8 +9,11 @@ import pytest
 from cgw_hooks.core.node_config import NodeConfig
 from cgw_hooks.core.parse.config_toml import parse_config
 from cgw_hooks.core.published_port import PublishedPort
+from cgw_hooks.core.record import Contents
 from cgw_hooks.core.rules import table
-from tests.unit.builders import CLUSTER, annotated, guest_of, port, random_ports
+from cgw_hooks.core.rules.commands import remove
+from cgw_hooks.core.rules.elements import TABLE, map_names
+from tests.unit.builders import CLUSTER, annotated, by_map, guest_of, port, random_ports
 
 pytestmark = pytest.mark.unit
 
@@ -28,7 +31,7 @@ def elements(text: str, command: str) -> dict[str, list[str]]:
 
 
 def revision(config: NodeConfig, *ports: PublishedPort) -> str:
-    return table.change(config, add=ports, delete=()).splitlines()[0]
+    return table.change(config, Contents(), Contents(ports)).splitlines()[0]
 
 
 @pytest.mark.parametrize(
@@ -79,16 +82,16 @@ def revision(config: NodeConfig, *ports: PublishedPort) -> str:
 def test_a_published_port_is_elements_of_one_map(
     published: PublishedPort, name: str, expected: list[str]
 ) -> None:
-    added = table.change(CLUSTER, add=[published], delete=())
+    added = table.change(CLUSTER, Contents(), Contents([published]))
     assert {name: expected} == elements(added, "add")
     keys = [element.partition(" : ")[0] for element in expected]
-    deleted = table.change(CLUSTER, add=(), delete=[published])
+    deleted = table.change(CLUSTER, Contents([published]), Contents())
     assert {name: keys} == elements(deleted, "delete")
-    assert {name: expected} == elements(table.restore(CLUSTER, [published]), "add")
+    assert {name: expected} == elements(table.restore(CLUSTER, Contents([published])), "add")
 
 
 def test_a_change_deletes_before_it_adds_and_touches_nothing_else() -> None:
-    text = table.change(CLUSTER, add=[port(80, 81)], delete=[port(80, 82)])
+    text = table.change(CLUSTER, Contents([port(80, 82)]), Contents([port(80, 81)]))
     verbs = [line.split()[:5] for line in text.splitlines()]
     assert [
         ["add", "element", "inet", "cgw", "revision"],
@@ -98,7 +101,7 @@ def test_a_change_deletes_before_it_adds_and_touches_nothing_else() -> None:
 
 
 def test_restore_flushes_every_map_of_published_ports_and_no_table() -> None:
-    text = table.restore(CLUSTER, [])
+    text = table.restore(CLUSTER, Contents())
     expected = {
         f"{stem}{family}{kind}"
         for stem in ("published", "ranges")
@@ -111,7 +114,7 @@ def test_restore_flushes_every_map_of_published_ports_and_no_table() -> None:
     assert not re.search(r"^(delete|flush table|flush ruleset)", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("text", [table.remove(), table.replace(CLUSTER, [port(80)])])
+@pytest.mark.parametrize("text", [remove(TABLE), table.replace(CLUSTER, Contents([port(80)]))])
 def test_only_our_own_table_is_ever_named(text: str) -> None:
     objects = [line.split()[1:4] for line in text.splitlines()]
     assert [] == [words for words in objects if words[1:3] != ["inet", "cgw"]]
@@ -120,7 +123,7 @@ def test_only_our_own_table_is_ever_named(text: str) -> None:
 def test_the_revision_is_the_configs_and_not_the_ports() -> None:
     other = parse_config('[uplink]\ndevices = ["eth0"]')
     assert revision(CLUSTER) == revision(CLUSTER, port(80), port(81))
-    assert revision(CLUSTER) in table.restore(CLUSTER, [port(80)]).splitlines()
+    assert revision(CLUSTER) in table.restore(CLUSTER, Contents([port(80)])).splitlines()
     three = {
         revision(CLUSTER),
         revision(NodeConfig()),
@@ -132,7 +135,9 @@ def test_the_revision_is_the_configs_and_not_the_ports() -> None:
 @pytest.mark.parametrize("name", ['a"; flush ruleset', "x\nflush ruleset", "\x1b[2J", "ä#'$(id)`"])
 def test_a_guests_name_never_reaches_the_text(name: str) -> None:
     ports = guest_of(annotated(), name).ports
-    text = table.restore(CLUSTER, ports) + table.change(CLUSTER, add=ports, delete=ports)
+    text = table.restore(CLUSTER, Contents(ports)) + table.change(
+        CLUSTER, Contents(ports), Contents()
+    )
     assert _ALLOWED.fullmatch(text)
     assert guest_of(annotated(), "web1").ports == ports
 
@@ -148,14 +153,15 @@ def key_count(published: PublishedPort) -> int:
 def test_every_element_is_added_once_and_deleted_once(seed: int) -> None:
     ports = random_ports(seed)
     assert len(ports) > 30
-    text = table.change(CLUSTER, add=ports, delete=ports)
+    text = table.change(CLUSTER, Contents(), Contents(ports))
+    text += table.change(CLUSTER, Contents(ports), Contents())
     added, deleted = elements(text, "add"), elements(text, "delete")
     assert sum(map(key_count, ports)) == sum(map(len, added.values()))
     keys = {name: [e.partition(" : ")[0] for e in listed] for name, listed in added.items()}
     assert keys == deleted
     for listed in keys.values():
         assert len(set(listed)) == len(listed)
-    assert added == elements(table.restore(CLUSTER, ports), "add")
+    assert added == elements(table.restore(CLUSTER, Contents(ports)), "add")
     assert _ALLOWED.fullmatch(text)
 
 
@@ -172,7 +178,7 @@ def said(name: str, element: str) -> list[tuple[int, str]]:
 @pytest.mark.parametrize("seed", range(5))
 def test_every_element_says_the_target_of_its_listening_port(seed: int) -> None:
     ports = random_ports(seed)
-    added = elements(table.change(CLUSTER, add=ports, delete=()), "add")
+    added = elements(table.change(CLUSTER, Contents(), Contents(ports)), "add")
     shown = {
         pair for name, listed in added.items() for element in listed for pair in said(name, element)
     }
@@ -186,4 +192,4 @@ def test_every_element_says_the_target_of_its_listening_port(seed: int) -> None:
 
 def test_random_ports_fill_every_map() -> None:
     ports = [one for seed in range(5) for one in random_ports(seed)]
-    assert set(table.map_names()) == set(table.elements(ports))
+    assert set(map_names()) == set(by_map(ports))

@@ -16,7 +16,7 @@ _DORMANT = re.compile(r"^\tflags [^\n]*\bdormant\b", re.MULTILINE)
 class Listing(NamedTuple):
     """A table as the kernel has it."""
 
-    #: Map -> key -> data.
+    #: Map or set -> key -> data; the data is empty in a set.
     maps: dict[str, dict[str, str]]
     #: Chain -> number of rules.
     chains: dict[str, int]
@@ -28,9 +28,9 @@ def parse_listing(text: str) -> Listing:
     """Parse the listing of one table. Its protocols must be numbers (``nft -n``)."""
     found = Listing({}, {}, bool(_DORMANT.search(text)))
     for kind, name, body in _OBJECT.findall(text):
-        if kind == "map":
+        if kind != "chain":
             found.maps[name] = _elements(body)
-        elif kind == "chain":
+        else:
             rules = [line for line in body.splitlines() if not line.strip().startswith(_BASE_CHAIN)]
             found.chains[name] = len([rule for rule in rules if rule.strip()])
     return found
@@ -40,5 +40,5 @@ def _elements(body: str) -> dict[str, str]:
     listed = _ELEMENTS.search(body)
     if not listed:
         return {}
-    pairs = (element.strip().split(" : ", 1) for element in listed[1].split(","))
-    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}  # noqa: PLR2004  (key and data)
+    pairs = (element.strip().partition(" : ") for element in listed[1].split(","))
+    return {key: data for key, _, data in pairs if key}

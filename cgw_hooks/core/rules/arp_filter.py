@@ -8,53 +8,37 @@ again.
 
 from __future__ import annotations
 
+from cgw_hooks.core.rules.commands import devices
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cgw_hooks.core.node_config import GuestNetwork, NodeConfig
-
-TABLE = "bridge cgw"
+    from cgw_hooks.core.rules.commands import Table
 
 _PRIORITY = -300  # before the usual filter priority (-200) and before br_netfilter
 _HOOKS = {"prerouting": "iifname", "forward": "oifname", "output": "oifname"}
 
 
-def rules(config: NodeConfig) -> list[str]:
-    """Return the bridge table as nft commands; none if no inter-node device is configured."""
-    networks = [network for network in config.guest_networks if network.internode_devices]
-    if not networks:
-        return []
-    lines = [f"add table {TABLE}"]
+def is_needed(config: NodeConfig) -> bool:
+    """Whether the config names an inter-node device."""
+    return any(network.internode_devices for network in config.guest_networks)
+
+
+def add_to(table: Table, config: NodeConfig) -> None:
+    """Add the filter's chains to the table of the bridge."""
     for hook in _HOOKS:
-        lines += [
-            f"add chain {TABLE} {hook} {{ type filter hook {hook} priority {_PRIORITY}; }}",
-            f"flush chain {TABLE} {hook}",
-        ]
-    for network in networks:
-        devices = "{ " + ", ".join(f'"{device}"' for device in network.internode_devices) + " }"
-        for hook, device in _HOOKS.items():
-            lines += [
-                f"add rule {TABLE} {hook} {device} {devices} {frames} drop"
-                for frames in _gateway_frames(network)
-            ]
-    return lines
+        table.add_chain(hook, f"type filter hook {hook} priority {_PRIORITY}")
+    for network in config.guest_networks:
+        if network.internode_devices:
+            table.add_rules(_rules(network))
 
 
-def rule_counts(config: NodeConfig) -> dict[str, dict[str, int]]:
-    """Return table -> chain -> number of rules; empty if the config needs no bridge table."""
-    prefix = f"add rule {TABLE} "
-    counts: dict[str, int] = {}
-    for line in rules(config):
-        if line.startswith(prefix):
-            chain = line.removeprefix(prefix).partition(" ")[0]
-            counts[chain] = counts.get(chain, 0) + 1
-    return {TABLE: counts} if counts else {}
-
-
-def remove() -> str:
-    """Return nft text that removes the bridge table, even if there is none."""
-    return f"add table {TABLE}\ndelete table {TABLE}\n"
+def _rules(network: GuestNetwork) -> Iterator[str]:
+    for hook, device in _HOOKS.items():
+        for frames in _gateway_frames(network):
+            yield f"{hook} {device} {devices(network.internode_devices)} {frames} drop"
 
 
 def _gateway_frames(network: GuestNetwork) -> Iterator[str]:

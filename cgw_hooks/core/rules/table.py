@@ -32,8 +32,16 @@ from __future__ import annotations
 
 from binascii import crc32
 
-from cgw_hooks.core.published_port import ANY_ADDRESS
 from cgw_hooks.core.rules import arp_filter
+from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, remove
+from cgw_hooks.core.rules.elements import (
+    BRIDGE_TABLE,
+    KINDS,
+    PROTOCOL_NUMBER,
+    TABLE,
+    elements,
+    filled,
+)
 from cgw_hooks.core.rules.return_path import full_nat
 
 TYPE_CHECKING = False
@@ -41,14 +49,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from cgw_hooks.core.node_config import GuestNetwork, NodeConfig, Uplink
-    from cgw_hooks.core.published_port import Network, PublishedPort
+    from cgw_hooks.core.record import Contents
+    from cgw_hooks.core.rules.elements import Elements
 
-TABLE = "inet cgw"
-
-#: Protocols must be numbers: nft looks words up in /etc/protocols, which small hosts lack.
-PROTOCOL_NUMBER = {"tcp": 6, "udp": 17, "sctp": 132}
-_IP = {4: "ip", 6: "ip6"}
-_ADDRESS_TYPE = {4: "ipv4_addr", 6: "ipv6_addr"}
+#: All tables that cgw may have made.
+NAMES = (TABLE, BRIDGE_TABLE, "ip cgw", "ip6 cgw")
 
 # Each is five before the standard priority. Docker and libvirt use the standard ones, and the
 # order must not depend on which was loaded first.
@@ -63,92 +68,107 @@ _SRCNAT_PRIORITY = 95
 _SEEN_LABEL = 118
 _LEFT_LABEL = 119
 
-
-#: The kinds of maps: suffix of the name -> the fields that precede protocol and port in the key.
-#: In this order: for any local address; for one listening address; for given source networks.
-_KINDS = {"": (), "_at": ("daddr",), "_from": ("saddr", "daddr")}
+_NO_ELEMENTS: dict[str, str] = {}
 
 
-def map_names() -> list[str]:
-    """Return the names of all maps that hold elements of published ports.
+def change(config: NodeConfig, before: Contents, after: Contents) -> str:
+    """Return text that changes the elements of ``before`` to those of ``after``.
 
-    The data of ``published*`` is an address and a port. The data of ``ranges*`` is an address:
-    the port keeps its number.
+    All other elements stay. The text is one transaction. It also adds the revision of the static
+    rules: if the table has another revision, the whole transaction fails. (To delete and add the
+    revision would check the same, but a process that has deleted an element waits at its exit for
+    10 ms or more.)
     """
-    stems = ("published", "ranges")
-    return [f"{stem}{family}{kind}" for family in _IP for stem in stems for kind in _KINDS]
-
-
-def change(
-    config: NodeConfig, add: Iterable[PublishedPort], delete: Iterable[PublishedPort]
-) -> str:
-    """Return text that adds and deletes the elements of some ports, in one transaction.
-
-    The text also adds the revision of the static rules. If the table has another revision, the
-    whole transaction fails. (To delete and add the revision would check the same, but a process
-    that has deleted an element waits at its exit for 10 ms or more.)
-    """
+    old, new = elements(config, before), elements(config, after)
     lines = [
         _revision(static_rules(config)),
-        *_element_commands("delete", delete, keys_only=True),
-        *_element_commands("add", add),
+        *_deletions(old, new),
+        *(_element_command("add", place, _with_data(found)) for place, found in new.items()),
     ]
     return "\n".join(lines) + "\n"
 
 
-def restore(config: NodeConfig, ports: Iterable[PublishedPort]) -> str:
-    """Return text that makes the table hold the static rules and exactly these ports."""
+def _deletions(old: Elements, new: Elements) -> Iterator[str]:
+    for place, found in old.items():
+        stays = new.get(place, _NO_ELEMENTS)
+        gone = [key for key, data in found.items() if stays.get(key) != data]
+        if gone:
+            yield _element_command("delete", place, gone)
+
+
+def restore(config: NodeConfig, contents: Contents) -> str:
+    """Return text that makes the tables hold the static rules and exactly these contents."""
     static = static_rules(config)
     lines = [
         *static,
-        *(f"flush map {TABLE} {name}" for name in map_names()),
+        *(f"flush {_kind(table)} {table} {name}" for table, name in filled(config)),
         f"flush map {TABLE} revision",
         _revision(static),
-        *_element_commands("add", ports),
+        *(
+            _element_command("add", place, _with_data(found))
+            for place, found in elements(config, contents).items()
+        ),
     ]
     return "\n".join(lines) + "\n"
 
 
-def replace(config: NodeConfig, ports: Iterable[PublishedPort]) -> str:
-    """Like ``restore``, but with a new table, for the case that its objects have other types."""
-    return remove() + restore(config, ports)
-
-
-def remove() -> str:
-    """Return text that deletes the table, even if there is none."""
-    return f"add table {TABLE}\ndelete table {TABLE}\n"
+def replace(config: NodeConfig, contents: Contents) -> str:
+    """Like ``restore``, but with new tables, for the case that their objects have other types."""
+    return "".join(map(remove, tables(config))) + restore(config, contents)
 
 
 def static_rules(config: NodeConfig) -> list[str]:
     """Return the commands that depend only on the node's configuration."""
-    lines = [f"add table {TABLE}", *_sets_and_maps()]
+    return [command for table in _tables(config) for command in table.commands()]
+
+
+def _tables(config: NodeConfig) -> list[Table]:
+    """Return the tables that a config needs, without the elements of the guests."""
+    table = Table(TABLE)
+    for text in _sets_and_maps():
+        table.add_set(text)
     for name, hook in _CHAINS.items():
-        lines += [f"add chain {TABLE} {name} {hook}".rstrip(), f"flush chain {TABLE} {name}"]
-    lines += [f"add rule {TABLE} {rule}" for rule in _rules(config)]
-    return lines + arp_filter.rules(config)
+        table.add_chain(name, hook)
+    table.add_rules(_rules(config))
+    found = [table]
+    bridge = Table(BRIDGE_TABLE)
+    if arp_filter.is_needed(config):
+        arp_filter.add_to(bridge, config)
+        found.append(bridge)
+    if config.steered_networks:
+        from cgw_hooks.core.rules.return_path import steer  # not for FULL-NAT
+
+        steer.add_lift(bridge, config)
+        found += [steer.ip_table(config, family) for family in steer.families(config)]
+    return found
+
+
+def _kind(table: str) -> str:
+    """Return whether the elements of guests are in maps or in sets of a table."""
+    return "map" if table == TABLE else "set"
 
 
 _CHAINS = {
     "publish": "",
     "hairpin": "",
-    "prerouting": f"{{ type nat hook prerouting priority {_DSTNAT_PRIORITY}; }}",
-    "output": f"{{ type nat hook output priority {_DSTNAT_PRIORITY}; }}",
-    "postrouting": f"{{ type nat hook postrouting priority {_SRCNAT_PRIORITY}; }}",
+    "prerouting": f"type nat hook prerouting priority {_DSTNAT_PRIORITY}",
+    "output": f"type nat hook output priority {_DSTNAT_PRIORITY}",
+    "postrouting": f"type nat hook postrouting priority {_SRCNAT_PRIORITY}",
 }
 
 
 def _sets_and_maps() -> Iterator[str]:
-    yield f"add map {TABLE} revision {{ type mark : mark; }}"
-    yield f"add set {TABLE} hairpin {{ typeof iif . oif; flags dynamic; size 4096; }}"
-    for family, address in _ADDRESS_TYPE.items():
-        for kind, prefix in _KINDS.items():
+    yield "map revision { type mark : mark; }"
+    yield "set hairpin { typeof iif . oif; flags dynamic; size 4096; }"
+    for family, address in ADDRESS_TYPE.items():
+        for kind, prefix in KINDS.items():
             key = " . ".join([*(address for _ in prefix), "inet_proto", "inet_service"])
             interval = " flags interval;"
             yield (
-                f"add map {TABLE} published{family}{kind} {{ type {key} : {address} . inet_service;"
+                f"map published{family}{kind} {{ type {key} : {address} . inet_service;"
                 f"{interval if kind == '_from' else ''} }}"
             )
-            yield f"add map {TABLE} ranges{family}{kind} {{ type {key} : {address};{interval} }}"
+            yield f"map ranges{family}{kind} {{ type {key} : {address};{interval} }}"
 
 
 def _rules(config: NodeConfig) -> Iterator[str]:
@@ -160,7 +180,8 @@ def _rules(config: NodeConfig) -> Iterator[str]:
     yield 'output oifname "lo" ip daddr != 127.0.0.0/8 jump publish'
     yield 'output oifname "lo" ip6 daddr != ::1 jump publish'
     for network in config.guest_networks:
-        yield f"postrouting {full_nat.rule(network)}"
+        for rule in full_nat.rules(network, config):
+            yield f"postrouting {rule}"
     yield from _hairpin_rules()
     for network in config.guest_networks:
         yield _outbound_rule(network, config.uplink)
@@ -171,8 +192,8 @@ def _publish_rules() -> Iterator[str]:
     # This label is set before all rules that translate, the other one after them: "dnat" ends
     # the chain.
     yield f"publish ct label set {_SEEN_LABEL}"
-    for family, ip in _IP.items():
-        for kind, prefix in _KINDS.items():
+    for family, ip in IP.items():
+        for kind, prefix in KINDS.items():
             key = " . ".join([*(f"{ip} {field}" for field in prefix), "meta l4proto", "th dport"])
             for stem in ("published", "ranges"):
                 yield (
@@ -198,7 +219,7 @@ def _hairpin_rules() -> Iterator[str]:
 
 
 def _outbound_rule(network: GuestNetwork, uplink: Uplink) -> str:
-    ip = _IP[network.subnet.version]
+    ip = IP[network.subnet.version]
     if uplink.devices:
         out = "oifname { " + ", ".join(f'"{device}"' for device in uplink.devices) + " }"
     else:
@@ -225,64 +246,16 @@ def revision(config: NodeConfig) -> str:
     return _checksum(static_rules(config))
 
 
-def _rule_counts(config: NodeConfig) -> dict[str, int]:
-    """Return the number of rules of each chain of the table."""
-    counts = dict.fromkeys(_CHAINS, 0)
-    for rule in _rules(config):
-        counts[rule.partition(" ")[0]] += 1
-    return counts
-
-
 def tables(config: NodeConfig) -> dict[str, dict[str, int]]:
-    """Return each table of cgw -> its chains -> the number of their rules."""
-    return {TABLE: _rule_counts(config), **arp_filter.rule_counts(config)}
+    """Return each table that the config needs -> its chains -> the number of their rules."""
+    return {table.name: table.rule_counts() for table in _tables(config)}
 
 
-def _element_commands(
-    command: str, ports: Iterable[PublishedPort], *, keys_only: bool = False
-) -> Iterator[str]:
-    """Yield one nft command per map that the ports have elements in."""
-    for name, found in elements(ports).items():
-        texts = found if keys_only else [f"{key} : {data}" for key, data in found.items()]
-        yield f"{command} element {TABLE} {name} {{ {', '.join(texts)} }}"
+def _element_command(command: str, place: tuple[str, str], texts: Iterable[str]) -> str:
+    table, name = place
+    return f"{command} element {table} {name} {{ {', '.join(texts)} }}"
 
 
-def elements(ports: Iterable[PublishedPort]) -> dict[str, dict[str, str]]:
-    """Return the elements of ports, map -> key -> data, spelled as nft lists them."""
-    found: dict[str, dict[str, str]] = {}
-    address, target = None, "None"
-    for port in ports:
-        kind, prefixes = _place(port)
-        number = PROTOCOL_NUMBER[port.protocol]
-        if port.target_address is not address:  # the ports of a guest follow each other
-            address = port.target_address
-            target = str(address)
-        first, last, to = port.start, port.end, port.to
-        if first < last and first == to:
-            in_map = found.setdefault(f"ranges{port.family}{kind}", {})
-            for prefix in prefixes:
-                in_map[f"{prefix}{number} . {first}-{last}"] = target
-            continue
-        in_map = found.setdefault(f"published{port.family}{kind}", {})
-        for listen in range(first, last + 1):
-            data = f"{target} . {to + listen - first}"
-            for prefix in prefixes:
-                in_map[f"{prefix}{number} . {listen}"] = data
-    return found
-
-
-def _place(port: PublishedPort) -> tuple[str, list[str]]:
-    """Return the kind of a published port's map, and the prefixes of its keys: one per source."""
-    if port.sources:
-        any_address = f"{ANY_ADDRESS[port.family]}/0"
-        listen = any_address if port.listen_address.is_unspecified else port.listen_address
-        return "_from", [f"{_network(source)} . {listen} . " for source in port.sources]
-    if port.listen_address.is_unspecified:
-        return "", [""]
-    return "_at", [f"{port.listen_address} . "]
-
-
-def _network(network: Network) -> str:
-    """Format a network as nft lists it: a single address has no prefix length."""
-    is_single = network.prefixlen == network.max_prefixlen
-    return str(network.network_address if is_single else network)
+def _with_data(found: dict[str, str]) -> Iterator[str]:
+    """Yield elements as nft takes them: those of a set have no data."""
+    return (f"{key} : {data}" if data else key for key, data in found.items())

@@ -5,19 +5,30 @@ The guest sees the node address as the client of every published port.
 
 from __future__ import annotations
 
+from cgw_hooks.core.node_config import FULL_NAT
+from cgw_hooks.core.rules.commands import IP
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cgw_hooks.core.node_config import GuestNetwork
+    from collections.abc import Iterator
 
-_IP = {4: "ip", 6: "ip6"}
+    from cgw_hooks.core.node_config import GuestNetwork, NodeConfig
 
 
-def rule(network: GuestNetwork) -> str:
-    """Return the SNAT rule of one guest network, for the chain postrouting."""
+def rules(network: GuestNetwork, config: NodeConfig) -> Iterator[str]:
+    """Yield the SNAT rules of one guest network, for the chain postrouting.
+
+    With another return path they hold for those clients alone whose address cannot be kept.
+    """
     # "ct status dnat" is needed because, with br_netfilter on, this chain also gets packets that
     # come from another node and are only bridged here.
-    ip = _IP[network.subnet.version]
-    return (
-        f'ct status dnat {ip} daddr {network.subnet} oifname "{network.bridge}" '
-        f"snat {ip} to {network.node_address}"
-    )
+    ip = IP[network.subnet.version]
+    to_guest = f'ct status dnat {ip} daddr {network.subnet} oifname "{network.bridge}"'
+    translation = f"snat {ip} to {network.node_address}"
+    if network.return_path == FULL_NAT:
+        yield f"{to_guest} {translation}"
+        return
+    from cgw_hooks.core.rules.return_path import steer
+
+    yield f"{to_guest} {steer.full_nat_clients(network, config)} {translation}"
+    yield f"{to_guest} fib saddr type local {translation}"
