@@ -58,6 +58,25 @@ def delete_address(wanted: DeviceAddress) -> bool:
     return _change("del", wanted, had_already=errno.EADDRNOTAVAIL)
 
 
+def mac_address(device: str) -> str | None:
+    """Return the MAC address of a device; None if there is no such device."""
+    with IPRoute() as netlink:
+        for index in netlink.link_lookup(ifname=device):
+            for link in netlink.get_links(index):
+                return str(link.get_attr("IFLA_ADDRESS"))
+    return None
+
+
+def set_mac_address(device: str, mac: str) -> None:
+    """Set the MAC address of a device. Raises ``LinkError``."""
+    with IPRoute() as netlink:
+        try:
+            index = netlink.link_lookup(ifname=device)[0]
+            netlink.link("set", index=index, address=mac)
+        except (IndexError, NetlinkError) as error:
+            raise LinkError(device, f"MAC address {mac}: {error}") from error
+
+
 def is_isolated(bridge: str, device: str) -> bool | None:
     """Whether a device is an isolated port of a bridge; None if it is no port of that bridge."""
     with IPRoute() as netlink:

@@ -6,25 +6,22 @@ change before making it, so that ``down`` undoes exactly these changes.
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.record import contents
 from cgw_hooks.core.rules import gateway_settings, table
 from cgw_hooks.core.rules.commands import remove
 from cgw_hooks.core.rules.elements import TABLE
 from cgw_hooks.errors import CgwError, InvalidConfig, LinkError
-from cgw_hooks.host import links, sysctl
+from cgw_hooks.host import links
+from cgw_hooks.node.gateway_changes import GatewayChanges
 from cgw_hooks.node.reconcile import sync
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
     from cgw_hooks.core.guest import Guest
     from cgw_hooks.core.node_config import NodeConfig
-    from cgw_hooks.host.state.state import State
     from cgw_hooks.node.publisher import Publisher
 
 
@@ -44,17 +41,24 @@ def up(publisher: Publisher) -> Iterator[str]:
     for record in report.published:
         yield f"published {record.guest.name}"
     with publisher.state.locked():
-        changes = _Changes(publisher.state)
-        for setting in gateway_settings.sysctls(config):
-            if changes.set_sysctl(setting):
-                yield f"set    {setting.name} = {setting.value}"
-        for wanted in gateway_settings.addresses(config):
-            if changes.add_address(wanted):
-                yield f"added  {wanted.address}/{wanted.prefix_length} to {wanted.device}"
-        yield from _isolate(changes, config)
+        yield from _configure(GatewayChanges(publisher.state), config)
     yield from _missing_devices(config)
     if report.problems:
         raise _Incomplete(report.problems)
+
+
+def _configure(changes: GatewayChanges, config: NodeConfig) -> Iterator[str]:
+    for setting in gateway_settings.sysctls(config):
+        if changes.set_sysctl(setting):
+            yield f"set    {setting.name} = {setting.value}"
+    for bridge, mac in gateway_settings.bridge_macs(config).items():
+        if changes.set_mac_address(bridge, mac):
+            yield f"set    {bridge} MAC address {mac}"
+    for wanted in gateway_settings.addresses(config):
+        if changes.add_address(wanted):
+            yield f"added  {wanted.address}/{wanted.prefix_length} to {wanted.device}"
+    yield from _isolate(changes, config)
+    yield from _route_answers(changes, config)
 
 
 class _Incomplete(CgwError):
@@ -67,10 +71,19 @@ class _Incomplete(CgwError):
         return self.message
 
 
-def _isolate(changes: _Changes, config: NodeConfig) -> Iterator[str]:
+def _isolate(changes: GatewayChanges, config: NodeConfig) -> Iterator[str]:
     for bridge, device in gateway_settings.isolated_ports(config):
         if changes.isolate(bridge, device):
             yield f"set    {device} isolated (full-mesh)"
+
+
+def _route_answers(changes: GatewayChanges, config: NodeConfig) -> Iterator[str]:
+    wanted = list(gateway_settings.steering_routes(config))
+    for route in wanted:
+        if changes.add_route(route):
+            yield f"added  route of answers by {route.via}"
+    for route in changes.delete_other_routes(wanted):
+        yield f"removed route of answers by {route.via}"
 
 
 def _missing_devices(config: NodeConfig) -> Iterator[str]:
@@ -93,7 +106,7 @@ def down(publisher: Publisher) -> Iterator[str]:
     """
     with publisher.state.locked():
         publisher.state.mark_gateway(down=True)
-        yield from _Changes(publisher.state).give_back()
+        yield from GatewayChanges(publisher.state).give_back()
         records, unreadable = publisher.state.all()
         gone = [r for r in records.values() if _is_of_guest_network(r.guest, publisher.config)]
         kept = [record for record in records.values() if record not in gone]
@@ -118,7 +131,7 @@ def down(publisher: Publisher) -> Iterator[str]:
 def withdraw_all(publisher: Publisher) -> Iterator[str]:
     """Withdraw every guest, and undo the changes of ``up``. ``cgw uninstall`` calls this."""
     with publisher.state.locked():
-        yield from _Changes(publisher.state).give_back()
+        yield from GatewayChanges(publisher.state).give_back()
         records, _ = publisher.state.all()
         publisher.nft.apply("".join(map(remove, table.NAMES)))
         for record in records.values():
@@ -136,70 +149,3 @@ def _is_of_guest_network(guest: Guest, config: NodeConfig) -> bool:
         or not targets
         or any(target and config.guest_network_of(target) for target in targets)
     )
-
-
-def _is_forwarding(name: str) -> bool:
-    return name.startswith("net/ipv4/conf/") and name.endswith("/forwarding")
-
-
-class _Changes:
-    """The recorded changes of ``up`` on this node."""
-
-    def __init__(self, state: State) -> None:
-        self._state = state
-        self._content: dict[str, Any] = {"addresses": [], "sysctls": {}, "isolated": []}
-        self._content |= state.gateway_changes()
-
-    def set_sysctl(self, setting: gateway_settings.Sysctl) -> bool:
-        """Set a setting; False if it is set already, must not be changed, or does not exist."""
-        now = sysctl.read(setting.name)
-        if now is None or now == setting.value or setting.instead_of not in {"", now}:
-            return False
-        along = sysctl.changed_along(setting.name)
-        self._content["sysctls"].setdefault(setting.name, [now, setting.value, along])
-        self._save()
-        sysctl.write(setting.name, setting.value)
-        return True
-
-    def add_address(self, wanted: gateway_settings.DeviceAddress) -> bool:
-        """Add an address to a device; False if the device has it already."""
-        if links.has_address(wanted):
-            return False
-        entry = [wanted.device, str(wanted.address), wanted.prefix_length, wanted.is_shared]
-        if entry not in self._content["addresses"]:
-            self._content["addresses"].append(entry)
-            self._save()
-        return links.add_address(wanted)
-
-    def isolate(self, bridge: str, device: str) -> bool:
-        """Isolate an inter-node port; False if it is isolated already, or is no port yet."""
-        if links.is_isolated(bridge, device) is not False:
-            return False
-        if [bridge, device] not in self._content["isolated"]:
-            self._content["isolated"].append([bridge, device])
-            self._save()
-        links.set_isolated(device, True)
-        return True
-
-    def give_back(self) -> Iterator[str]:
-        """Undo the changes, the last one first. A value that another program has changed stays."""
-        for bridge, device in reversed(self._content["isolated"]):
-            if links.is_isolated(bridge, device):
-                links.set_isolated(device, False)
-                yield f"set    {device} isolated off"
-        for device, text, length, is_shared in reversed(self._content["addresses"]):
-            wanted = gateway_settings.DeviceAddress(device, ip_address(text), length, is_shared)
-            if links.delete_address(wanted):
-                yield f"removed {text}/{length} from {device}"
-        for name, (before, ours, along) in reversed(self._content["sysctls"].items()):
-            if _is_forwarding(name) and sysctl.read("net/ipv4/ip_forward") == "1":
-                continue  # another program, perhaps libvirt, has made the whole host a router
-            if sysctl.read(name) == ours:
-                unchanged = {n: value for n, value in along.items() if sysctl.read(n) == value}
-                for given_back, value in ((name, before), *unchanged.items()):
-                    sysctl.write(given_back, value)
-                yield f"set    {name} = {before}"
-        self._state.write_gateway_changes({})
-
-    def _save(self) -> None:
-        self._state.write_gateway_changes(self._content)

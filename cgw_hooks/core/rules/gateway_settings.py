@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from cgw_hooks.core.named_tuple import NamedTuple
+from cgw_hooks.core.node_config import FULL_NAT
+from cgw_hooks.core.rules.return_path import marks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cgw_hooks.core.node_config import NodeConfig
-    from cgw_hooks.core.published_port import Address
+    from cgw_hooks.core.published_port import Address, Network
+
+#: "cgw" in ASCII: nobody else uses such numbers of routing tables. Each guest network has as many
+#: as it has nodes.
+_FIRST_TABLE, _TABLE_BITS = 0x63677700, 16
 
 
 class DeviceAddress(NamedTuple):
@@ -20,6 +26,21 @@ class DeviceAddress(NamedTuple):
     prefix_length: int
     #: All nodes have this address, so duplicate address detection (RFC 4862) must be off.
     is_shared: bool
+
+
+class SteeringRoute(NamedTuple):
+    """Where the answers of guests with a mark are routed: a rule, and the table that it names.
+
+    The table has one route: the default route through ``via``, the node where the clients have
+    come in.
+    """
+
+    subnet: Network
+    mark: int
+    mask: int
+    table: int
+    via: Address
+    device: str
 
 
 class Sysctl(NamedTuple):
@@ -40,6 +61,34 @@ def addresses(config: NodeConfig) -> Iterator[DeviceAddress]:
         length = network.subnet.prefixlen
         yield DeviceAddress(network.bridge, network.node_address, length, is_shared=False)
         yield DeviceAddress(network.bridge, network.gateway_address, length, is_shared=True)
+
+
+def bridge_macs(config: NodeConfig) -> dict[str, str]:
+    """Return the MAC address that each guest bridge must have, if it must have one.
+
+    A bridge without one of its own takes that of a port (br_stp_recalculate_bridge_id in
+    net/bridge/br_stp_if.c), so it would change with its guests.
+    """
+    return {n.bridge: n.bridge_mac for n in config.guest_networks if n.bridge_mac}
+
+
+def steering_routes(config: NodeConfig) -> Iterator[SteeringRoute]:
+    """Yield the routes by which answers return to the other nodes."""
+    for index, network in enumerate(config.guest_networks):
+        if network.return_path == FULL_NAT:
+            continue
+        for node in config.remote_nodes:
+            via = node.address_in(network.subnet)
+            if via:
+                number = marks.number(via, config.mark_mask)
+                yield SteeringRoute(
+                    network.subnet,
+                    marks.mark(via, config.mark_mask),
+                    config.mark_mask,
+                    _FIRST_TABLE + (index << _TABLE_BITS) + number % (1 << _TABLE_BITS),
+                    via,
+                    network.bridge,
+                )
 
 
 def isolated_ports(config: NodeConfig) -> list[tuple[str, str]]:
@@ -69,6 +118,11 @@ def sysctls(config: NodeConfig) -> Iterator[Sysctl]:
             yield Sysctl("net/ipv4/ip_forward", "1")
     for device in sorted(four | (set(config.uplink.devices) if four else set())):
         yield Sysctl(f"net/ipv4/conf/{device}/forwarding", "1")
+    steered = sorted({network.bridge for network in config.steered_networks})
+    for bridge in steered:
+        # The guests must learn the bridge's new MAC address (ip-sysctl.rst).
+        yield Sysctl(f"net/ipv4/conf/{bridge}/arp_notify", "1")
+        yield Sysctl(f"net/ipv6/conf/{bridge}/ndisc_notify", "1")
     for bridge in sorted(four):
         # The node must not tell a guest a shorter way to another node's addresses.
         yield Sysctl(f"net/ipv4/conf/{bridge}/send_redirects", "0")
