@@ -148,7 +148,7 @@ def test_only_what_reads_and_edits_annotations_imports_lxml() -> None:
         ("syslog", ["host/log.py"]),
         ("argparse", ["commands/arguments.py", "commands/command_parser.py"]),
         ("rich", []),
-        ("pyroute2", ["host/links.py"]),
+        ("pyroute2", ["host/links.py", "host/policy_routes.py"]),
         ("tomllib", ["core/parse/config_toml.py"]),
         ("fcntl", ["host/state/lock.py"]),
     ],
