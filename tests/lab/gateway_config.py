@@ -29,7 +29,8 @@ def gateway_config(
     devices = ", ".join(f'"{device}"' for device in internode)
     filtered = f"internode-devices = [{devices}]\n" if internode else ""
     filtered += "full-mesh = true\n" if full_mesh else ""
-    filtered += f'return-path = "{return_path}"\n' if return_path else ""
+    if return_path:
+        filtered += f'return-path = "{return_path}"\nbridge-mac = "{node.bridge_mac}"\n'
     return f"""\
 [uplink]
 devices = ["{UPLINK_BRIDGE}"]

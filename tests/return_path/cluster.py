@@ -34,7 +34,7 @@ from tests.lab.gateway_config import gateway_config, remote_node_table
 from tests.lab.namespace import Namespace, namespace, veth
 from tests.lab.network import CLIENT_ADDRESS, CLIENT_ADDRESS6, NodeAddresses
 from tests.netns.asker import Asker
-from tests.netns.cluster import inside, uplink
+from tests.netns.cluster import inside
 from tests.netns.conftest import uplink_client
 from tests.netns.node import Node
 from tests.return_path.leaks import Leaks
@@ -44,7 +44,7 @@ from tests.return_path.moving_guest import (
     guest_number,
     guest_octet,
 )
-from tests.return_path.sessions import Talker
+from tests.return_path.sessions import Connection, Exchange, Talker
 
 FULL_NAT = "full-nat"
 CHAIN, MESH = "chain", "mesh"
@@ -82,17 +82,20 @@ class Cluster:
     leaks: Leaks
     until_end: ExitStack
     guests: dict[str, MovingGuest] = field(default_factory=dict)
+    #: What the present test has opened.
+    opened: list[Connection | Exchange] = field(default_factory=list)
 
     @cached_property
     def talkers(self) -> dict[tuple[str, int], Talker]:
         """The sockets of each guest's port 7, by guest and IP family."""
-        return {
-            (name, family): self.until_end.enter_context(
-                Talker(guest.wire.namespace, guest.address(family), TALK)
-            )
+        made = {
+            (name, family): Talker(guest.wire.namespace, guest.address(family), TALK)
             for name, guest in self.guests.items()
             for family in (4, 6)
         }
+        for talker in made.values():
+            self.until_end.callback(talker.close)
+        return made
 
     def asker(self, who: str) -> Asker:
         """The client, the far client, a node ("node2") or a guest ("web3")."""
@@ -108,7 +111,7 @@ class Cluster:
             return inside(entry, 6 if ":" in address else 4)
         return address
 
-    def place(self, guest: str, node: int) -> MovingGuest:
+    def put(self, guest: str, node: int) -> MovingGuest:
         """Let a guest be on a node, with that node as its gateway."""
         moved = self.guests[guest]
         moved.move(node)
@@ -128,9 +131,10 @@ def open_cluster(folder: Path, return_path: str, topology: str) -> Iterator[Clus
         client = until_end.enter_context(uplink_client())
         router = until_end.enter_context(namespace("router"))
         far = _far_client(client.namespace, router, until_end)
-        nodes = {
-            index: _node(client, index, folder, until_end, return_path, topology) for index in NODES
-        }
+        nodes = {}
+        for index in NODES:
+            nodes[index] = _node(client, index, folder, until_end)
+            nodes[index].configure(config(index, return_path, topology))
         network.wire_ring([node.namespace for node in nodes.values()], spanning_tree=False)
         leaks = Leaks(client.namespace, [f"node{index}" for index in NODES])
         made = Cluster(return_path, topology, client, far, router, nodes, leaks, until_end)
@@ -157,7 +161,8 @@ def _far_client(client: Namespace, router: Namespace, until_end: ExitStack) -> A
     client.ip(f"link set router master uplink0\nroute add {_FAR_SUBNET[4]} via {_ROUTER[4]}\n")
     router.ip(
         f"address add {_ROUTER[4]}/24 dev near0\naddress add {_ROUTER[6]}/64 dev near0 nodad\n"
-        f"address add {_FAR_ROUTER[4]}/24 dev far0\naddress add {_FAR_ROUTER[6]}/64 dev far0 nodad\n"
+        f"address add {_FAR_ROUTER[4]}/24 dev far0\n"
+        f"address add {_FAR_ROUTER[6]}/64 dev far0 nodad\n"
         f"link set far0 mtu {FAR_MTU}\n"
     )
     far.ip(
@@ -169,27 +174,21 @@ def _far_client(client: Namespace, router: Namespace, until_end: ExitStack) -> A
     return Asker("far", far, until_end)
 
 
-def _node(  # noqa: PLR0913 - what a node is made of
-    client: Asker, index: int, folder: Path, until_end: ExitStack, return_path: str, topology: str
-) -> Node:
+def _node(client: Asker, index: int, folder: Path, until_end: ExitStack) -> Node:
     inner = until_end.enter_context(namespace(f"node{index}"))
     network.wire_bridges(inner, client.namespace, NodeAddresses(index))
     inner.sysctl(_EVERY_ICMP_ERROR)
     inner.ip("".join(f"route add {_FAR_SUBNET[f]} via {_ROUTER[f]}\n" for f in (4, 6)))
     own = folder / f"node{index}"
     own.mkdir()
-    node = Node(inner, own, until_end, name=f"node{index}")
-    node.configure(config(index, return_path, topology))
-    return node
+    return Node(inner, own, until_end, name=f"node{index}")
 
 
 def config(index: int, return_path: str, topology: str) -> str:
     """The cgw.toml of a node. All nodes name all guests; none names itself as a remote node."""
     out, back = network.INTERNODE_DEVICES
-    if topology == MESH:
-        devices = (out, back)
-    else:
-        devices = {1: (out,), 2: (out, back), 3: (back,)}[index]
+    of_chain = {1: (out,), 2: (out, back), 3: (back,)}
+    devices = (out, back) if topology == MESH else of_chain[index]
     own = gateway_config(
         NodeAddresses(index), internode=devices, full_mesh=topology == MESH,
         return_path="" if return_path == FULL_NAT else return_path,
@@ -219,12 +218,12 @@ def _published(guest: str) -> list[str]:
 def _guest(made: Cluster, name: str, home: int, hubs: Namespace) -> MovingGuest:
     own = made.until_end.enter_context(namespace(name))
     own.sysctl(_EVERY_ICMP_ERROR)
-    wire = Asker(name, own, made.until_end)
     addresses = [guest_address(name, family) for family in (4, 6)]
     definition = made.nodes[home].guest(
         name, *_published(name), octet=guest_octet(name), addresses=",".join(addresses)
     )
-    moving = MovingGuest(name, definition, wire, hubs, made.nodes, home)
+    wire = Asker(name, own, made.until_end)
+    moving = MovingGuest(definition, wire, hubs, made.nodes)
     wire.serve("::", f"{WHO}/tcp {WHO}/udp")
     for address in addresses:
         wire.serve(address, f"{WHO}/sctp")
@@ -249,6 +248,3 @@ def _end(made: Cluster) -> None:
     for node in made.nodes.values():
         node.cgw("node", "down")
         assert node.our_table() == "", node.our_table()
-
-
-__all__ = ["CLIENT", "FAR", "Cluster", "inside", "listening_port", "open_cluster", "uplink"]

@@ -10,14 +10,25 @@ from tests.lab.namespace import Namespace
 from tests.lab.network import GUEST_SUBNET, GUEST_SUBNET6
 
 _WATCH = """
-add table netdev watch
-add set netdev watch leaked4 {{ type ifname . ipv4_addr . ipv4_addr . inet_proto; flags dynamic; size 256; }}
-add set netdev watch leaked6 {{ type ifname . ipv6_addr . ipv6_addr . inet_proto; flags dynamic; size 256; }}
-add set netdev watch leaked_arp {{ type ifname . ipv4_addr . ipv4_addr; flags dynamic; size 256; }}
-add chain netdev watch seen {{ type filter hook ingress devices = {{ {devices} }} priority 0; }}
-add rule netdev watch seen ip saddr {subnet4} add @leaked4 {{ iifname . ip saddr . ip daddr . ip protocol }}
-add rule netdev watch seen ip6 saddr {subnet6} add @leaked6 {{ iifname . ip6 saddr . ip6 daddr . ip6 nexthdr }}
-add rule netdev watch seen arp saddr ip {subnet4} add @leaked_arp {{ iifname . arp saddr ip . arp daddr ip }}
+table netdev watch {{
+    set leaked4 {{
+        type ifname . ipv4_addr . ipv4_addr . inet_proto
+        flags dynamic; size 256
+    }}
+    set leaked6 {{
+        type ifname . ipv6_addr . ipv6_addr . inet_proto
+        flags dynamic; size 256
+    }}
+    set leaked_arp {{
+        type ifname . ipv4_addr . ipv4_addr
+        flags dynamic; size 256
+    }}
+    chain seen {{ type filter hook ingress devices = {{ {devices} }} priority 0;
+        ip saddr {subnet4} add @leaked4 {{ iifname . ip saddr . ip daddr . ip protocol }}
+        ip6 saddr {subnet6} add @leaked6 {{ iifname . ip6 saddr . ip6 daddr . ip6 nexthdr }}
+        arp saddr ip {subnet4} add @leaked_arp {{ iifname . arp saddr ip . arp daddr ip }}
+    }}
+}}
 """
 _SETS = ("leaked4", "leaked6", "leaked_arp")
 

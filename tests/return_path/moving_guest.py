@@ -33,13 +33,14 @@ _LONGEST_RESOLUTION = 60.0
 class MovingGuest:
     """A guest: its place, its network, and the hook calls of its migrations."""
 
-    def __init__(  # noqa: PLR0913 - what a guest is made of
-        self, name: str, guest: Guest, wire: Asker, hubs: Namespace, nodes: Mapping[int, Node],
-        home: int,
-    ) -> None:  # fmt: skip
-        self.name = name
+    def __init__(
+        self, guest: Guest, wire: Asker, hubs: Namespace, nodes: Mapping[int, Node]
+    ) -> None:
+        """Wire it to all nodes; its home is the node that has defined it."""
+        self.name = guest.name
         self.wire = wire
-        self.home = self.place = home
+        self.home = next(index for index, node in nodes.items() if node is guest.node)
+        self.place = self.home
         self._guest = guest
         self._hubs = hubs
         self._nodes = nodes

@@ -6,9 +6,8 @@ So a test says who speaks, and when: "the guest speaks first after the move" nee
 import itertools
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import TracebackType
+from collections.abc import Callable
+from contextlib import suppress
 
 from tests.lab.namespace import Namespace
 
@@ -19,6 +18,7 @@ _LOSS_PATIENCE = 3.0
 _LONGEST = 65536
 _LINE = 32
 _RECEIVE_BUFFER = 4 << 20
+_SO_RCVBUFFORCE = 33
 _numbers = itertools.count(1)
 
 
@@ -31,7 +31,7 @@ def _socket(namespace: Namespace, address: str, kind: socket.SocketKind) -> sock
     made = namespace.call(lambda: socket.socket(family_of(address), kind))
     made.settimeout(PATIENCE)
     if kind == socket.SOCK_DGRAM:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+        made.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
     return made
 
 
@@ -46,14 +46,7 @@ class Talker:
         self.datagrams = _socket(namespace, address, socket.SOCK_DGRAM)
         self.datagrams.bind((address, port))
 
-    def __enter__(self) -> "Talker":
-        """Serve within the block."""
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:  # fmt: skip
+    def close(self) -> None:
         """Close the ports."""
         self._listener.close()
         self.datagrams.close()
@@ -95,6 +88,9 @@ class Connection:
         assert self.client.recv(1) == b""
         self.client.close()
 
+    def assert_clean(self) -> None:
+        """Nothing that TCP itself would not prevent."""
+
     def abandon(self) -> None:
         """Close both ends, in any state."""
         self.client.close()
@@ -133,16 +129,6 @@ def connect(
         raise
 
 
-@contextmanager
-def connected(client: Namespace, address: str, port: int, talker: Talker) -> Iterator[Connection]:
-    """A connection within the block."""
-    made = connect(client, address, port, talker)
-    try:
-        yield made
-    finally:
-        made.abandon()
-
-
 class Exchange:
     """Datagrams between a client's socket, which is not connected, and a guest's port.
 
@@ -175,7 +161,9 @@ class Exchange:
         self._until_received(losses, self.send_from_guest, self.receive_at_client)
         self._until_received(losses, self._send_from_client, self._receive_at_guest)
 
-    def _until_received(self, losses: int, send, receive) -> None:  # type: ignore[no-untyped-def]
+    def _until_received(
+        self, losses: int, send: Callable[[], int], receive: Callable[[int, float], bool]
+    ) -> None:
         for _ in range(losses + 1):
             if receive(send(), _LOSS_PATIENCE if losses else PATIENCE):
                 return
@@ -228,14 +216,16 @@ class Exchange:
         self.heard.append((int(number), source[:2]))
         return int(number)
 
-    def close(self) -> None:
-        """Close it. The client must have heard each datagram once, and all from the entry."""
+    def assert_clean(self) -> None:
+        """Assert that the client has heard each datagram once, and all from the entry."""
         self.client.setblocking(False)
-        try:
+        with suppress(BlockingIOError):
             while True:
                 self._hear()
-        except BlockingIOError:
-            self.client.close()
         numbers = [number for number, _ in self.heard]
         assert sorted(set(numbers)) == sorted(numbers), f"duplicates: {sorted(numbers)}"
         assert {source for _, source in self.heard} <= {self._entry}
+
+    def abandon(self) -> None:
+        """Close the client's end."""
+        self.client.close()

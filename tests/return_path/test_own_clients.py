@@ -3,117 +3,72 @@
 import pytest
 
 from tests.lab.network import GATEWAY_ADDRESS, GATEWAY_ADDRESS6
-from tests.return_path.cluster import (
-    CLIENT,
-    FAR,
-    GUESTS,
-    NODES,
-    WHO,
-    Cluster,
-    inside,
-    listening_port,
-    uplink,
-)
-from tests.return_path.parameters import entries, families, places
+from tests.netns.cluster import inside, uplink
+from tests.return_path.cluster import CLIENT, FAR, GUESTS, NODES, WHO, Cluster, listening_port
+from tests.return_path.moving_guest import MovingGuest
+from tests.return_path.way import Move, Way
 
 pytestmark = pytest.mark.return_path
 
-GUEST = "web2"
-PROTOCOLS = ("tcp", "udp", "sctp")
 SERVED = 80
-protocols = pytest.mark.parametrize("protocol", PROTOCOLS)
+_OUTSIDE = {"client": CLIENT, "far": FAR}
+INSIDE = [*GUESTS, *(f"node{n}" for n in NODES)]
 
 
-@families
-@protocols
-@places
-@entries
-@pytest.mark.parametrize("node", NODES)
-def test_a_node_reaches_a_published_port_of_every_node(  # noqa: PLR0913 - what is combined
-    made: Cluster, node: int, entry: int, place: int, protocol: str, family: int
+@pytest.mark.parametrize("who", INSIDE)
+def test_nodes_and_guests_reach_a_published_port_of_every_node(
+    way: Way, placed: MovingGuest, who: str, protocol: str
 ) -> None:
-    made.place(GUEST, place)
-    asked = made.nodes[node].asks(uplink(entry, family), listening_port(GUEST, WHO), protocol)
-    assert asked == f"{GUEST} saw {inside(entry, family)}"
+    """Their own node, another one; the guest also its own port."""
+    assert way.asks(who, protocol) == f"{placed.name} saw {way.seen_full_nat}"
 
 
-@families
-@protocols
-@places
-@entries
-@pytest.mark.parametrize("who", GUESTS)
-def test_a_guest_reaches_a_published_port_of_every_node(  # noqa: PLR0913 - what is combined
-    made: Cluster, who: str, entry: int, place: int, protocol: str, family: int
-) -> None:
-    """Also its own port."""
-    made.place(GUEST, place)
-    asked = made.asker(who).asks(uplink(entry, family), listening_port(GUEST, WHO), protocol)
-    assert asked == f"{GUEST} saw {inside(entry, family)}"
-
-
-@families
-@protocols
-@places
 @pytest.mark.parametrize("who", GUESTS)
 def test_a_guest_reaches_a_published_port_at_its_gateway(
-    made: Cluster, who: str, place: int, protocol: str, family: int
+    placed: MovingGuest, made: Cluster, who: str, protocol: str, family: int
 ) -> None:
-    made.place(GUEST, place)
     made.guests[who].meet_gateway()
     gateway = GATEWAY_ADDRESS if family == 4 else GATEWAY_ADDRESS6
-    asked = made.asker(who).asks(gateway, listening_port(GUEST, WHO), protocol)
-    assert asked == f"{GUEST} saw {inside(made.guests[who].place, family)}"
+    said = made.asker(who).asks(gateway, listening_port(placed.name, WHO), protocol)
+    assert said == f"{placed.name} saw {inside(made.guests[who].place, family)}"
 
 
-@families
-@protocols
-@places
-@pytest.mark.parametrize("who", [*GUESTS, *(f"node{n}" for n in NODES)])
-def test_guests_and_nodes_reach_a_guest_directly(
-    made: Cluster, who: str, place: int, protocol: str, family: int
+@pytest.mark.parametrize("who", INSIDE)
+def test_nodes_and_guests_reach_a_guest_directly(
+    placed: MovingGuest, made: Cluster, who: str, protocol: str, family: int
 ) -> None:
     """As neighbours: nothing is translated."""
-    guest = made.place(GUEST, place)
-    source = (
-        inside(int(who[-1]), family) if who.startswith("node") else made.guests[who].address(family)
-    )
-    asked = made.asker(who).asks(guest.address(family), WHO, protocol)
-    assert asked == f"{GUEST} saw {source}"
+    is_guest = who in made.guests
+    source = made.guests[who].address(family) if is_guest else inside(int(who[-1]), family)
+    said = made.asker(who).asks(placed.address(family), WHO, protocol)
+    assert said == f"{placed.name} saw {source}"
 
 
 @pytest.fixture(scope="session")
-def served(built: Cluster) -> Cluster:
-    """The cluster, whose clients serve ports of their own."""
-    for asker, address in ((built.client, CLIENT), (built.far, FAR)):
-        asker.serve("::", f"{SERVED}/tcp {SERVED}/udp")
-        for family in (4, 6):
-            asker.serve(address[family], f"{SERVED}/sctp")
+def serving(built: Cluster) -> Cluster:
+    """The cluster, whose clients outside serve a port of their own."""
+    for who, addresses in _OUTSIDE.items():
+        built.asker(who).serve("::", f"{SERVED}/tcp {SERVED}/udp")
+        for address in addresses.values():
+            built.asker(who).serve(address, f"{SERVED}/sctp")
     return built
 
 
-@families
-@protocols
-@places
-@pytest.mark.parametrize("who", ["client", "far"])
-def test_a_guest_goes_out_as_its_node(  # noqa: PLR0913 - what is combined
-    served: Cluster, made: Cluster, who: str, place: int, protocol: str, family: int
+@pytest.mark.parametrize("who", _OUTSIDE)
+@pytest.mark.usefixtures("serving")
+def test_a_guest_goes_out_as_its_node(
+    placed: MovingGuest, who: str, protocol: str, family: int
 ) -> None:
-    guest = made.place(GUEST, place)
-    address = {"client": CLIENT, "far": FAR}[who][family]
-    asked = guest.wire.asks(address, SERVED, protocol)
-    assert asked == f"{who} saw {uplink(place, family)}"
-    assert served is made
+    said = placed.wire.asks(_OUTSIDE[who][family], SERVED, protocol)
+    assert said == f"{who} saw {uplink(placed.place, family)}"
 
 
-@families
-@protocols
-@pytest.mark.parametrize(("source", "target"), [(2, 3), (2, 1), (1, 3), (3, 1)])
-def test_a_guest_that_has_just_moved_goes_out(  # noqa: PLR0913 - what is combined
-    served: Cluster, made: Cluster, source: int, target: int, protocol: str, family: int
+@pytest.mark.usefixtures("serving")
+def test_a_guest_that_has_just_moved_goes_out(
+    made: Cluster, move: Move, protocol: str, family: int
 ) -> None:
     """It has the old node's MAC for its gateway: one of the two nodes lets it out."""
-    guest = made.place(GUEST, source)
-    guest.move(target)
-    asked = guest.wire.asks(CLIENT[family], SERVED, protocol)
-    assert asked in {f"client saw {uplink(node, family)}" for node in (source, target)}
-    assert served is made
+    guest = made.guests["web2"]
+    guest.move(move.target)
+    said = guest.wire.asks(CLIENT[family], SERVED, protocol)
+    assert said in {f"client saw {uplink(node, family)}" for node in move}

@@ -1,29 +1,25 @@
 """A client port that is used again through another node: to the guest it may be the same peer."""
 
 import socket
+from collections.abc import Callable
 from itertools import permutations
 
 import pytest
 
 from tests.netns.asker import spoken
-from tests.return_path.cluster import (
-    CLIENT,
-    FULL_NAT,
-    NODES,
-    TALK,
-    WHO,
-    Cluster,
-    listening_port,
-    uplink,
-)
-from tests.return_path.parameters import families, places
-from tests.return_path.sessions import Connection, connect
+from tests.return_path.cluster import FULL_NAT, NODES, TALK, WHO, Cluster
+from tests.return_path.moving_guest import MovingGuest
+from tests.return_path.sessions import Connection
+from tests.return_path.way import Way
 
 pytestmark = pytest.mark.return_path
 
-GUEST = "web2"
-_SHORT = 3.0
-orders = pytest.mark.parametrize("order", permutations(NODES), ids=lambda o: "".join(map(str, o)))
+_SHORT = 2.0
+Order = tuple[int, ...]
+_ORDERS = list(permutations(NODES))
+orders = pytest.mark.parametrize(
+    "order", _ORDERS, ids=["-".join(map(str, order)) for order in _ORDERS]
+)
 
 
 def close_client_first(connection: Connection) -> None:
@@ -43,74 +39,58 @@ def reset(connection: Connection) -> None:
     connection.guest.close()
 
 
-@families
-@places
+@pytest.fixture
+def ways(made: Cluster, placed: MovingGuest, order: Order, family: int) -> list[Way]:
+    """The ways through the nodes in this order."""
+    return [Way(made, placed, entry, family) for entry in order]
+
+
 @orders
 @pytest.mark.parametrize("close", [close_client_first, close_guest_first, reset])
 def test_a_port_is_used_again_after_the_close(
-    made: Cluster, order: tuple[int, ...], place: int, family: int, close, free_port: int
-) -> None:  # type: ignore[no-untyped-def]
-    made.place(GUEST, place)
-    port, talker = listening_port(GUEST, TALK), made.talkers[GUEST, family]
-    for entry in order:
-        connection = connect(
-            made.client.namespace, uplink(entry, family), port, talker, source_port=free_port
-        )
-        assert connection.seen == made.seen_as(CLIENT[family], entry)
-        connection.client_speaks()
+    ways: list[Way], close: Callable[[Connection], None], free_port: int
+) -> None:
+    for way in ways:
+        connection = way.connect(source_port=free_port)
         connection.guest_speaks()
         close(connection)
 
 
-@families
-@places
 @orders
 @pytest.mark.parametrize("protocol", ["udp", "sctp"])
-def test_a_port_without_connections_is_used_through_node_after_node(
-    made: Cluster, order: tuple[int, ...], place: int, family: int, protocol: str, free_port: int
+def test_a_port_is_used_again_where_nothing_is_closed(
+    ways: list[Way], protocol: str, free_port: int
 ) -> None:
-    """And through the first one again. Each answer comes from the node that was asked."""
-    made.place(GUEST, place)
-    ask = made.client.udp if protocol == "udp" else made.client.sctp
-    for entry in (*order, order[0]):
-        reply = ask(uplink(entry, family), listening_port(GUEST, WHO), source_port=free_port)
-        assert spoken(reply) == f"{GUEST} saw {made.seen_as(CLIENT[family], entry)}"
+    """And through the first node again. Each answer comes from the node that was asked."""
+    for way in (*ways, ways[0]):
+        ask = {"udp": way.made.client.udp, "sctp": way.made.client.sctp}[protocol]
+        reply = ask(way.entry_address, way.port(WHO), source_port=free_port)
+        assert spoken(reply) == f"{way.guest.name} saw {way.seen()}"
 
 
-@families
-@places
 @orders
-def test_of_two_connections_from_one_port_the_first_lives(
-    made: Cluster, order: tuple[int, ...], place: int, family: int, free_port: int
-) -> None:
-    """With FULL-NAT both do: the guest sees two peers."""
-    made.place(GUEST, place)
-    port, talker = listening_port(GUEST, TALK), made.talkers[GUEST, family]
-    first, *others = (uplink(entry, family) for entry in order)
-    connection = connect(made.client.namespace, first, port, talker, source_port=free_port)
-    try:
-        for other in others:
-            if made.return_path == FULL_NAT:
-                second = connect(made.client.namespace, other, port, talker, source_port=free_port)
-                second.client_speaks()
-                second.abandon()
-            else:
-                try_to_connect(made, other, port, free_port)
-            connection.client_speaks()
-            connection.guest_speaks()
-    finally:
-        connection.abandon()
+def test_of_two_connections_from_one_port_the_first_lives(ways: list[Way], free_port: int) -> None:
+    """With FULL-NAT all do, since the guest sees several peers."""
+    first, *others = ways
+    connection = first.connect(source_port=free_port)
+    for other in others:
+        if other.made.return_path == FULL_NAT:
+            other.connect(source_port=free_port)
+        else:
+            try_to_connect(other, free_port)
+        connection.client_speaks()
+        connection.guest_speaks()
 
 
-def try_to_connect(made: Cluster, address: str, port: int, source_port: int) -> None:
-    """Connect and say something, whether it works or not: it may be refused, or get no answer."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with made.client.namespace.call(lambda: socket.socket(family)) as second:
+def try_to_connect(way: Way, source_port: int) -> None:
+    """Connect and say something. It may work, be refused, or get no answer."""
+    kind = socket.AF_INET6 if way.family == 6 else socket.AF_INET
+    with way.made.client.namespace.call(lambda: socket.socket(kind)) as second:
         second.settimeout(_SHORT)
         second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         second.bind(("", source_port))
         try:
-            second.connect((address, port))
+            second.connect((way.entry_address, way.port(TALK)))
             second.sendall(b"something".ljust(32))
             second.recv(1)
         except OSError:
