@@ -20,11 +20,17 @@ def gateway_config(
     *,
     internode: Sequence[str] = INTERNODE_DEVICES,
     full_mesh: bool = False,
+    return_path: str = "",
 ) -> str:
-    """Full NAT, for both IP families; with no inter-node devices, of a node that is alone."""
+    """Both IP families; with no inter-node devices, of a node that is alone.
+
+    Without `return_path` the config does not name one: FULL-NAT is the default.
+    """
     devices = ", ".join(f'"{device}"' for device in internode)
     filtered = f"internode-devices = [{devices}]\n" if internode else ""
     filtered += "full-mesh = true\n" if full_mesh else ""
+    if return_path:
+        filtered += f'return-path = "{return_path}"\nbridge-mac = "{node.bridge_mac}"\n'
     return f"""\
 [uplink]
 devices = ["{UPLINK_BRIDGE}"]
@@ -42,6 +48,17 @@ subnet = "{GUEST_SUBNET6}"
 node-address = "{node.guest_network6}"
 gateway-address = "{GATEWAY_ADDRESS6}"
 {filtered}"""
+
+
+def remote_node_table(node: NodeAddresses) -> str:
+    """The [[remote-node]] table that the other nodes have of a node."""
+    return f"""\
+[[remote-node]]
+name = "node{node.index}"
+node-address = ["{node.guest_network}", "{node.guest_network6}"]
+uplink-address = ["{node.uplink}", "{node.uplink6}"]
+bridge-mac = "{node.bridge_mac}"
+"""
 
 
 def registry_table(config: Registry) -> str:

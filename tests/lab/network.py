@@ -65,6 +65,11 @@ class NodeAddresses:
         """fd00:5::251 for the first node."""
         return f"fd00:5::{250 + self.index}"
 
+    @property
+    def bridge_mac(self) -> str:
+        """The MAC of the node's guest bridge: 02:00:00:00:05:01 for the first node."""
+        return f"02:00:00:00:05:{self.index:02x}"
+
 
 def guest_address(octet: int) -> str:
     """The IPv4 address of the guest with this number on the guest bridge."""
@@ -112,10 +117,22 @@ def wire_bridges(node: Namespace, client: Namespace, addresses: NodeAddresses) -
         f"link set eth0 master {UPLINK_BRIDGE}\n"
         f"address add {addresses.uplink}/24 dev {UPLINK_BRIDGE}\n"
         f"address add {addresses.uplink6}/64 dev {UPLINK_BRIDGE} nodad\n"
-        f"link add {GUEST_BRIDGE} address 02:00:00:00:05:{addresses.index:02x} type bridge\n"
+        f"link add {GUEST_BRIDGE} address {addresses.bridge_mac} type bridge\n"
         f"link set {GUEST_BRIDGE} up\n"
     )
     client.ip(f"link set {port} master uplink0")
+
+
+def address_guest(guest: Namespace, octet: int, mac: str) -> None:
+    """Give a guest's device eth0 its MAC, its addresses and the gateway."""
+    guest.sysctl(_QUICK_IPV6)
+    guest.ip(
+        f"link set eth0 address {mac} up\n"
+        f"address add {guest_address(octet)}/24 dev eth0\n"
+        f"address add {guest_address6(octet)}/64 dev eth0 nodad\n"
+        f"route add default via {GATEWAY_ADDRESS}\n"
+        f"route add default via {GATEWAY_ADDRESS6}\n"
+    )
 
 
 def wire_ring(nodes: Sequence[Namespace], *, spanning_tree: bool = True) -> None:

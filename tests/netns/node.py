@@ -97,19 +97,12 @@ class Node(Asker):
 
     def _wire(self, name: str, octet: int) -> Asker:
         inside = self._until_end.enter_context(namespace(f"guest{octet}"))
-        inside.sysctl({"net/ipv6/conf/default/accept_dad": "0"})
         bridge = network.GUEST_BRIDGE
         self.namespace.ip(
             f"link add guest{octet} master {bridge} type veth peer name eth0 netns {inside.name}\n"
             f"link set guest{octet} up\n"
         )
-        inside.ip(
-            f"link set eth0 address {domain.guest_mac(octet)} up\n"
-            f"address add {network.guest_address(octet)}/24 dev eth0\n"
-            f"address add {network.guest_address6(octet)}/64 dev eth0 nodad\n"
-            f"route add default via {network.GATEWAY_ADDRESS}\n"
-            f"route add default via {network.GATEWAY_ADDRESS6}\n"
-        )
+        network.address_guest(inside, octet, domain.guest_mac(octet))
         return Asker(name, inside, self._until_end)
 
     # -- the hook ----------------------------------------------------------------------------
