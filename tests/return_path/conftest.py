@@ -18,7 +18,7 @@ from tests.return_path.cluster import CHAIN, FULL_NAT, MESH, NODES, Cluster, ope
 from tests.return_path.moving_guest import MovingGuest
 from tests.return_path.way import Move, Way
 
-RETURN_PATHS = (FULL_NAT,)
+RETURN_PATHS = ("steer",)
 GUEST = "web2"
 _NEEDED_PROGRAMS = ("ip", "nft", "nsenter")
 #: Below the ports that the kernel gives (32768 to 60999).
