@@ -51,6 +51,18 @@ class FlowWork:
 
         self._later(work)
 
+    def end_steered(self, left: Collection[PublishedPort]) -> None:
+        """Delete the flows that were steered to ports of guests that have left this node."""
+        if not left:
+            return
+
+        def work() -> None:
+            from cgw_hooks.node import stale_flows
+
+            stale_flows.delete_steered(left)
+
+        self._later(work)
+
     def end_older(self, published: Iterable[PublishedPort]) -> None:
         """Delete datagram flows that began before the ports were published."""
         datagrams = [port for port in published if port.protocol in DATAGRAM_PROTOCOLS]

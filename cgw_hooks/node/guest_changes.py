@@ -42,6 +42,8 @@ class Change(NamedTuple):
 
     record: Record
     gone: list[PublishedPort]
+    #: The ports of a steered network whose guest does not run here any more.
+    left: list[PublishedPort]
     #: The error if a stopped guest's record could not be written, although its ports are closed.
     unwritten: RecordError | None
 
@@ -124,7 +126,12 @@ class GuestChanges:
             failed = record._replace(leaving=tuple(gone), problem=Problem.of(error))
             self._write(failed, record)
             raise
-        return Change(record, gone, unwritten)
+        left = set(before.hosted) - set(after.hosted) if self.config.steered_networks else ()
+        return Change(record, gone, [port for port in left if self._is_steered(port)], unwritten)
+
+    def _is_steered(self, port: PublishedPort) -> bool:
+        network = port.target_address and self.config.guest_network_of(port.target_address)
+        return network in self.config.steered_networks
 
     def _write(self, record: Record, old: Record | None) -> RecordError | None:
         """Write a record. For a stopped guest, return an error, since its ports must be closed."""
@@ -160,6 +167,7 @@ class GuestChanges:
                     self.state.write(now._replace(leaving=()), now)
 
         self.flows.end(change.gone, connections_end=connections_end, then=forget)
+        self.flows.end_steered(change.left)
         if change.unwritten:
             raise change.unwritten
 

@@ -65,6 +65,28 @@ def delete_translated(ports: Iterable[PublishedPort], *, connections_end: bool) 
         _delete(selection, group, flow.goes_to)
 
 
+def delete_steered(ports: Iterable[PublishedPort]) -> None:
+    """Delete the flows to guests that have left this node, which was not their entry node.
+
+    If such a guest came back, the kernel would compare its connections with their former state.
+    Raises ``RulesetError``.
+    """
+    groups: dict[tuple[str, Address], list[PublishedPort]] = {}
+    for port in ports:
+        if port.target_address:
+            direct = port._replace(
+                listen_address=port.target_address,
+                start=port.to,
+                end=port.to + port.end - port.start,
+            )
+            groups.setdefault((port.protocol, port.target_address), []).append(direct)
+    for (protocol, address), group in groups.items():
+        selection = conntrack.Selection(
+            protocol, address.version, _ranges(group), answered_by=address
+        )
+        _delete(selection, group, flow.goes_to)
+
+
 def _delete(
     selection: conntrack.Selection,
     ports: list[PublishedPort],
