@@ -53,10 +53,11 @@ NODES = (1, 2, 3)
 CLIENT = {4: CLIENT_ADDRESS, 6: CLIENT_ADDRESS6}
 FAR = {4: "203.0.113.100", 6: "fd00:113::100"}
 FAR_MTU = 1400
+PROTOCOLS = ("tcp", "udp", "sctp")
 WHO, TALK, SILENT = 22, 7, 999
 #: The listening port of web0 for each of the guests' ports.
 _LISTENING = {WHO: 2200, TALK: 2300, SILENT: 2400}
-_PROTOCOLS = {WHO: ("tcp", "udp", "sctp"), TALK: ("tcp", "udp"), SILENT: ("tcp", "udp")}
+_PUBLISHED = {WHO: PROTOCOLS, TALK: ("tcp", "udp"), SILENT: ("tcp", "udp")}
 _ROUTER = {4: "192.168.122.1", 6: "fd00:122::1"}
 _FAR_ROUTER = {4: "203.0.113.1", 6: "fd00:113::1"}
 _FAR_SUBNET = {4: "203.0.113.0/24", 6: "fd00:113::/64"}
@@ -115,7 +116,8 @@ class Cluster:
         """Let a guest be on a node, with that node as its gateway."""
         moved = self.guests[guest]
         moved.move(node)
-        moved.meet_gateway()
+        if moved.gateway_macs() != {NodeAddresses(node).bridge_mac}:
+            moved.meet_gateway()
         return moved
 
     def pass_bridged_packets_to_rules(self, on: bool) -> None:
@@ -212,7 +214,7 @@ def _remote(guest: str) -> str:
 def _published(guest: str) -> list[str]:
     return [
         f"{listening_port(guest, port)}:{port}/{protocol}"
-        for port, protocols in _PROTOCOLS.items()
+        for port, protocols in _PUBLISHED.items()
         for protocol in protocols
     ]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.full import extended
 from tests.lab.namespace import sweep_namespaces
 from tests.netns.node import CGW
 from tests.return_path.cluster import CHAIN, FULL_NAT, MESH, NODES, Cluster, open_cluster
@@ -44,7 +45,7 @@ def return_path(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="session", params=[CHAIN, MESH])
+@pytest.fixture(scope="session", params=[CHAIN, extended(MESH)])
 def topology(request: pytest.FixtureRequest) -> str:
     """How the nodes are joined."""
     return str(request.param)
@@ -92,16 +93,17 @@ def family(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
-@pytest.fixture(params=["tcp", "udp", "sctp"])
-def protocol(request: pytest.FixtureRequest) -> str:
-    """The protocol."""
-    return str(request.param)
+# The tests on one place follow each other (the scope of the fixture), so the guest seldom moves.
+@pytest.fixture(scope="session", params=NODES, ids=[f"on-node{n}" for n in NODES])
+def place(request: pytest.FixtureRequest) -> int:
+    """The node that the guest is on."""
+    return int(request.param)
 
 
-@pytest.fixture(params=NODES, ids=[f"on-node{n}" for n in NODES])
-def placed(request: pytest.FixtureRequest, made: Cluster) -> MovingGuest:
+@pytest.fixture
+def placed(made: Cluster, place: int) -> MovingGuest:
     """The guest, on each of the nodes."""
-    return made.put(GUEST, request.param)
+    return made.put(GUEST, place)
 
 
 _MOVES = [Move(2, 3), Move(2, 1), Move(1, 3), Move(3, 1)]

@@ -13,7 +13,7 @@ _CHUNK = bytes(range(256)) * 256
 _LARGEST_READ = 1 << 18
 #: Bytes that must have come before a transfer counts as running, and after a change as going on:
 #: more than all buffers on the way can hold.
-ENOUGH = 32 << 20
+ENOUGH = 16 << 20
 #: Seconds between two datagrams of a stream.
 _INTERVAL = 0.005
 _ENOUGH_DATAGRAMS = 20

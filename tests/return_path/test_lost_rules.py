@@ -1,12 +1,12 @@
 """A node loses all its rules, and `cgw sync` writes them again."""
 
 import socket
+import struct
 
 import pytest
 
-from tests.lab.network import UPLINK_BRIDGE
 from tests.netns.node import Node
-from tests.return_path.cluster import CHAIN, CLIENT, Cluster
+from tests.return_path.cluster import CHAIN, CLIENT, PROTOCOLS, Cluster
 from tests.return_path.moving_guest import MovingGuest
 from tests.return_path.sessions import Connection
 from tests.return_path.streams import transfer
@@ -20,13 +20,19 @@ def lose_rules(node: Node) -> None:
     node.namespace.run(["nft", "flush", "ruleset"])
 
 
+def sync(node: Node) -> None:
+    """Write them again. Its exit code says that libvirt does not answer here."""
+    node.cgw("sync", check=False)
+
+
 def lose_rules_and_sync(made: Cluster) -> None:
     """Lose and write the rules of every node, while nothing is sent."""
     for node in made.nodes.values():
         lose_rules(node)
-        node.cgw("sync")
+        sync(node)
 
 
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_first_new_connection_works(way: Way, placed: MovingGuest, protocol: str) -> None:
     """Whatever a node learns from packets is lost, too."""
     lose_rules_and_sync(way.made)
@@ -57,19 +63,16 @@ def test_transfers_go_on_while_the_node_between_has_no_rules(
         lose_rules(made.nodes[2])
         download.wait_for()
         upload.wait_for()
-        made.nodes[2].cgw("sync")
+        sync(made.nodes[2])
         download.wait_for()
         upload.wait_for()
 
 
-def test_a_packet_of_a_guest_on_an_uplink_would_be_seen(made: Cluster) -> None:
+def test_a_packet_of_a_guest_on_an_uplink_would_be_seen(built: Cluster) -> None:
     """Every test of this tier relies on this."""
-    node, address = made.nodes[1].namespace, made.guests["web2"].address(4)
-    node.ip(f"address add {address}/32 dev {UPLINK_BRIDGE}")
-    try:
-        with node.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as liar:
-            liar.bind((address, 0))
-            liar.sendto(b"", (CLIENT[4], 9))
-        assert any(line.startswith(f"node1 {address} {CLIENT[4]} ") for line in made.leaks.found())
-    finally:
-        node.ip(f"address delete {address}/32 dev {UPLINK_BRIDGE}")
+    node, guest = built.nodes[1].namespace, built.guests["web2"].address(4)
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20, 0, 0, 64, socket.IPPROTO_UDP, 0)
+    packet = header + b"".join(map(socket.inet_aton, (guest, CLIENT[4])))
+    with node.call(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM)) as liar:
+        liar.sendto(packet, ("eth0", 0x0800, 0, 0, b"\xff" * 6))
+    assert [line.split()[:3] for line in built.leaks.found()] == [["node1", guest, CLIENT[4]]]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.lab.network import NodeAddresses
-from tests.return_path.cluster import NODES
+from tests.return_path.cluster import NODES, PROTOCOLS
 from tests.return_path.streams import guest_stream, transfer
 from tests.return_path.way import Move, Way
 
@@ -27,7 +27,7 @@ speakers = pytest.mark.parametrize("first", SPEAKERS.values(), ids=SPEAKERS)
 
 def assert_new_connections_work(way: Way) -> None:
     """Through every node, at once."""
-    for protocol in ("tcp", "udp", "sctp"):
+    for protocol in PROTOCOLS:
         for node in NODES:
             through = Way(way.made, way.guest, node, way.family)
             said = through.asks("client", protocol)
