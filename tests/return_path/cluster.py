@@ -138,7 +138,7 @@ def open_cluster(folder: Path, return_path: str, topology: str) -> Iterator[Clus
             nodes[index] = _node(client, index, folder, until_end)
             nodes[index].configure(config(index, return_path, topology))
         network.wire_ring([node.namespace for node in nodes.values()], spanning_tree=False)
-        if topology == CHAIN:  # a device beside the bridge would answer ARP for the bridge's address
+        if topology == CHAIN:  # beside the bridge, it would answer ARP for the bridge's address
             nodes[NODES[-1]].namespace.ip(f"link delete {network.INTERNODE_DEVICES[0]}\n")
         leaks = Leaks(client.namespace, [f"node{index}" for index in NODES])
         made = Cluster(return_path, topology, client, far, router, nodes, leaks, until_end)

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
+from cgw_hooks.core.node_config import FULL_NAT, STEER
 from tests.full import extended
 from tests.lab.namespace import sweep_namespaces
 from tests.netns.node import CGW
-from tests.return_path.cluster import CHAIN, FULL_NAT, MESH, NODES, Cluster, open_cluster
+from tests.return_path.cluster import CHAIN, MESH, NODES, Cluster, open_cluster
 from tests.return_path.moving_guest import MovingGuest
 from tests.return_path.way import Move, Way
 
-RETURN_PATHS = ("steer",)
+RETURN_PATHS = (FULL_NAT, STEER)
 GUEST = "web2"
 _NEEDED_PROGRAMS = ("ip", "nft", "nsenter")
 #: Below the ports that the kernel gives (32768 to 60999).
