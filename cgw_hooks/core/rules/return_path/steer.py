@@ -56,6 +56,8 @@ _ASKING, _ACKNOWLEDGING = "300ms", "100ms"
 #: nothing else remembers it.
 _ASKED = "60s"
 _SIZE = 65536
+#: After this time a guest that is silent is thought to be where its record is.
+_AWAY = "timeout 10m;"
 
 
 def families(config: NodeConfig) -> list[int]:
@@ -265,9 +267,24 @@ def add_lift(table: Table, config: NodeConfig) -> None:
     """Add the chain that lifts frames to the bridge's table."""
     for family, address_type in ADDRESS_TYPE.items():
         table.add_set(f"set here{family} {{ type {address_type}; }}")
+    table.add_set(f"set away {{ type ether_addr; flags dynamic,timeout; size {_SIZE}; {_AWAY} }}")
     table.add_chain("lift", f"type filter hook prerouting priority {_LIFT_PRIORITY}")
+    table.add_rules(_away_rules(config))
     for network in config.steered_networks:
         table.add_rules(_lift_rules(network, config.remote_nodes))
+
+
+def _away_rules(config: NodeConfig) -> Iterator[str]:
+    """Yield rules that learn which guests are on another node, as the bridge itself learns it.
+
+    While a guest migrates, both nodes have its record. A node that lifted the frames to a guest
+    that is not there would come between the entry node and the guest's node.
+    """
+    internode = devices({d: None for n in config.steered_networks for d in n.internode_devices})
+    macs = [mac for node in config.remote_nodes for mac in node.bridge_macs]
+    if macs:
+        yield f"lift iifname {internode} ether saddr != {listed(macs)} add @away {{ ether saddr }}"
+        yield f"lift iifname != {internode} ether saddr @away delete @away {{ ether saddr }}"
 
 
 def _lift_rules(network: GuestNetwork, nodes: Iterable[RemoteNode]) -> Iterator[str]:
@@ -279,7 +296,7 @@ def _lift_rules(network: GuestNetwork, nodes: Iterable[RemoteNode]) -> Iterator[
     outside = f"!= {listed([subnet] if family == 4 else [subnet, _LINK_LOCAL])}"  # noqa: PLR2004
     lift = f"ether daddr set {network.bridge_mac} meta pkttype set host"
     yield (
-        f"lift iifname {internode} ether saddr {listed(macs)} "
+        f"lift iifname {internode} ether saddr {listed(macs)} ether daddr != @away "
         f"{ip} daddr @here{family} {ip} saddr {outside} {lift}"
     )
     # A guest that has just moved here still sends to the MAC address of its former node.
