@@ -12,8 +12,8 @@
   then, so this node *asks*: it sends copies of the packet to all other nodes and drops it. The
   entry node knows the flow and lets the copy out; the others drop theirs. For UDP and SCTP, the
   entry node also returns a copy as its acknowledgement: perhaps no packet of the client will ever
-  tell where it came in. Nobody acknowledges a new flow of the guest's own; after 300 ms it leaves
-  by this node.
+  tell where it came in. Nobody acknowledges a new flow of the guest's own; after half a second it
+  leaves by this node.
 
 No rule depends on a guest or a port. The sets ``here*`` and ``served*`` are filled with the guests
 that run on this node. Nothing of this needs a daemon.
@@ -51,7 +51,7 @@ _OPENING = "tcp flags & (fin | syn | rst | ack) == syn"
 #: stream of datagrams is copied for some milliseconds only.
 _LONGEST_BURST = 1000
 #: How long a node waits for an acknowledgement, and how often the entry node sends one.
-_ASKING, _ACKNOWLEDGING = "300ms", "100ms"
+_ASKING, _ACKNOWLEDGING = "500ms", "100ms"
 #: How long a node remembers that it has asked, and the answer. Until the next packet of the flow
 #: nothing else remembers it.
 _ASKED = "60s"
@@ -138,6 +138,7 @@ class _Rules:
         self._ip = ip = IP[family]
         self._flow_type = f"{ADDRESS_TYPE[family]} . inet_service . " * 2
         self._flow = f"{ip} saddr . th sport . {ip} daddr . th dport"
+        self._served_key = f"{ip} saddr . meta l4proto . th sport"
         self._nodes = [
             (node, address, marks.mark(address, config.mark_mask))
             for node in config.remote_nodes
@@ -153,7 +154,7 @@ class _Rules:
             table.add_set(self._known_set(mark))
             for chain in ("entered", "return_to", "learned"):
                 table.add_chain(self._chain(chain, mark))
-        for chain in ("request", "answer", "unknown", "ask", "handed", "stray"):
+        for chain in ("request", "answer", "unknown", "ask", "handed", "stray", "learn"):
             table.add_chain(self._chain(chain))
         table.add_rules(self._base_rules())
         if self._nodes:
@@ -219,8 +220,7 @@ class _Rules:
         yield f"{answer} ct state established,related return"
         yield f"{answer} {_OPENING} return"  # a new connection of the guest's own
         for served in ("served", "served_ranges"):
-            key = f"{self._ip} saddr . meta l4proto . th sport"
-            yield f"{answer} {key} @{served} goto {unknown}"
+            yield f"{answer} {self._served_key} @{served} goto {unknown}"
 
     def _ask_rules(self) -> Iterator[str]:
         """From a guest, of a flow that is not tracked here."""
@@ -242,8 +242,13 @@ class _Rules:
 
     def _handed_rules(self) -> Iterator[str]:
         """From another node that has a guest: an answer, a question, or an acknowledgement."""
-        handed, stray, flow = self._chain("handed"), self._chain("stray"), self._flow
+        handed, stray, learn = (self._chain(stem) for stem in ("handed", "stray", "learn"))
+        flow = self._flow
         yield f"{handed} ct state new,invalid goto {stray}"
+        # Only a node that has the guest can have asked; else this is a question.
+        for served in ("served", "served_ranges"):
+            yield f"{stray} {self._served_key} @{served} {flow} @asking jump {learn}"
+        yield f"{stray} drop"
         # The flow was steered here earlier: this is not the node where the client came in.
         yield f"{handed} ct status & dnat != dnat drop"
         yield f"{handed} meta l4proto {_TCP} return"
@@ -254,10 +259,9 @@ class _Rules:
                 f"add @acknowledged {{ {flow} }} {self._copy_to(address)}"
             )
             yield (
-                f"{stray} ether saddr {listed(node.bridge_macs)} {flow} @asked "
+                f"{learn} ether saddr {listed(node.bridge_macs)} "
                 f"add @{self._chain('known', mark)} {{ {flow} }}"
             )
-        yield f"{stray} drop"
 
     def _copy_to(self, address: Address) -> str:
         return f'dup to {address} device "{self._network.bridge}"'
