@@ -136,10 +136,10 @@ def _tables(config: NodeConfig) -> list[Table]:
         arp_filter.add_to(bridge, config)
         found.append(bridge)
     if config.steered_networks:
-        from cgw_hooks.core.rules.return_path import steer  # not for FULL-NAT
+        from cgw_hooks.core.rules.return_path import hosted, lift, steer  # not for FULL-NAT
 
-        steer.add_lift(bridge, config)
-        found += [steer.ip_table(config, family) for family in steer.families(config)]
+        lift.add_to(bridge, config)
+        found += [steer.ip_table(config, family) for family in hosted.families(config)]
     return found
 
 

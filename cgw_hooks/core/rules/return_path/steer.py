@@ -21,29 +21,25 @@ that run on this node. Nothing of this needs a daemon.
 
 from __future__ import annotations
 
-from ipaddress import IPv6Network, collapse_addresses, ip_network
+from ipaddress import collapse_addresses, ip_network
 
 from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, devices, listed
-from cgw_hooks.core.rules.elements import BRIDGE_TABLE, PROTOCOL_NUMBER
 from cgw_hooks.core.rules.return_path import marks
+from cgw_hooks.core.rules.return_path.hosted import TABLES
+from cgw_hooks.core.rules.return_path.lift import outside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
-    from cgw_hooks.core.node_config import GuestNetwork, NodeConfig, RemoteNode
-    from cgw_hooks.core.published_port import Address, PublishedPort
-
-#: The table of an IP family. `dup` exists in the families ip and ip6 only, not in inet.
-TABLES = {4: "ip cgw", 6: "ip6 cgw"}
+    from cgw_hooks.core.node_config import GuestNetwork, NodeConfig
+    from cgw_hooks.core.published_port import Address
 
 _RAW_PRIORITY = -300  # before connection tracking (-200)
 _MANGLE_PRIORITY = -150  # after connection tracking, before routing and before our NAT (-105)
 _LEAK_PRIORITY = 300  # after all NAT
-_LIFT_PRIORITY = -300  # before br_netfilter (0), as the ARP filter
 
-_LINK_LOCAL = IPv6Network("fe80::/10")
 _TCP, _DATAGRAM_PROTOCOLS = 6, "{ 17, 132 }"
 _SYN = "tcp flags & (syn | ack) == syn"
 _OPENING = "tcp flags & (fin | syn | rst | ack) == syn"
@@ -56,35 +52,6 @@ _ASKING, _ACKNOWLEDGING = "500ms", "100ms"
 #: nothing else remembers it.
 _ASKED = "60s"
 _SIZE = 65536
-#: After this time a guest that is silent is thought to be where its record is.
-_AWAY = "timeout 10m;"
-
-
-def families(config: NodeConfig) -> list[int]:
-    """Return the IP versions of the steered networks."""
-    return sorted({network.subnet.version for network in config.steered_networks})
-
-
-def served_names(config: NodeConfig) -> list[tuple[str, str]]:
-    """Return table and name of the sets that are filled with the guests that run here."""
-    served = [(TABLES[f], name) for f in families(config) for name in ("served", "served_ranges")]
-    return served + [(BRIDGE_TABLE, f"here{family}") for family in IP]
-
-
-def elements(config: NodeConfig, hosted: Iterable[PublishedPort]) -> Iterator[tuple[str, str, str]]:
-    """Yield table, set and element for the published ports of guests that run here."""
-    for port in hosted:
-        address = port.target_address
-        network = address and config.guest_network_of(address)
-        if address is None or network is None or network not in config.steered_networks:
-            continue
-        yield BRIDGE_TABLE, f"here{address.version}", str(address)
-        key = f"{address} . {PROTOCOL_NUMBER[port.protocol]} . {port.to}"
-        if port.start == port.end:
-            yield TABLES[address.version], "served", key
-        else:
-            last = port.to + port.end - port.start
-            yield TABLES[address.version], "served_ranges", f"{key}-{last}"
 
 
 def full_nat_clients(network: GuestNetwork, config: NodeConfig) -> str:
@@ -145,8 +112,7 @@ class _Rules:
             if (address := node.address_in(network.subnet))
         ]
         self._macs = listed(mac for node in config.remote_nodes for mac in node.bridge_macs)
-        outside = [network.subnet] if family == 4 else [network.subnet, _LINK_LOCAL]  # noqa: PLR2004
-        self._outside = f"!= {listed(outside)}"
+        self._outside = outside(network.subnet)
 
     def add_to(self, table: Table) -> None:
         """Add the chains and rules of the network."""
@@ -265,46 +231,3 @@ class _Rules:
 
     def _copy_to(self, address: Address) -> str:
         return f'dup to {address} device "{self._network.bridge}"'
-
-
-def add_lift(table: Table, config: NodeConfig) -> None:
-    """Add the chain that lifts frames to the bridge's table."""
-    for family, address_type in ADDRESS_TYPE.items():
-        table.add_set(f"set here{family} {{ type {address_type}; }}")
-    table.add_set(f"set away {{ type ether_addr; flags dynamic,timeout; size {_SIZE}; {_AWAY} }}")
-    table.add_chain("lift", f"type filter hook prerouting priority {_LIFT_PRIORITY}")
-    table.add_rules(_away_rules(config))
-    for network in config.steered_networks:
-        table.add_rules(_lift_rules(network, config.remote_nodes))
-
-
-def _away_rules(config: NodeConfig) -> Iterator[str]:
-    """Yield rules that learn which guests are on another node, as the bridge itself learns it.
-
-    While a guest migrates, both nodes have its record. A node that lifted the frames to a guest
-    that is not there would come between the entry node and the guest's node.
-    """
-    internode = devices({d: None for n in config.steered_networks for d in n.internode_devices})
-    macs = [mac for node in config.remote_nodes for mac in node.bridge_macs]
-    if macs:
-        yield f"lift iifname {internode} ether saddr != {listed(macs)} add @away {{ ether saddr }}"
-        yield f"lift iifname != {internode} ether saddr @away delete @away {{ ether saddr }}"
-
-
-def _lift_rules(network: GuestNetwork, nodes: Iterable[RemoteNode]) -> Iterator[str]:
-    macs = [mac for node in nodes for mac in node.bridge_macs]
-    if not macs:
-        return
-    family, subnet = network.subnet.version, network.subnet
-    ip, internode = IP[family], devices(network.internode_devices)
-    outside = f"!= {listed([subnet] if family == 4 else [subnet, _LINK_LOCAL])}"  # noqa: PLR2004
-    lift = f"ether daddr set {network.bridge_mac} meta pkttype set host"
-    yield (
-        f"lift iifname {internode} ether saddr {listed(macs)} ether daddr != @away "
-        f"{ip} daddr @here{family} {ip} saddr {outside} {lift}"
-    )
-    # A guest that has just moved here still sends to the MAC address of its former node.
-    yield (
-        f"lift iifname != {internode} ether daddr {listed(macs)} "
-        f"{ip} saddr {subnet} {ip} daddr {outside} {lift}"
-    )
