@@ -65,7 +65,7 @@ class Session:
         self.keys = Keys(config.prefix)
         self.view = View(self.keys, publisher.loaded.name)
         self.registered = Registered(publisher, self.view, log)
-        self.outbox = Outbox(config, publisher, self.view, self._changed, self._catch_up)
+        self.outbox = Outbox(config, self.registered, self._changed, self._catch_up)
         self._prefix = config.prefix
         self._is_connected = False
         #: Since when it is not connected.
@@ -110,6 +110,8 @@ class Session:
         if isinstance(message, Snapshot):
             if not self._is_connected and self.view.revision:
                 self.outbox.keeps_until = time.monotonic() + _ARRIVAL_SECONDS
+            if not self._is_connected:
+                self.registered.connected_since = time.time()
             self._is_connected = True
             self._reporter.error = None
             self.view.replace(*message)
@@ -125,6 +127,7 @@ class Session:
             if self._is_connected:
                 self._lost = time.monotonic()
             self._is_connected = False
+            self.registered.connected_since = None
             self._reporter.error = message.error
         else:
             self._reporter.health = message.problems
@@ -170,6 +173,7 @@ class Session:
         if self._keeps_until and time.monotonic() > self._keeps_until:
             self._keeps_until = 0.0
             self._changed(self.view.forget_kept())
+        self.outbox.dirty |= self.registered.forget_overdue()
         if self._unapplied:
             self._apply(self._unapplied)
         self._flush()
