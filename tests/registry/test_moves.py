@@ -12,7 +12,7 @@ from tests.libvirt.waiting import eventually
 from tests.netns.asker import REFUSED, TIMED_OUT
 from tests.netns.guest import Guest
 from tests.registry.cluster import RegistryCluster, arrive, has_homes, has_no_records, leave
-from tests.registry.outages import kill_leader
+from tests.registry.outages import kill_all, kill_leader
 
 pytestmark = pytest.mark.registry
 
@@ -21,18 +21,14 @@ ROUNDS = 24 if is_full() else 3
 NOBODY = {REFUSED, TIMED_OUT}
 
 
-def kill_all(made: RegistryCluster) -> None:
+def kill_all_noticed(made: RegistryCluster) -> None:
     """Kill all members, and wait until each agent has noticed this."""
     made.etcd.kill()
     assert eventually(lambda: not any(made.connected(number) for number in made.nodes))
 
 
-def kill_all_unnoticed(made: RegistryCluster) -> None:
-    """Kill all members; the next hook call may come before the agents have noticed."""
-    made.etcd.kill()
-
-
-OUTAGES = {"noticed": kill_all, "not yet noticed": kill_all_unnoticed, "leader killed": kill_leader}
+#: The next hook call may come before the agents have noticed the second one.
+OUTAGES = {"noticed": kill_all_noticed, "not yet noticed": kill_all, "leader killed": kill_leader}
 
 
 @contextmanager
@@ -78,7 +74,7 @@ def test_it_is_shown_as_published_at_its_former_node_as_a_guest_of_the_registry(
     made: RegistryCluster,
 ) -> None:
     with running(made) as guest:
-        kill_all(made)
+        kill_all_noticed(made)
         arrive(made.nodes[2], guest)
         leave(made.nodes[1], guest)
         assert made.nodes[1].states() == {"web1": "published"}
@@ -99,7 +95,7 @@ def test_a_guest_that_ends_without_the_registry_is_closed_at_its_node_at_once(
     made: RegistryCluster, reason: str
 ) -> None:
     with running(made) as guest:
-        kill_all(made)
+        kill_all_noticed(made)
         leave(made.nodes[1], guest, reason)
         assert made.answers(PORT)[1] in NOBODY
         assert has_no_records(made.nodes[1])
@@ -109,7 +105,7 @@ def test_a_guest_that_moves_away_and_ends_there_without_the_registry_is_closed_a
     made: RegistryCluster,
 ) -> None:
     with running(made) as guest:
-        kill_all(made)
+        kill_all_noticed(made)
         arrive(made.nodes[2], guest)
         leave(made.nodes[1], guest)
         leave(made.nodes[2], guest, "destroyed")
@@ -121,7 +117,7 @@ def test_a_guest_that_moves_away_and_back_without_the_registry_is_never_closed(
     made: RegistryCluster,
 ) -> None:
     with running(made) as guest, made.connecting(PORT, 1, 3) as connections:
-        kill_all(made)
+        kill_all_noticed(made)
         arrive(made.nodes[2], guest)
         leave(made.nodes[1], guest)
         for operation in ("prepare", "start", "started"):  # a migration that fails
@@ -139,7 +135,7 @@ def test_a_guest_that_came_back_and_ends_without_the_registry_is_closed_at_its_n
     made: RegistryCluster,
 ) -> None:
     with running(made) as guest:
-        kill_all(made)
+        kill_all_noticed(made)
         arrive(made.nodes[2], guest)
         leave(made.nodes[1], guest)
         arrive(made.nodes[1], guest)

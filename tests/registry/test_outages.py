@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -11,7 +12,7 @@ from tests.full import extended, is_full
 from tests.libvirt.waiting import eventually
 from tests.netns.guest import annotated
 from tests.registry.cluster import RegistryCluster, arrive, has_homes, leave
-from tests.registry.outages import OUTAGES
+from tests.registry.outages import OUTAGES, kill_all
 
 pytestmark = pytest.mark.registry
 #: Seconds that an outage lasts.
@@ -20,6 +21,7 @@ OUTAGE = 30.0 if is_full() else 6.0
 SHORT_RUN = {"leader killed", "path silently dead"}
 LONG_OUTAGES = [kind if kind in SHORT_RUN else extended(kind) for kind in OUTAGES]
 CONFLICT = PortConflict.exit_code
+Note = Callable[[str, object], None]
 
 
 @pytest.mark.parametrize("outage", LONG_OUTAGES)
@@ -39,20 +41,22 @@ def test_no_client_is_refused_while_a_member_fails(made: RegistryCluster, outage
         assert all(a.startswith(f"{name} ") for a in made.answers(port).values())
 
 
-@pytest.mark.parametrize("outage", OUTAGES)
+@pytest.mark.parametrize("outage", [*OUTAGES, "all members killed"])
 def test_what_happens_during_an_outage_is_everywhere_after_it(
-    made: RegistryCluster, outage: str
+    made: RegistryCluster, outage: str, record_property: Note
 ) -> None:
+    """The goal is 3 s. A busy machine may need longer, so the time is only noted."""
     made.guest("web1").start()
     made.guest("web2").start()
     made.until_open(2202, "web2")
-    OUTAGES[outage](made)
+    {**OUTAGES, "all members killed": kill_all}[outage](made)
     made.guest("web1").stop("shutdown")
     made.guest("web3").start()
-    made.mend()
-    made.until_closed(2201)
-    made.until_open(2202, "web2")
-    made.until_open(2203, "web3")
+    if is_full():
+        time.sleep(OUTAGE)
+    mended = made.mend_etcd()
+    agreed = made.until_agreed({2201: "", 2202: "web2", 2203: "web3"})
+    record_property("seconds from the mend until all nodes agree", round(agreed - mended, 2))
 
 
 def test_without_any_member_guests_start_stop_and_move(made: RegistryCluster) -> None:
