@@ -42,7 +42,7 @@ _PATIENCE = 5.0
 #: Seconds for which another node's change is waited for, once it is known to have happened.
 _CATCH_UP = 0.3
 #: Seconds after an outage: by then the node that a guest has migrated to has written its entry.
-_ARRIVAL_SECONDS = 2.0
+_ARRIVAL_SECONDS = 1.0
 #: Seconds between two snapshots on disk.
 _SAVE_SECONDS = 5.0
 #: Seconds: by then every node that runs has noticed that etcd has lost its data, and has written
