@@ -15,7 +15,7 @@ pytestmark = pytest.mark.registry
 
 AGENT = ROOT / "docs/examples/pacemaker/cgw-forget-fenced"
 PORT = 2201
-#: What pacemaker-controld 2.1.5 gives to an alert agent for a node that was switched off.
+#: What Pacemaker 2.1.5 (Debian 12) gave to an alert agent for a node that was switched off.
 FENCED = {
     "CRM_alert_kind": "fencing",
     "CRM_alert_version": "2.1.5",
@@ -25,13 +25,16 @@ FENCED = {
     "CRM_alert_node": "node1",
     "CRM_alert_task": "st_notify_fence",
     "CRM_alert_desc": (
-        "Operation off of node1 by node2 for pacemaker-controld.812@node2: OK (ref=6a0c55e1)"
+        "Operation off of node1 by node2 for stonith_admin.123@node2: OK (ref=cf943f6a-6e9f)"
     ),
     "CRM_alert_rc": "0",
 }
 #: What must not forget anything, and what Pacemaker gives then.
 OTHERS = {
-    "the fencing has failed": {"CRM_alert_rc": "1"},
+    "the fencing has failed": {
+        "CRM_alert_rc": "-61",
+        "CRM_alert_desc": "Operation off of node1 by node2 for stonith_admin.145@node2: Error",
+    },
     "the fencing has timed out": {"CRM_alert_rc": "-62"},
     "without a result": {"CRM_alert_rc": ""},
     "the node is unfenced": {"CRM_alert_desc": "Operation on of node1 by node2 for x@node2: OK"},
