@@ -1,4 +1,4 @@
-"""What the registry of the cluster costs: many guests at once, a cold start, a hook call.
+"""What the registry of the cluster costs: many guests at once, outages, a cold start, a hook call.
 
     sudo make venv && sudo .venv/bin/python -m benchmarks.registry
 
@@ -27,6 +27,7 @@ from tests.lab import domain
 from tests.netns.guest import annotated
 from tests.registry.cluster import RegistryCluster, registry_cluster
 from tests.registry.hook_client import Call, call
+from tests.registry.outages import OUTAGES, kill_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _AT_ONCE, _STORMS = 600, 5
 _MANY, _COLD_STARTS = 10_000, 3
+_OUTAGES, _OUTAGE_SECONDS = 5, 10.0
 _FIRST_PORT = 10_000
 #: A tmpfs, as /run is.
 _RUN = "/dev/shm"  # noqa: S108
@@ -76,6 +78,28 @@ def storm(made: RegistryCluster, etcd: Etcd) -> tuple[float, float]:
     while etcd.list(prefix).values:
         time.sleep(0.05)
     return answered, claimed
+
+
+def agreements(made: RegistryCluster) -> Iterator[tuple[str, list[float]]]:
+    """Yield each kind of outage, and the seconds from its mend until all nodes agree.
+
+    Meanwhile one guest stops on the first node, and one starts on the last one.
+    """
+    leaving, arriving = made.guest("web1"), made.guest("web3")
+    for kind, fail in {**OUTAGES, "all members killed": kill_all}.items():
+        found = []
+        for _ in range(_OUTAGES):
+            leaving.start()
+            made.until_agreed({2201: "web1", 2203: ""})
+            fail(made)
+            leaving.stop("shutdown")
+            arriving.start()
+            time.sleep(_OUTAGE_SECONDS)
+            mended = made.mend_etcd()
+            found.append(made.until_agreed({2201: "", 2203: "web3"}) - mended)
+            made.mend()
+            arriving.stop("shutdown")
+        yield kind, found
 
 
 def entries() -> Iterator[Put]:
@@ -158,6 +182,7 @@ def main() -> int:
         stack.callback(etcd.close)
         stack.enter_context(made.nodes[1].namespace.entered())
         made.start_agents()
+        agreed = list(agreements(made))
         storms = [storm(made, etcd) for _ in range(_STORMS)]
         for number in made.nodes:
             made.kill_agent(number)
@@ -181,9 +206,20 @@ def main() -> int:
         times = take_turns(cases, rounds, warm_up=2)
         etcd.commit([Delete("/cgw/x")])
     print_ratios(
-        "HOOK CALL, 1 TCP PORT, GUESTS OF OTHER NODES", times, _told(storms), _cold(starts)
+        "HOOK CALL, 1 TCP PORT, GUESTS OF OTHER NODES",
+        times,
+        _agreed(agreed),
+        _told(storms),
+        _cold(starts),
     )
     return 0
+
+
+def _agreed(found: list[tuple[str, list[float]]]) -> str:
+    shown = "; ".join(
+        f"{kind} {statistics.median(times):.1f} s ({max(times):.1f})" for kind, times in found
+    )
+    return f"from the mend until all nodes agree (median of {_OUTAGES}; longest): {shown}"
 
 
 def _told(storms: list[tuple[float, float]]) -> str:

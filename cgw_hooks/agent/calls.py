@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from cgw_hooks.agent.registry.requests import Claim, Forget, Import, Save
 from cgw_hooks.core.guest import REGISTRY, XL, GuestKey
-from cgw_hooks.core.operations import may_refuse
+from cgw_hooks.core.operations import MIGRATED, may_refuse
 from cgw_hooks.core.parse import domain_scan
 from cgw_hooks.errors import PortConflict, RegistryError
 from cgw_hooks.node.hook_answer import Answer, HookCall
@@ -33,14 +33,19 @@ _SILENT = RegistryError("registry", "it did not answer", "see: cgw registry stat
 class Calls:
     """Carries out calls, one after the other, in the thread of the hook server."""
 
-    def __init__(self, publisher: Publisher, follower: Follower) -> None:
+    def __init__(
+        self, publisher: Publisher, follower: Follower, is_leaving: Callable[[GuestKey], bool]
+    ) -> None:
         self._publisher = publisher
+        self._is_leaving = is_leaving
         self._follower = follower
 
     def begin(self, call: HookCall) -> Answer | Question:
         """Carry out a call as far as it does not depend on the registry."""
         if call.driver == REGISTRY:
             return self._command(call)
+        if call.operation == "release" and call.reason == "-" and self._is_leaving(_key(call)):
+            call = call._replace(reason=MIGRATED)
         done = answer(lambda: self._publisher, call)
         if done.exit_code or not self._follower.is_on or not _may_be_refused(call):
             return done

@@ -51,6 +51,8 @@ class Inquirer:
         #: Set when all guests were looked at for the first time.
         self.has_looked = threading.Event()
         self.libvirt = LibvirtEvents(self._tell)
+        #: The guests that are leaving by a migration. libvirt's hooks do not say this before 10.5.
+        self._leaving: set[GuestKey] = set()
         self._log = log
         self._wake = threading.Event()
         self._lock = threading.Lock()
@@ -72,6 +74,10 @@ class Inquirer:
     def folder_changed(self, folder: str) -> None:
         """Note that a libvirt guest has started or stopped."""
         self.libvirt.folder_changed(folder)
+
+    def is_leaving(self, key: GuestKey) -> bool:
+        """Whether libvirt has said that a guest goes on at another host, and nothing since."""
+        return key in self._leaving
 
     def run(self) -> None:
         """Look when told; does not return."""
@@ -98,7 +104,10 @@ class Inquirer:
         key = GuestKey(news.driver, news.uuid)
         if news.kind == "connected":
             self.look_at_all()
+        elif news.kind == "leaving":
+            self._leaving.add(key)
         elif news.kind == "guest":
+            self._leaving.discard(key)
             self.look_at(key)
         elif news.kind == "agent":
             with self._lock:

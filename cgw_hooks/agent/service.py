@@ -86,7 +86,7 @@ class Agent:
         )
         self._told: Inbox[None] = Inbox()
         self.follower = Follower(AgentPublisher(config, state), log, lambda: self._told.add(None))
-        self._calls = Calls(self.served, self.follower)
+        self._calls = Calls(self.served, self.follower, self.inquirer.is_leaving)
         self._started = time.monotonic()
         self._is_ready = False
 

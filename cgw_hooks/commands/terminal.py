@@ -113,9 +113,9 @@ def _status(arguments: Namespace) -> int:
     from cgw_hooks.node.diagnosis import diagnose
 
     node = publisher()
-    found = diagnose(node, arguments.guest)
-    if node.config.registry:
-        found.problems.extend(_absence_of_agent())
+    absence = _absence_of_agent() if node.config.registry else []
+    found = diagnose(node, arguments.guest, has_agent=not absence)
+    found.problems.extend(absence)
     if arguments.guest and not found.rows:
         raise NotFound(
             quoted(arguments.guest), "no guest of this name is published", "see: cgw status"
@@ -156,7 +156,7 @@ def _cluster(arguments: Namespace) -> int:
         client.ask_registry("save")
     except RegistryError as error:  # what the agent has known last is shown
         problems.append(Problem.of(error))
-    found = cluster.read(node, arguments.guest)
+    found = cluster.read(node, arguments.guest, has_agent=not problems)
     if arguments.guest and not found.rows:
         raise NotFound(
             quoted(arguments.guest), "no node publishes a guest of this name", "see: cgw status"

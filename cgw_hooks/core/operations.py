@@ -41,6 +41,11 @@ DRIVERS = ("qemu", "lxc", "libxl")
 _REASONS_THAT_END_CONNECTIONS = frozenset({"shutdown", "destroyed", "crashed", "failed"})
 
 
+#: The shutoff reasons at the former node of a guest that has migrated, and at the node that a guest
+#: should have migrated to.
+MIGRATED, FAILED = "migrated", "failed"
+
+
 def action(operation: str) -> str:
     """Return the action for a hook operation; an unknown one, of a later libvirt, does nothing."""
     return ACTIONS.get(operation, Action.NOTHING)

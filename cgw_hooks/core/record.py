@@ -54,6 +54,9 @@ class Record(NamedTuple):
     withheld: tuple[PublishedPort, ...] = ()
     #: Differs if a later definition's metadata differs (`domain_scan.digest`).
     digest: str = ""
+    #: Of a guest of the registry: it has migrated from this node, and the registry does not name
+    #: its new node yet.
+    has_moved: bool = False
 
     @property
     def key(self) -> GuestKey:
@@ -191,6 +194,7 @@ def to_json(record: Record) -> str:
             "withheld": [port_to_list(port) for port in record.withheld],
             "digest": record.digest,
             **_limits_to_json(guest),
+            **({"moved": True} if record.has_moved else {}),
         }
     )
 
@@ -222,6 +226,7 @@ def from_json(text: str) -> Record:
             _ports(data["leaving"]),
             _ports(data["withheld"]),
             str(data["digest"]),
+            bool(data.get("moved", False)),
         )
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"it is not a record: {error!r}") from error

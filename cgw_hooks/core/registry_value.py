@@ -16,7 +16,7 @@ from cgw_hooks.core.annotation import refuse_excess
 from cgw_hooks.core.guest import REGISTRY, Guest, GuestKey
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.parse import fields
-from cgw_hooks.core.record import State, port_from_list, port_to_list
+from cgw_hooks.core.record import port_from_list, port_to_list
 from cgw_hooks.errors import InvalidAnnotation, RegistryError, quoted
 
 TYPE_CHECKING = False
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
-    from cgw_hooks.core.node_config import NodeConfig
     from cgw_hooks.core.published_port import PublishedPort
-    from cgw_hooks.core.record import Record
 
 #: The version of keys and values.
 VERSION = 1
@@ -76,26 +74,6 @@ class Presence(NamedTuple):
     closed: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  (never changed)
     #: When its agent has started, in seconds since 1970.
     since: float = 0.0
-
-
-def shared_ports(records: Iterable[Record], config: NodeConfig) -> tuple[PublishedPort, ...]:
-    """Return the ports of one guest's records that other nodes must publish as well.
-
-    Only guests in a declared guest network can be reached from other nodes. A port whose target is
-    not known yet is reserved if its guest has an interface there.
-    """
-    bridges = {network.bridge for network in config.guest_networks}
-    found: dict[PublishedPort, None] = {}
-    for record in records:
-        guest = record.guest
-        if record.state not in {State.RESERVED, State.PUBLISHED} or guest.is_remote:
-            continue
-        has_link = any(interface.bridge in bridges for interface in guest.leased)
-        for port in guest.ports:
-            target = port.target_address
-            if has_link if target is None else config.guest_network_of(target):
-                found[port] = None
-    return tuple(found)
 
 
 def value(name: str, ports: Iterable[PublishedPort]) -> str:

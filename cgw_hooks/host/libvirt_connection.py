@@ -48,15 +48,17 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
 _LONGEST_END = 5.0
 #: virDomainEventType: STARTED, RESUMED (also at the end of a migration), STOPPED, CRASHED.
 _LIFECYCLE = {2, 4, 5, 8}
+#: SUSPENDED, with the details MIGRATED and POSTCOPY: the guest goes on at another host.
+_SUSPENDED, _BY_MIGRATION = 3, {1, 7}
 _AGENT_CONNECTED = 1  # VIR_CONNECT_DOMAIN_EVENT_AGENT_LIFECYCLE_STATE_CONNECTED
 
 
 class News(NamedTuple):
     """One piece of news: "look again". Its content is not to be trusted for more.
 
-    ``kind`` is "guest" (this guest has started, stopped or changed), "agent" (this guest's agent
-    has connected), "connected" (news may have been missed before: look at all guests of the
-    driver) or "lost" (libvirt does not answer any more).
+    ``kind`` is "guest" (this guest has started, stopped or changed), "leaving" (it migrates, and
+    goes on elsewhere), "agent" (its agent has connected), "connected" (look at all guests of the
+    driver: news may have been missed before) or "lost" (libvirt does not answer any more).
     """
 
     kind: str
@@ -171,7 +173,9 @@ class Connection(threading.Thread):
                 is_open = self._may_open() and self._open()
                 pause = _FIRST_PAUSE if is_open else min(pause * 2, _LONGEST_PAUSE)
                 if not is_open:
-                    self._fail()
+                    with self._condition:
+                        self._failures += 1
+                        self._condition.notify_all()
         if self._connection is not None:
             self._close()
 
@@ -265,11 +269,6 @@ class Connection(threading.Thread):
             except libvirt.libvirtError:
                 continue
 
-    def _fail(self) -> None:
-        with self._condition:
-            self._failures += 1
-            self._condition.notify_all()
-
     # -- the thread of libvirt's event loop, which must not call libvirt ----------------------
 
     def _on_close(self, _connection: Any, _reason: int, _: object) -> None:
@@ -278,9 +277,11 @@ class Connection(threading.Thread):
             self._must_look = True
             self._condition.notify_all()
 
-    def _on_lifecycle(self, _: Any, domain: Any, event: int, _detail: int, _data: object) -> None:
+    def _on_lifecycle(self, _: Any, domain: Any, event: int, detail: int, _data: object) -> None:
         if event in _LIFECYCLE:
             self._tell_of("guest", domain)
+        elif event == _SUSPENDED and detail in _BY_MIGRATION:
+            self._tell_of("leaving", domain)
         self.look()
 
     def _on_metadata(self, _: Any, domain: Any, _kind: int, uri: str, _data: object) -> None:

@@ -7,6 +7,7 @@ from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.registry_value import Keys, Presence
 from cgw_hooks.core.registry_view import View
+from cgw_hooks.core.shared_ports import shared_ports
 from cgw_hooks.errors import CgwError, InvalidConfig
 from cgw_hooks.host import paths, registry_snapshot
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cgw_hooks.core.guest import Guest
+    from cgw_hooks.core.node_config import Registry
     from cgw_hooks.core.published_port import PublishedPort
+    from cgw_hooks.core.record import Record
     from cgw_hooks.node.publisher import Publisher
 
 #: The states of a port at a node.
@@ -48,19 +51,16 @@ class Cluster(NamedTuple):
     problems: list[Problem]
 
 
-def read(publisher: Publisher, name: str | None = None) -> Cluster:
+def read(publisher: Publisher, name: str | None = None, *, has_agent: bool = True) -> Cluster:
     """Return the cluster by the agent's last word: all guests, or those with this name or uuid.
 
-    Raises ``InvalidConfig`` if the config names no registry.
+    ``has_agent``: see ``pending``. Raises ``InvalidConfig`` if the config names no registry.
     """
     config = publisher.config
     if config.registry is None:
         raise InvalidConfig(paths.config_file(), "it names no [registry]", "see: man cgw.toml")
     status = publisher.state.registry_status()
-    view = View(Keys(config.registry.prefix), config.name)
-    found = registry_snapshot.read(paths.state_directory(), config.registry.prefix)
-    if found:
-        view.replace(found.revision, found.changes)
+    view = _last_view(config.registry, config.name)
     present = presences(status)
     gone = {e.node for uuid in view.uuids() for e in view.entries(uuid)} - present.keys()
     nodes = [NodeState(name, found.since) for name, found in present.items()]
@@ -72,7 +72,8 @@ def read(publisher: Publisher, name: str | None = None) -> Cluster:
             rows += _rows(view, uuid, present)
         except CgwError as error:
             wrong.append(Problem.of(error))
-    rows += _pending(publisher, status, present)
+    waiting = pending(publisher, status, has_agent=has_agent)
+    rows += _pending(publisher, waiting, present)
     if name is not None:
         rows = [row for row in rows if name in {row.guest.name, row.guest.uuid}]
     rows.sort(key=lambda row: (row.guest.name, row.port.start, row.port.family))
@@ -90,9 +91,45 @@ def problems(status: dict[str, Any]) -> list[Problem]:
     return [Problem(*listed) for listed in status.get("problems", ())]
 
 
-def pending(status: dict[str, Any]) -> dict[str, set[str]]:
-    """Return the claims that the registry has not confirmed, by uuid."""
-    return {uuid: set(claims) for uuid, claims in status.get("pending", {}).items()}
+def pending(
+    publisher: Publisher, status: dict[str, Any], *, has_agent: bool
+) -> dict[str, set[str]]:
+    """Return the claims of this node that the registry has not confirmed, by uuid.
+
+    Without an agent, nobody has told the registry of what hooks have published since: what it has
+    confirmed is in the agent's copy of it.
+    """
+    config = publisher.config
+    if config.registry is None:
+        return {}
+    if has_agent:
+        return {uuid: set(claims) for uuid, claims in status.get("pending", {}).items()}
+    view = _last_view(config.registry, config.name)
+    by_uuid: dict[str, list[Record]] = {}
+    for record in publisher.state.all()[0].values():
+        if not record.guest.is_remote and record.guest.uuid:
+            by_uuid.setdefault(record.guest.uuid, []).append(record)
+    return {
+        uuid: {str(port.claim) for port in shared_ports(records, config)} - _confirmed(view, uuid)
+        for uuid, records in by_uuid.items()
+    }
+
+
+def _confirmed(view: View, uuid: str) -> set[str]:
+    own = view.own(uuid)
+    try:
+        return set(map(str, registry_value.guest(uuid, own.value).claims)) if own else set()
+    except CgwError:
+        return set()
+
+
+def _last_view(registry: Registry, node: str) -> View:
+    """Return what the agent has written to the disk."""
+    view = View(Keys(registry.prefix), node)
+    found = registry_snapshot.read(paths.state_directory(), registry.prefix)
+    if found:
+        view.replace(found.revision, found.changes)
+    return view
 
 
 def _rows(view: View, uuid: str, present: dict[str, Presence]) -> Iterator[ClusterRow]:
@@ -110,12 +147,12 @@ def _rows(view: View, uuid: str, present: dict[str, Presence]) -> Iterator[Clust
 
 
 def _pending(
-    publisher: Publisher, status: dict[str, Any], present: dict[str, Presence]
+    publisher: Publisher, waiting: dict[str, set[str]], present: dict[str, Presence]
 ) -> Iterator[ClusterRow]:
     """Yield the ports that only this node has opened yet."""
     own = publisher.config.name
     states = dict.fromkeys([*present, own], PENDING)
-    for uuid, claims in pending(status).items():
+    for uuid, claims in waiting.items():
         for key in publisher.state.own_keys(uuid):
             record = publisher.state.peek(key)
             for port in record.guest.ports if record else ():

@@ -59,10 +59,13 @@ class Diagnosis(NamedTuple):
         return not self.problems and not any(row.problem for row in self.rows)
 
 
-def diagnose(publisher: Publisher, name: str | None = None) -> Diagnosis:
-    """Diagnose everything that is published, or only the guest ``name``. Raises ``CgwError``."""
+def diagnose(publisher: Publisher, name: str | None = None, *, has_agent: bool = True) -> Diagnosis:
+    """Diagnose everything that is published, or only the guest ``name``. Raises ``CgwError``.
+
+    ``has_agent``: whether the agent runs, which the registry of a cluster needs.
+    """
     records, errors = publisher.state.all()
-    look = _Look(publisher, records)
+    look = _Look(publisher, records, has_agent=has_agent)
     faults = [publisher.state.fault(), *errors.values()]
     problems = [Problem.of(error) for error in faults if error]
     problems += [*look.hanging, *look.node_problems(), *look.unreadable_definitions()]
@@ -80,7 +83,9 @@ def _place(row: Row) -> tuple[str, bool, int]:
 class _Look:
     """One look at the node. Everything is read once, for all guests."""
 
-    def __init__(self, publisher: Publisher, records: dict[GuestKey, Record]) -> None:
+    def __init__(
+        self, publisher: Publisher, records: dict[GuestKey, Record], *, has_agent: bool
+    ) -> None:
         self.publisher = publisher
         self.records = records
         self.now = time.time()
@@ -96,7 +101,7 @@ class _Look:
         #: The drivers that hang.
         self.definitions, self.hanging = definitions.read(publisher.config, records)
         self.registry = publisher.state.registry_status()
-        self.pending = cluster.pending(self.registry)
+        self.pending = cluster.pending(publisher, self.registry, has_agent=has_agent)
 
     # -- the node ----------------------------------------------------------------------------
 

@@ -64,6 +64,15 @@ def log_withdrawn(record: Record | None) -> None:
         log.notice(f"guest {quoted(record.guest.name)}: withdrawn")
 
 
+def log_moved(record: Record | None) -> None:
+    """Log that a guest has left, and why its ports are still published."""
+    if record:
+        from cgw_hooks.host import log
+
+        who = f"guest {quoted(record.guest.name)}"
+        log.notice(f"{who}: has migrated; published until the registry names its node")
+
+
 def log_failure(name: str, operation: str, error: Exception) -> None:
     """Log a failure to syslog, since it must not affect the guest's start or stop."""
     from cgw_hooks.host import log

@@ -15,6 +15,7 @@ from cgw_hooks.errors import CgwError, InvalidAnnotation, PortConflict, printabl
 from cgw_hooks.node.hook_answer import (
     Answer,
     log_failure,
+    log_moved,
     log_published,
     log_withdrawn,
     refuse,
@@ -59,12 +60,33 @@ def _carry_out(node: Publisher, call: HookCall) -> Answer:
     todo = action(call.operation)
     key = GuestKey(call.driver, domain_scan.uuid(call.given))
     if todo == Action.WITHDRAW:
-        log_withdrawn(node.withdraw(key, connections_end=ends_connections(call.reason)))
+        if not _may_have_moved(node, key, call):
+            log_withdrawn(node.withdraw(key, connections_end=ends_connections(call.reason)))
     elif todo == Action.RELEASE:
-        log_withdrawn(node.release(key, connections_end=ends_connections(call.reason)))
+        _release(node, key, call)
     elif todo != Action.NOTHING:
         return _open(node, key, call)
     return Answer()
+
+
+def _may_have_moved(node: Publisher, key: GuestKey, call: HookCall) -> bool:
+    """Whether libvirt will only say at release that a guest has migrated to an unknown node."""
+    if not node.config.registry or ends_connections(call.reason):
+        return False
+    from cgw_hooks.node import moves
+
+    return moves.moving_guest(node, key) is not None
+
+
+def _release(node: Publisher, key: GuestKey, call: HookCall) -> None:
+    is_over = ends_connections(call.reason)
+    if node.config.registry:
+        from cgw_hooks.node import moves
+
+        if moves.note(node, key, call.reason):
+            log_moved(node.release(key, connections_end=False))
+            return
+    log_withdrawn(node.release(key, connections_end=is_over))
 
 
 def _open(node: Publisher, key: GuestKey, call: HookCall) -> Answer:

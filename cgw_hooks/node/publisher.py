@@ -117,10 +117,11 @@ class Publisher(GuestChanges):
             self.flows.end(left, connections_end=True)
         return old
 
-    def publish_remote(self, guest: Guest) -> Record:
+    def publish_remote(self, guest: Guest, *, has_moved: bool = False) -> Record:
         """Publish a guest that the registry names, unless it runs on this node as well.
 
-        No guest of this node may have one of its ports (see ``ports.lost``).
+        No guest of this node may have one of its ports (see ``ports.lost``). ``has_moved``: the
+        registry does not name it yet (see ``moves``).
         """
         from cgw_hooks.node import ports
 
@@ -128,6 +129,7 @@ class Publisher(GuestChanges):
             old, is_damaged = self._old(guest.key)
             record = published(guest, old, time.time())
             record = ports.withhold(record, ports.node_listeners([guest]))
+            record = record._replace(has_moved=has_moved)
             own = self._own_records(guest.key)
             for local in own:
                 if guest.key not in local.overrides:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 from cgw_hooks.core import registry_value
 from cgw_hooks.core.claim_index import ClaimIndex
@@ -26,30 +27,37 @@ if TYPE_CHECKING:
 #: If more guests have changed at once, all are decided as one set. One guest by itself takes about
 #: as long as 30 guests of a set in which nothing else differs.
 _MOST_SINGLE, _SHARE = 20, 30
+#: Seconds after an outage for which a guest that has migrated stays published although no node
+#: names it: by then each node that runs has told the registry of its guests.
+_ARRIVAL_SECONDS = 30.0
 
 
 class Registered:
     """The guests of the view, as this node publishes them."""
 
     def __init__(self, publisher: Publisher, view: View, log: SyncLog) -> None:
-        self._publisher = publisher
-        self._view = view
+        self.publisher = publisher
+        self.view = view
         self._log = log
         #: The uuids of this node's own guests whose key is something else.
         self._uuids: dict[GuestKey, str] = {}
         #: Whether the view names guests that have claimed ports of others.
         self._has_rivals = False
+        #: The guests that have migrated from this node (see ``moves``).
+        self._moved: set[GuestKey] = set()
+        #: Since when the registry answers, in seconds since 1970; None if it does not.
+        self.connected_since: float | None = None
 
     def apply(self, uuids: Collection[str] | None) -> None:
         """Make this node match the view; ``uuids`` None means all guests. Raises ``CgwError``."""
-        config = self._publisher.config
+        config = self.publisher.config
         if config.registry is None:  # `cgw node down` has withdrawn them
             return
-        most = max(_MOST_SINGLE, len(self._view.uuids()) // _SHARE)
+        most = max(_MOST_SINGLE, len(self.view.uuids()) // _SHARE)
         if uuids is None or len(uuids) > most:
             self._apply_all()
             return
-        found = registry.guests(config, self._view, uuids)
+        found = registry.guests(config, self.view, uuids)
         if any(self._is_contested(key, guest) for key, guest in found.items()):
             self._apply_all()
             return
@@ -57,11 +65,11 @@ class Registered:
             self._apply_one(key, guest)
 
     def _apply_all(self) -> None:
-        found = registry.guests(self._publisher.config, self._view)
+        found = registry.guests(self.publisher.config, self.view)
         rivals = self._rivals(found)
         self._has_rivals = bool(rivals)
         named = {key: guest for key, guest in (found | rivals).items() if guest}
-        report = reconcile.sync(self._publisher, drivers=(), registered=named)
+        report = reconcile.sync(self.publisher, drivers=(), registered=named)
         self._log.write(report)
 
     def _rivals(
@@ -73,7 +81,7 @@ class Registered:
         to the same end, so only the registry's own order counts.
         """
         index, rivals = ClaimIndex(), {}
-        for key in sorted(found, key=lambda key: (self._view.created(key.id), key.id)):
+        for key in sorted(found, key=lambda key: (self.view.created(key.id), key.id)):
             guest = found[key] or self._own_entry(key)
             if not isinstance(guest, Guest):
                 continue
@@ -88,7 +96,7 @@ class Registered:
 
     def _own_entry(self, key: GuestKey) -> Guest | None:
         """Return a guest of this node, with the ports that the registry has confirmed."""
-        entry, state = self._view.own(key.id), self._publisher.state
+        entry, state = self.view.own(key.id), self.publisher.state
         try:
             guest = registry_value.guest(key.id, entry.value) if entry else None
         except CgwError:
@@ -97,23 +105,25 @@ class Registered:
         return guest._replace(key=own) if guest else None
 
     def _apply_one(self, key: GuestKey, found: Guest | CgwError | None) -> None:
-        record = self._publisher.state.peek(key)
+        record = self.publisher.state.peek(key)
+        if found is None and record and record.has_moved:
+            return
         if found is None:
-            old = self._publisher.forget_remote(key)
+            old = self.publisher.forget_remote(key)
             if old and old.translated:
                 self._log.withdrawn(old)
         elif isinstance(found, CgwError):
             problem = Problem.of(found)
             if record is None or record.problem != problem:
                 nameless = Guest(key, record.guest.name if record else key.id, uuid=key.id)
-                self._publisher.note_problem(nameless, problem)
+                self.publisher.note_problem(nameless, problem)
                 self._log.problem(problem)
         elif not _is_same(record, found):
-            self._log.published(self._publisher.publish_remote(found))
+            self._log.published(self.publisher.publish_remote(found))
 
     def _is_contested(self, key: GuestKey, found: Guest | CgwError | None) -> bool:
         """Whether other guests of this node are concerned: theirs are, or were, the same ports."""
-        state = self._publisher.state
+        state = self.publisher.state
         record = state.peek(key)
         guests = [record.guest] if record else []
         if found is None and (self._has_rivals or (record and self._is_configured(record.guest))):
@@ -128,8 +138,8 @@ class Registered:
 
     def _is_configured(self, guest: Guest) -> bool:
         """Whether an entry of the config or a file in ``guests.d`` may name this guest, too."""
-        names = {entry.name for entry in self._publisher.config.remote_guests}
-        uuids = {entry.uuid for entry in self._publisher.config.remote_guests}
+        names = {entry.name for entry in self.publisher.config.remote_guests}
+        uuids = {entry.uuid for entry in self.publisher.config.remote_guests}
         file = os.path.join(paths.guests_directory(), f"{guest.name}.xml")
         return guest.name in names or guest.uuid in uuids or os.path.exists(file)
 
@@ -137,31 +147,61 @@ class Registered:
 
     def has_records(self) -> bool:
         """Whether this node has records of guests of the registry."""
-        keys = self._publisher.state.keys()
+        keys = self.publisher.state.keys()
         return any(key.driver == REGISTRY for key in keys)
 
     def own_uuids(self) -> set[str]:
         """Return the uuids of all guests that have a record here."""
-        records, _ = self._publisher.state.all()
+        records, _ = self.publisher.state.all()
         own = {key: record for key, record in records.items() if not key.is_remote}
+        self._moved = {key for key, record in records.items() if record.has_moved}
         self._uuids = {key: r.guest.uuid for key, r in own.items() if r.guest.uuid != key.id}
         return {record.guest.uuid for record in own.values() if record.guest.uuid}
 
     def is_own(self, uuid: str) -> bool:
         """Whether a guest has a record here, or an entry of this node in the registry."""
-        state = self._publisher.state
-        return self._view.own(uuid) is not None or any(map(state.has, state.own_keys(uuid)))
+        state = self.publisher.state
+        return self.view.own(uuid) is not None or any(map(state.has, state.own_keys(uuid)))
 
     def uuid_of(self, key: GuestKey) -> str:
         """Return the uuid of the guest whose record has changed, or has gone; empty if unknown."""
         if key.is_remote:
+            self._note_moved(key)
             return ""
-        record = self._publisher.state.peek(key)
+        record = self.publisher.state.peek(key)
         if record is None:
             return self._uuids.pop(key, key.id)
         if record.guest.uuid != key.id:
             self._uuids[key] = record.guest.uuid
         return record.guest.uuid
+
+    # -- guests that have migrated to a node that the registry does not name yet --------------
+
+    def has_moved(self, uuid: str) -> bool:
+        """Whether a guest of this node has migrated, and the registry does not say where to."""
+        record = self.publisher.state.peek(GuestKey(REGISTRY, uuid))
+        return record is not None and record.has_moved and self.view.remote(uuid) is None
+
+    def forget_overdue(self) -> set[str]:
+        """Withdraw the guests that have migrated to no node that runs. Return their uuids."""
+        if self.connected_since is None:
+            return set()
+        forgotten = set()
+        for key in list(self._moved):
+            record = self.publisher.state.peek(key)
+            if record is None or not record.has_moved:
+                self._moved.discard(key)
+            elif time.time() > max(self.connected_since, record.since) + _ARRIVAL_SECONDS:
+                self._moved.discard(key)
+                self.publisher.forget_remote(key)
+                self._log.withdrawn(record)
+                forgotten.add(key.id)
+        return forgotten
+
+    def _note_moved(self, key: GuestKey) -> None:
+        # To read all records of other nodes' guests would take long if there are many.
+        if key.driver == REGISTRY and self.view.remote(key.id) is None:
+            self._moved.add(key)
 
 
 def _is_same(record: Record | None, guest: Guest) -> bool:
@@ -169,5 +209,6 @@ def _is_same(record: Record | None, guest: Guest) -> bool:
         record is not None
         and record.state is State.PUBLISHED
         and record.guest == guest
+        and not record.has_moved
         and (record.problem is None or bool(record.withheld))
     )

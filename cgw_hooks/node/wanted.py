@@ -110,6 +110,9 @@ def add_remotes(
     else:
         for key, found in (registered or {}).items():
             wanted.add(key, found)
+        if publisher.config.registry:  # it may not know yet where these guests have migrated to
+            moved = [key for key, r in before.items() if r.has_moved and key not in wanted.guests]
+            wanted.kept |= dict.fromkeys(moved)
         named = [guest for key, guest in wanted.guests.items() if key.driver == REGISTRY]
     for key, remote in static.beside_registry(configured, named):
         wanted.add(key, remote)

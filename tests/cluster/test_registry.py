@@ -207,16 +207,32 @@ def test_clients_go_on_while_the_guest_moves_under_a_new_name(
 
 
 @pytest.mark.extended
-def test_a_guest_that_moves_while_etcd_is_down_answers_at_every_node_after(
+def test_clients_go_on_while_the_guest_moves_without_etcd_and_while_etcd_comes_back(
     cluster: Cluster, registry: ClusterRegistry
 ) -> None:
-    first, second, third = cluster.nodes
-    registry.etcd.kill()
-    migrate(guest.NAME, first, second)
-    assert answers(cluster, guest.PORTS.connection, second, third) == {guest.NAME}
-    registry.etcd.start()
+    first, second, _ = cluster.nodes
+    with clients_that_notice_nothing(cluster):
+        registry.etcd.kill()
+        migrate(guest.NAME, first, second)
+        assert answers(cluster, guest.PORTS.connection) == {guest.NAME}
+        registry.etcd.start()
+        assert eventually(partial(has_homes, registry, "node2"))
     until_open(cluster, guest.PORTS.connection, guest.NAME)
-    assert eventually(partial(has_homes, registry, "node2"))
+
+
+@pytest.mark.extended
+def test_a_guest_that_is_destroyed_without_etcd_is_closed_at_its_node_at_once(
+    cluster: Cluster, registry: ClusterRegistry
+) -> None:
+    first, _, third = cluster.nodes
+    registry.etcd.kill()
+    first.destroy(guest.NAME)
+    try:
+        assert refused_at(cluster, guest.PORTS.connection, first)
+        registry.etcd.start()
+        assert eventually(lambda: refused_at(cluster, guest.PORTS.connection, first, third))
+    finally:
+        guest.start(cluster, has_registry=True)
 
 
 def test_addresses_that_were_found_move_with_the_guest(

@@ -136,18 +136,39 @@ class RegistryCluster:
 
     def mend(self) -> None:
         """Let all members and all agents work again."""
-        for member in self.etcd.members:
-            member.port.mend()
-            if member.is_running:
-                member.resume()
-        self.etcd.start()
-        for number, port in self.ports.items():
-            port.mend()
+        self.mend_etcd()
+        for number in self.ports:
             if number not in self.agents:
                 self.start_agent(number)
             self.agents[number][1].signal(signal.SIGCONT)
         for number in self.nodes:
             assert eventually(partial(self.connected, number)), number
+
+    def mend_etcd(self) -> float:
+        """Let all members work again, and the ways to them; return when they do (monotonic)."""
+        for port in self.ports.values():
+            port.mend()
+        for member in self.etcd.members:
+            member.port.mend()
+            if member.is_running:
+                member.resume()
+        self.etcd.start()
+        return time.monotonic()
+
+    def until_agreed(self, expected: dict[int, str]) -> float:
+        """Wait until all nodes agree about these ports; return when they do (monotonic).
+
+        ``expected`` has the guest that answers at each port, "" where the port is closed.
+        """
+        assert eventually(lambda: self._are_agreed(expected)), expected
+        return time.monotonic()
+
+    def _are_agreed(self, expected: dict[int, str]) -> bool:
+        return all(
+            answer.startswith(f"{name} ") if name else answer == REFUSED
+            for port, name in expected.items()
+            for answer in self.answers(port).values()
+        )
 
     def homes(self) -> list[str]:
         """The nodes that have an entry of a guest."""
@@ -209,5 +230,5 @@ def arrive(node: Node, guest: Guest) -> None:
 
 
 def leave(node: Node, guest: Guest, reason: str = "migrated") -> None:
-    """Make the calls of a guest that has gone elsewhere."""
-    assert [hook(node, guest, o, reason) for o in ("stopped", "release")] == [0] * 2
+    """Make the calls of a guest that has gone elsewhere: libvirt gives the reason at release."""
+    assert hook(node, guest, "stopped") == hook(node, guest, "release", reason) == 0

@@ -4,7 +4,7 @@ import threading
 
 from cgw_hooks.core.node_config import Registry
 from cgw_hooks.errors import RegistryError
-from cgw_hooks.host.etcd.values import Event
+from cgw_hooks.host.etcd.values import KeyValue
 from cgw_hooks.host.etcd.watch import Watch
 from tests.libvirt.waiting import eventually
 
@@ -13,7 +13,7 @@ class Follower:
     """What a watch has given so far, and the error that ended it."""
 
     def __init__(self, config: Registry, prefix: str, start_revision: int) -> None:
-        self.batches: list[tuple[int, list[Event]]] = []
+        self.batches: list[tuple[int, list[KeyValue]]] = []
         self.error: RegistryError | None = None
         self._watch = Watch(config, prefix, start_revision)
         self._thread = threading.Thread(target=self._follow)
@@ -27,7 +27,7 @@ class Follower:
             self.error = error
 
     @property
-    def events(self) -> list[Event]:
+    def events(self) -> list[KeyValue]:
         """All changes so far."""
         return [event for _, events in self.batches for event in events]
 

@@ -10,6 +10,11 @@ def kill_leader(made: RegistryCluster) -> None:
     made.etcd.leader().kill()
 
 
+def kill_all(made: RegistryCluster) -> None:
+    """Kill all members."""
+    made.etcd.kill()
+
+
 def cut_off_leader(made: RegistryCluster) -> None:
     """Take the leading member off the network."""
     made.etcd.leader().port.cut_off()

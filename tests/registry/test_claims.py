@@ -10,7 +10,7 @@ from cgw_hooks.core import registry_value
 from cgw_hooks.core.guest import Guest
 from cgw_hooks.core.registry_value import Keys
 from cgw_hooks.errors import PortConflict
-from cgw_hooks.host.etcd.values import Event
+from cgw_hooks.host.etcd.values import KeyValue
 from tests.full import is_full
 from tests.libvirt.waiting import eventually
 from tests.netns.guest import annotated
@@ -80,7 +80,7 @@ def revision(made: RegistryCluster) -> int:
     return int(found["header"]["revision"])
 
 
-def overlaps(events: Iterable[Event]) -> list[str]:
+def overlaps(events: Iterable[KeyValue]) -> list[str]:
     """Which keys had the same port at the same revision."""
     keys, found = Keys("/cgw"), []
     held: dict[str, list[Guest]] = {}

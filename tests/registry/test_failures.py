@@ -25,9 +25,9 @@ def test_another_member_answers_for_one_that_is_killed(cluster: EtcdCluster, cli
     first = client.commit([Put("/cgw/a", "1")]).revision
     member = cluster.followers()[0]
     client = Etcd(cluster.config(of=member))
-    assert first == client.get("/cgw/a").revision
+    assert first == client.list("/cgw/a").revision
     member.kill()
-    assert first == client.get("/cgw/a").revision
+    assert first == client.list("/cgw/a").revision
     assert client.commit([Put("/cgw/a", "2")]).succeeded
     told = client.members()
     assert [True, False, False] == [isinstance(one, RegistryError) for one in told]
@@ -44,7 +44,7 @@ def test_another_member_answers_for_one_without_a_leader(
     first = client.commit([Put("/cgw/a", "1")]).revision
     member.port.silence(PEER_PORT)
     assert eventually(lambda: not _has_leader(client))
-    assert first == client.get("/cgw/a", seconds=60).revision
+    assert first == client.list("/cgw/a", seconds=60).revision
     assert client.commit([Put("/cgw/a", "2")], seconds=60).succeeded
 
 
@@ -60,7 +60,7 @@ def test_one_silent_member_leaves_time_for_the_others(
     client = make_client(cluster.config(of=member))
     first = client.commit([Put("/cgw/a", "1")]).revision
     member.port.silence(CLIENT_PORT)
-    assert first == client.get("/cgw/a", seconds=6).revision
+    assert first == client.list("/cgw/a", seconds=6).revision
     assert client.commit([Put("/cgw/a", "2")]).succeeded
 
 
@@ -75,7 +75,7 @@ def test_a_write_that_a_member_does_not_answer_is_unknown_and_not_sent_to_anothe
         client.commit([Put("/cgw/a", "2")], seconds=1)
     assert unanswered.value.is_unknown
     assert str(member.endpoint) == unanswered.value.subject
-    assert first == client.get("/cgw/a").revision
+    assert first == client.list("/cgw/a").revision
     assert client.commit([Put("/cgw/a", "3")]).succeeded
 
 
@@ -94,7 +94,7 @@ def test_the_first_member_is_asked_again_after_a_while(
 
 def _asked(client: Etcd) -> set[str]:
     """The members that this node is connected to once the client has asked one."""
-    client.get("/cgw/a")
+    client.list("/cgw/a")
     return {member for _, member in connections()}
 
 
@@ -103,7 +103,7 @@ def test_all_members_down_is_said_of_each_and_ends_with_their_return(
 ) -> None:
     first = client.commit([Put("/cgw/a", "1")]).revision
     cluster.kill()
-    for ask in (lambda: client.get("/cgw/a"), lambda: client.commit([Put("/cgw/a", "2")])):
+    for ask in (lambda: client.list("/cgw/a"), lambda: client.commit([Put("/cgw/a", "2")])):
         with pytest.raises(RegistryError, match="Connection refused") as refused:
             ask()
         assert not refused.value.is_unknown  # nothing was sent
@@ -111,16 +111,16 @@ def test_all_members_down_is_said_of_each_and_ends_with_their_return(
         assert all(str(member.endpoint) in str(refused.value) for member in cluster.members)
         assert refused.value.cure == "start this member, or mend the network to it"
     cluster.start()
-    assert (first, "1") == (client.get("/cgw/a").revision, client.get("/cgw/a").values[0].value)
+    assert (first, "1") == (client.list("/cgw/a").revision, client.list("/cgw/a").values[0].value)
 
 
 def test_one_deadline_holds_for_all_endpoints_together(cluster: EtcdCluster, client: Etcd) -> None:
-    client.get("/cgw/a")
+    client.list("/cgw/a")
     for member in cluster.members:
         member.port.silence(CLIENT_PORT)
     started = time.monotonic()
     with pytest.raises(RegistryError, match="does not answer in time"):
-        client.get("/cgw/a", seconds=0.3)
+        client.list("/cgw/a", seconds=0.3)
     with pytest.raises(RegistryError, match="does not answer in time") as unsent:
         client.commit([Put("/cgw/a", "2")], seconds=0.3)
     assert time.monotonic() - started < 5
@@ -129,7 +129,7 @@ def test_one_deadline_holds_for_all_endpoints_together(cluster: EtcdCluster, cli
 
 def test_no_leader_is_said_with_a_cure(cluster: EtcdCluster, client: Etcd) -> None:
     first, *others = cluster.members
-    client.get("/cgw/a")
+    client.list("/cgw/a")
     for member in others:
         member.kill()
     assert eventually(lambda: "no leader" in _refusal(client))
@@ -142,7 +142,7 @@ def test_no_leader_is_said_with_a_cure(cluster: EtcdCluster, client: Etcd) -> No
 
 def _refusal(client: Etcd) -> str:
     try:
-        client.get("/cgw/a")
+        client.list("/cgw/a")
     except RegistryError as error:
         return str(error)
     return ""
@@ -174,7 +174,7 @@ def test_a_full_member_refuses_writes_with_a_cure_that_cures(
     (told,) = client.members()
     assert not isinstance(told, RegistryError)
     assert (("NOSPACE",), SMALL_QUOTA) == (told.alarms, told.quota)
-    revision = client.get("/cgw/a").revision
+    revision = client.list("/cgw/a").revision
     assert client.keep_alive(lease)
 
     etcd.etcdctl("compact", str(revision))
@@ -199,7 +199,7 @@ def test_a_restored_backup_is_the_same_cluster_with_a_lower_revision(
     cluster.snapshot()
     before = client.commit([Put("/cgw/a", "2"), Put("/cgw/b", "2")])
     assert before.succeeded
-    cluster_id = client.get("/cgw/a").cluster
+    cluster_id = client.list("/cgw/a").cluster
     cluster.restore()
     listed = client.list("/cgw/")
     assert ["1"] == [value.value for value in listed.values]

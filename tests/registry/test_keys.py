@@ -8,7 +8,7 @@ import pytest
 
 from cgw_hooks.core.node_config import Registry
 from cgw_hooks.errors import RegistryError
-from cgw_hooks.host.etcd.client import MOST_OPERATIONS, Etcd
+from cgw_hooks.host.etcd.client import Etcd
 from cgw_hooks.host.etcd.values import LONGEST_VALUE, Delete, KeyValue, Put, Unchanged
 from tests.lab.etcd import EtcdCluster
 from tests.libvirt.waiting import eventually
@@ -16,12 +16,13 @@ from tests.registry.conftest import ClientMaker
 
 pytestmark = [pytest.mark.registry, pytest.mark.on_both_suites]
 
-VERSIONS = {"bookworm": "3.4.", "trixie": "3.5."}
+#: etcd's own limit, --max-txn-ops.
+MOST_OPERATIONS = 128
 ROUNDS = 100
 
 
 def test_a_key_that_is_not_there_is_no_error(client: Etcd) -> None:
-    found = client.get("/cgw/nothing")
+    found = client.list("/cgw/nothing")
     assert [] == found.values
     assert found.revision > 0
     assert found.cluster != ""
@@ -30,14 +31,14 @@ def test_a_key_that_is_not_there_is_no_error(client: Etcd) -> None:
 def test_a_key_is_found_as_written_and_with_its_revisions(client: Etcd) -> None:
     first = client.commit([Put("/cgw/a", "1")]).revision
     second = client.commit([Put("/cgw/a", "2"), Put("/cgw/é", "ü")]).revision
-    assert [KeyValue("/cgw/a", "2", first, second)] == client.get("/cgw/a").values
-    assert [KeyValue("/cgw/é", "ü", second, second)] == client.get("/cgw/é").values
-    assert second == client.get("/cgw/a").revision
+    assert [KeyValue("/cgw/a", "2", first, second)] == client.list("/cgw/a").values
+    assert [KeyValue("/cgw/é", "ü", second, second)] == client.list("/cgw/é").values
+    assert second == client.list("/cgw/a").revision
 
 
 def test_empty_values_are_values(client: Etcd) -> None:
     revision = client.commit([Put("/cgw/a", "")]).revision
-    assert [KeyValue("/cgw/a", "", revision, revision)] == client.get("/cgw/a").values
+    assert [KeyValue("/cgw/a", "", revision, revision)] == client.list("/cgw/a").values
 
 
 def test_a_deleted_key_is_gone_and_may_be_deleted_again(client: Etcd) -> None:
@@ -55,7 +56,7 @@ def test_a_list_has_all_keys_with_its_prefix_and_no_other(client: Etcd) -> None:
     listed = client.list("/cgw/v1/")
     assert [(key, f"of {key}") for key in keys] == [(v.key, v.value) for v in listed.values]
     assert revision == listed.revision
-    assert client.get("/cgw/v1").cluster == listed.cluster
+    assert client.list("/cgw/v1").cluster == listed.cluster
 
 
 def test_an_empty_list_has_a_revision_too(client: Etcd) -> None:
@@ -73,9 +74,9 @@ def test_a_commit_whose_condition_fails_writes_nothing_and_reads(client: Etcd) -
     )
     assert (False, first.revision) == late[:2]
     assert [KeyValue("/cgw/a", "1", first.revision, first.revision)] == late.values
-    assert [] == client.get("/cgw/b").values
+    assert [] == client.list("/cgw/b").values
     assert client.commit([Delete("/cgw/a")], [Unchanged("/cgw/a", first.revision)]).succeeded
-    assert [] == client.get("/cgw/a").values
+    assert [] == client.list("/cgw/a").values
 
 
 def test_of_two_commits_with_one_condition_exactly_one_succeeds(
@@ -105,7 +106,7 @@ def test_more_operations_than_etcd_takes_are_refused(client: Etcd) -> None:
     with pytest.raises(RegistryError, match="too many operations") as refused:
         client.commit(writes)
     assert not refused.value.is_unknown
-    assert [] == client.get("/cgw/0").values
+    assert [] == client.list("/cgw/0").values
 
 
 def test_bytes_that_are_not_utf8_come_as_surrogates_and_go_back_as_they_were(
@@ -135,18 +136,17 @@ def test_more_huge_values_than_one_answer_may_have_harm_no_other(client: Etcd) -
         client.commit([Put(f"/cgw/{number:02}/small", str(number))], seconds=60)
     values = client.list("/cgw/", seconds=300).values
     assert [str(number) for number in range(20)] == [value.value for value in values[1::2]]
-    assert {LONGEST_VALUE} == {len(value.value) for value in values[::2]}
+    assert {LONGEST_VALUE} == {len(value.value or "") for value in values[::2]}
 
 
-def test_the_keys_of_a_lease_go_when_it_is_revoked(client: Etcd) -> None:
+def test_the_keys_of_a_lease_go_when_it_is_revoked(cluster: EtcdCluster, client: Etcd) -> None:
     lease = client.grant(600)
     client.commit([Put("/cgw/a", "1", lease), Put("/cgw/b", "2")])
     assert client.keep_alive(lease)
     assert ["/cgw/a", "/cgw/b"] == [found.key for found in client.list("/cgw/").values]
-    client.revoke(lease)
+    cluster.etcdctl("lease", "revoke", f"{lease:x}")
     assert ["/cgw/b"] == [found.key for found in client.list("/cgw/").values]
     assert not client.keep_alive(lease)
-    client.revoke(lease)
     with pytest.raises(RegistryError, match="lease not found"):
         client.commit([Put("/cgw/a", "1", lease)])
 
@@ -159,24 +159,21 @@ def test_the_keys_of_a_lease_stay_while_it_is_renewed_and_go_when_it_is_not(clie
     while time.monotonic() < until:
         assert client.keep_alive(lease)
         time.sleep(0.5)
-    assert ["1"] == [found.value for found in client.get("/cgw/a").values]
-    assert eventually(lambda: client.get("/cgw/a").values == [])
+    assert ["1"] == [found.value for found in client.list("/cgw/a").values]
+    assert eventually(lambda: client.list("/cgw/a").values == [])
 
 
-def test_each_member_tells_of_itself(cluster: EtcdCluster, client: Etcd, suite: str) -> None:
-    revision = client.commit([Put("/cgw/a", "1")]).revision
+def test_each_member_tells_of_itself(cluster: EtcdCluster, client: Etcd) -> None:
     told = client.members()
     assert [member.endpoint for member in cluster.members] == [
         member.endpoint for member in told if not isinstance(member, RegistryError)
     ]
     for member in told:
         assert not isinstance(member, RegistryError)
-        assert member.version.startswith(VERSIONS[suite])
         assert member.has_leader
         assert () == member.alarms
         assert 2 << 30 == member.quota  # etcd's default
         assert 0 < member.size < 1 << 30
-        assert member.revision <= revision
 
 
 def test_a_short_history_is_not_said_to_be_whole(client: Etcd) -> None:
@@ -198,7 +195,7 @@ def test_a_long_history_is_whole_until_it_is_compacted(
 
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(write, range(8)))
-    assert client.get("/cgw/0").revision > 10_000
+    assert client.list("/cgw/0").revision > 10_000
     assert client.is_history_whole()
     cluster.etcdctl("compaction", "5000")
     assert not client.is_history_whole()

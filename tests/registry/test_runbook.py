@@ -191,7 +191,7 @@ def change(config: Registry) -> None:
 
 def value(config: Registry) -> str:
     try:
-        found = Etcd(config).get("/cgw/v1/test").values
+        found = Etcd(config).list("/cgw/v1/test").values
     except RegistryError:
         return ""
-    return found[0].value if found else ""
+    return found[0].value or "" if found else ""

@@ -27,13 +27,12 @@ def test_a_node_reads_writes_lists_and_follows_what_is_its_own(
     secured: EtcdCluster, make_client: ClientMaker, follow: FollowerMaker
 ) -> None:
     client = make_client(secured.config())
-    start = client.get("/cgw/a").revision + 1
+    start = client.list("/cgw/a").revision + 1
     follower = follow(secured.config(), "/cgw/", start)
     revision = client.commit([Put("/cgw/a", "1")]).revision
     assert ["1"] == [value.value for value in client.list("/cgw/").values]
     lease = client.grant(60)
     assert client.keep_alive(lease)
-    client.revoke(lease)
     assert [] == [member for member in client.members() if isinstance(member, RegistryError)]
     assert not client.is_history_whole()
     follower.wait_for(revision)
@@ -45,7 +44,7 @@ def test_one_connection_serves_many_requests(
     secured: EtcdCluster, make_client: ClientMaker
 ) -> None:
     client = make_client(secured.config())
-    client.get("/cgw/a")
+    client.list("/cgw/a")
     before = connections()
     for number in range(20):
         client.commit([Put("/cgw/a", str(number))])
@@ -57,7 +56,7 @@ def test_one_connection_serves_many_requests(
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda etcd: etcd.get("/other/a"),
+        lambda etcd: etcd.list("/other/a"),
         lambda etcd: etcd.list("/"),
         lambda etcd: etcd.commit([Put("/cgw/a", "1"), Put("/other/a", "1")]),
         lambda etcd: etcd.commit([Put("/cgw/a", "1"), Delete("/other/a")]),
@@ -74,7 +73,7 @@ def test_what_is_not_its_own_is_refused_to_a_node(
     assert str(secured.members[0].endpoint) == refused.value.subject
     cure = "run: etcdctl role grant-permission --prefix=true ROLE readwrite /cgw/"
     assert cure == refused.value.cure
-    assert [] == client.get("/cgw/a").values
+    assert [] == client.list("/cgw/a").values
 
 
 @pytest.mark.on_both_suites
@@ -172,13 +171,13 @@ def test_a_wrong_config_is_said_with_its_cure(
 ) -> None:
     spoil, message, cure = FAULTS[fault]
     client = make_client(spoil(secured.config(), tmp_path / "file"))
-    for ask in (lambda: client.get("/cgw/a"), lambda: client.commit([Put("/cgw/a", "1")])):
+    for ask in (lambda: client.list("/cgw/a"), lambda: client.commit([Put("/cgw/a", "1")])):
         with pytest.raises(RegistryError) as refused:
             ask()
         assert message in str(refused.value)
         assert cure in refused.value.cure
         assert str(refused.value).isprintable()
-    assert [] == make_client(secured.config()).get("/cgw/a").values
+    assert [] == make_client(secured.config()).list("/cgw/a").values
 
 
 @pytest.fixture
@@ -199,9 +198,9 @@ def test_users_may_come_while_a_node_runs(
     assert client.commit([Put("/cgw/a", "1")]).succeeded
     unsecured.turn_auth_on()
     assert client.commit([Put("/cgw/a", "2")]).succeeded
-    assert ["2"] == [value.value for value in client.get("/cgw/a").values]
+    assert ["2"] == [value.value for value in client.list("/cgw/a").values]
     with pytest.raises(RegistryError, match="permission denied"):
-        client.get("/other")
+        client.list("/other")
 
 
 def test_an_expired_token_is_renewed(secured: EtcdCluster, make_client: ClientMaker) -> None:
@@ -209,7 +208,7 @@ def test_an_expired_token_is_renewed(secured: EtcdCluster, make_client: ClientMa
     client.commit([Put("/cgw/a", "1")])
     # A token lasts longer if it is used, so nothing must be asked meanwhile.
     assert not eventually(lambda: False, within=TOKEN_SECONDS + 2)
-    assert ["1"] == [value.value for value in client.get("/cgw/a").values]
+    assert ["1"] == [value.value for value in client.list("/cgw/a").values]
     assert client.commit([Put("/cgw/a", "2")]).succeeded
 
 
@@ -247,7 +246,7 @@ def test_tokens_of_before_a_restored_backup_are_renewed(
 
     def is_answered() -> bool:
         try:
-            return ["1"] == [value.value for value in client.get("/cgw/a").values]
+            return ["1"] == [value.value for value in client.list("/cgw/a").values]
         except RegistryError:
             return False
 

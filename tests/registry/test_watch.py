@@ -10,7 +10,7 @@ import pytest
 from cgw_hooks.core.node_config import Registry
 from cgw_hooks.errors import RegistryError
 from cgw_hooks.host.etcd.client import Etcd
-from cgw_hooks.host.etcd.values import Delete, Event, Put
+from cgw_hooks.host.etcd.values import Delete, KeyValue, Put
 from cgw_hooks.host.etcd.watch import Watch
 from tests.lab.etcd import EtcdCluster
 from tests.lab.etcd_member import CLIENT_PORT, PEER_PORT
@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.registry, pytest.mark.on_both_suites]
 def test_changes_come_in_their_order_and_with_their_revisions(
     cluster: EtcdCluster, client: Etcd, follow: FollowerMaker
 ) -> None:
-    start = client.get("/cgw/a").revision + 1
+    start = client.list("/cgw/a").revision + 1
     follower = follow(cluster.config(), "/cgw/", start)
     client.commit([Put("/cgw/a", "1")])
     client.commit([Put("/elsewhere", "1")])
@@ -31,17 +31,17 @@ def test_changes_come_in_their_order_and_with_their_revisions(
     client.commit([Delete("/cgw/a")])
     follower.wait_for(start + 3)
     assert [
-        Event("/cgw/a", "1", start, start),
-        Event("/cgw/a", "2", start, start + 2),
-        Event("/cgw/b", "", start + 2, start + 2),
-        Event("/cgw/a", None, 0, start + 3),
+        KeyValue("/cgw/a", "1", start, start),
+        KeyValue("/cgw/a", "2", start, start + 2),
+        KeyValue("/cgw/b", "", start + 2, start + 2),
+        KeyValue("/cgw/a", None, 0, start + 3),
     ] == follower.events
 
 
 def test_a_watch_goes_on_where_another_one_ended(
     cluster: EtcdCluster, make_client: ClientMaker, follow: FollowerMaker
 ) -> None:
-    start = make_client(cluster.config()).get("/cgw/a").revision + 1
+    start = make_client(cluster.config()).list("/cgw/a").revision + 1
 
     def write(thread: int) -> list[int]:
         etcd = make_client(cluster.config())
@@ -65,7 +65,7 @@ def test_a_watch_goes_on_where_another_one_ended(
 def test_a_large_commit_comes_as_one(
     cluster: EtcdCluster, client: Etcd, follow: FollowerMaker
 ) -> None:
-    start = client.get("/cgw/a").revision + 1
+    start = client.list("/cgw/a").revision + 1
     large = "x" * 11_000
     for number in range(4):  # etcd gives what was before the watch in one answer of 5 MiB
         client.commit([Put(f"/cgw/{number}/{key}", large) for key in range(120)], seconds=60)
@@ -95,7 +95,7 @@ def test_a_watch_of_compacted_revisions_ends_with_an_error(
 def test_closing_ends_a_watch_without_an_error(
     cluster: EtcdCluster, client: Etcd, follow: FollowerMaker
 ) -> None:
-    follower = follow(cluster.config(), "/cgw/", client.get("/cgw/a").revision + 1)
+    follower = follow(cluster.config(), "/cgw/", client.list("/cgw/a").revision + 1)
     follower.wait_for(client.commit([Put("/cgw/a", "1")]).revision)
     follower.close()
     assert follower.error is None
@@ -150,7 +150,7 @@ def _keep_view(
         try:
             listed = client.list("/cgw/")
             view.clear()
-            view.update((value.key, value.value) for value in listed.values)
+            view.update((value.key, value.value or "") for value in listed.values)
             watches.append(Watch(config, "/cgw/", listed.revision + 1))
             for _, events in watches[-1]:
                 view.update((e.key, e.value) for e in events if e.value is not None)
@@ -163,7 +163,7 @@ def test_a_watch_ends_when_its_member_is_killed(
     cluster: EtcdCluster, client: Etcd, follow: FollowerMaker
 ) -> None:
     member = cluster.members[0]
-    follower = follow(cluster.config(), "/cgw/", client.get("/cgw/a").revision + 1)
+    follower = follow(cluster.config(), "/cgw/", client.list("/cgw/a").revision + 1)
     follower.wait_for(client.commit([Put("/cgw/a", "1")]).revision)
     member.kill()
     error = follower.wait_for_end()
@@ -174,12 +174,12 @@ def test_a_watch_ends_when_its_member_has_lost_the_others(
     cluster: EtcdCluster, client: Etcd, follow: FollowerMaker
 ) -> None:
     member = cluster.followers()[0]
-    follower = follow(cluster.config(of=member), "/cgw/", client.get("/cgw/a").revision + 1)
+    follower = follow(cluster.config(of=member), "/cgw/", client.list("/cgw/a").revision + 1)
     follower.wait_for(client.commit([Put("/cgw/a", "1")]).revision)
     member.port.silence(PEER_PORT)
     error = follower.wait_for_end()
     assert str(member.endpoint) == (error.subject if error else "")
-    again = follow(cluster.config(of=member), "/cgw/", client.get("/cgw/a").revision + 1)
+    again = follow(cluster.config(of=member), "/cgw/", client.list("/cgw/a").revision + 1)
     again.wait_for(client.commit([Put("/cgw/a", "2")], seconds=60).revision)
 
 
@@ -190,7 +190,7 @@ def test_a_watch_ends_when_nothing_comes_from_its_member_any_more(
 ) -> None:
     member, other = cluster.followers()
     config, client = cluster.config(of=member), make_client(cluster.config(of=other))
-    follower = follow(config, "/cgw/", client.get("/cgw/a").revision + 1)
+    follower = follow(config, "/cgw/", client.list("/cgw/a").revision + 1)
     follower.wait_for(client.commit([Put("/cgw/a", "1")]).revision)
     if fault == "silent path":
         member.port.silence(CLIENT_PORT)
@@ -200,13 +200,13 @@ def test_a_watch_ends_when_nothing_comes_from_its_member_any_more(
         member.pause()
     error = follower.wait_for_end()
     assert str(member.endpoint) == (error.subject if error else "")
-    again = follow(config, "/cgw/", client.get("/cgw/a").revision + 1)
+    again = follow(config, "/cgw/", client.list("/cgw/a").revision + 1)
     again.wait_for(client.commit([Put("/cgw/a", "2")], seconds=60).revision)
 
 
 @pytest.mark.extended
 def test_a_quiet_watch_stays(cluster: EtcdCluster, client: Etcd, follow: FollowerMaker) -> None:
-    follower = follow(cluster.config(), "/cgw/", client.get("/cgw/a").revision + 1)
+    follower = follow(cluster.config(), "/cgw/", client.list("/cgw/a").revision + 1)
     follower.wait_for(client.commit([Put("/cgw/a", "1")]).revision)
     assert not eventually(lambda: follower.error is not None, within=12)
     follower.wait_for(client.commit([Put("/cgw/a", "2")]).revision)

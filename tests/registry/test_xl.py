@@ -116,6 +116,38 @@ def test_a_migration_that_fails_closes_nothing(made: RegistryCluster, xl: Xl) ->
     source.offline()
 
 
+def test_a_guest_that_migrates_without_etcd_is_never_closed(made: RegistryCluster, xl: Xl) -> None:
+    at = {number: xl(number, "web1") for number in made.nodes}
+    assert at[1].online() == DONE
+    made.until_open(PORT, "web1")
+    with made.connecting(PORT) as connections:
+        made.etcd.kill()
+        at[2].rename("web1--incoming")
+        assert at[2].online() == DONE
+        at[1].rename("web1--migratedaway")
+        at[2].rename("web1")
+        assert at[1].offline() == DONE
+        assert made.answers(PORT)[1].startswith("web1 ")
+        made.mend()
+        assert eventually(partial(has_homes, made, "node2"))
+        made.until_open(PORT, "web1")
+    assert connections.failed == []
+    at[2].offline()
+
+
+def test_a_guest_that_is_destroyed_without_etcd_is_closed_at_its_node(
+    made: RegistryCluster, xl: Xl
+) -> None:
+    guest = xl(1, "web1")
+    assert guest.online() == DONE
+    made.until_open(PORT, "web1")
+    made.etcd.kill()
+    assert guest.offline() == DONE
+    assert not made.answers(PORT)[1].startswith("web1")
+    made.mend()
+    made.until_closed(PORT)
+
+
 def test_a_port_of_another_nodes_guest_is_refused_by_that_guests_name(
     made: RegistryCluster, xl: Xl
 ) -> None:

@@ -26,7 +26,7 @@ CLIENT = ROOT / "cgw_hooks/agent/client.pl"
 WORDS = "cgw 2202:22/tcp 123/udp"
 #: The script that the guest's vif names. Beside vif-bridge ours is sourced; vif-cgw calls both.
 SCRIPTS = ["vif-cgw", "vif-bridge"]
-OFFLINE = ["hook", "xl", "-", "offline", "vif3.0", "-"]
+OFFLINE = ["hook", "xl", "web1", "offline", "vif3.0", "-"]
 ONLINE = ["hook", "xl", "web1", "online", "vif3.0", "/vm/c0ffee"]
 
 

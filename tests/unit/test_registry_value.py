@@ -12,6 +12,7 @@ from cgw_hooks.core import registry_value
 from cgw_hooks.core.guest import REGISTRY, REMOTE, GuestKey, Interface
 from cgw_hooks.core.record import Record, State
 from cgw_hooks.core.registry_value import Keys, Presence
+from cgw_hooks.core.shared_ports import shared_ports
 from cgw_hooks.errors import CgwError, RegistryError
 from tests.unit.builders import CLUSTER, OTHER_UUID, UUID, guest, is_one_line, port
 
@@ -227,7 +228,7 @@ LINK = Interface("52:54:00:00:00:01", None, "guestbr0")
 
 
 def shared(record: Record) -> tuple[object, ...]:
-    return registry_value.shared_ports([record], CLUSTER)
+    return shared_ports([record], CLUSTER)
 
 
 @pytest.mark.parametrize("state", [State.RESERVED, State.PUBLISHED])

@@ -13,7 +13,8 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from cgw_hooks.core.record import State
-from cgw_hooks.core.registry_value import guest, shared_ports, value
+from cgw_hooks.core.registry_value import guest, value
+from cgw_hooks.core.shared_ports import shared_ports
 from cgw_hooks.errors import CgwError
 from cgw_hooks.host.etcd.client import Etcd
 from cgw_hooks.host.etcd.values import Delete, Put, Unchanged
@@ -26,9 +27,8 @@ if TYPE_CHECKING:
     from cgw_hooks.core.node_config import Registry
     from cgw_hooks.core.published_port import PublishedPort
     from cgw_hooks.core.registry_value import Keys
-    from cgw_hooks.core.registry_view import View
     from cgw_hooks.errors import PortConflict
-    from cgw_hooks.node.publisher import Publisher
+    from cgw_hooks.node.registered import Registered
 
 #: Guests whose keys one transaction writes: each may need several of its 128 operations.
 _AT_ONCE = 40
@@ -55,8 +55,7 @@ class Outbox:
     def __init__(
         self,
         config: Registry,
-        publisher: Publisher,
-        view: View,
+        registered: Registered,
         applied: Callable[[set[str]], None],
         catch_up: Callable[[int], bool],
     ) -> None:
@@ -65,8 +64,9 @@ class Outbox:
         #: Until when (``time.monotonic()``) no entry is deleted that no other node has.
         self.keeps_until = 0.0
         self._etcd = Etcd(config)
-        self._publisher = publisher
-        self._view = view
+        self._publisher = registered.publisher
+        self._view = registered.view
+        self._registered = registered
         self._applied = applied
         self._catch_up = catch_up
         self._tickets: dict[str, list[Ticket]] = {}
@@ -119,6 +119,8 @@ class Outbox:
 
     def _must_keep(self, uuid: str) -> bool:
         """Whether a guest that has gone may have migrated: its new node may be about to say so."""
+        if self._registered.has_moved(uuid):
+            return True
         return time.monotonic() < self.keeps_until and self._view.remote(uuid) is None
 
     def _flush(self, uuids: Iterable[str]) -> bool:
@@ -132,7 +134,9 @@ class Outbox:
                 continue
             write = self._write(uuid, wanted)
             if isinstance(write, Delete) and self._must_keep(uuid):
-                continue
+                if not self._registered.has_moved(uuid):
+                    continue
+                write = None  # it is noted again when it is overdue
             done[uuid] = wanted.conflict
             if write:
                 is_claim = isinstance(write, Put) and self._is_claim(uuid, wanted)

@@ -42,7 +42,7 @@ _PATIENCE = 5.0
 #: Seconds for which another node's change is waited for, once it is known to have happened.
 _CATCH_UP = 0.3
 #: Seconds after an outage: by then the node that a guest has migrated to has written its entry.
-_ARRIVAL_SECONDS = 2.0
+_ARRIVAL_SECONDS = 1.0
 #: Seconds between two snapshots on disk.
 _SAVE_SECONDS = 5.0
 #: Seconds: by then every node that runs has noticed that etcd has lost its data, and has written
@@ -65,7 +65,7 @@ class Session:
         self.keys = Keys(config.prefix)
         self.view = View(self.keys, publisher.loaded.name)
         self.registered = Registered(publisher, self.view, log)
-        self.outbox = Outbox(config, publisher, self.view, self._changed, self._catch_up)
+        self.outbox = Outbox(config, self.registered, self._changed, self._catch_up)
         self._prefix = config.prefix
         self._is_connected = False
         #: Since when it is not connected.
@@ -110,6 +110,8 @@ class Session:
         if isinstance(message, Snapshot):
             if not self._is_connected and self.view.revision:
                 self.outbox.keeps_until = time.monotonic() + _ARRIVAL_SECONDS
+            if not self._is_connected:
+                self.registered.connected_since = time.time()
             self._is_connected = True
             self._reporter.error = None
             self.view.replace(*message)
@@ -125,6 +127,7 @@ class Session:
             if self._is_connected:
                 self._lost = time.monotonic()
             self._is_connected = False
+            self.registered.connected_since = None
             self._reporter.error = message.error
         else:
             self._reporter.health = message.problems
@@ -170,6 +173,7 @@ class Session:
         if self._keeps_until and time.monotonic() > self._keeps_until:
             self._keeps_until = 0.0
             self._changed(self.view.forget_kept())
+        self.outbox.dirty |= self.registered.forget_overdue()
         if self._unapplied:
             self._apply(self._unapplied)
         self._flush()

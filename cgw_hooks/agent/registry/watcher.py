@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from cgw_hooks.errors import RegistryError
@@ -81,7 +82,7 @@ class Watcher:
         finally:
             etcd.close()
         self._tell(Snapshot(found.revision, found.values, found.cluster))
-        with Watch(self._config, self._prefix, found.revision + 1) as watch:
+        with closing(Watch(self._config, self._prefix, found.revision + 1)) as watch:
             self._watch = watch
             if self._is_closed:
                 return

@@ -6,7 +6,7 @@ import time
 
 from cgw_hooks.errors import RegistryError
 from cgw_hooks.host.etcd.connection import AnswerTooLong
-from cgw_hooks.host.etcd.faults import NOT_FOUND, OUT_OF_RANGE, described
+from cgw_hooks.host.etcd.faults import OUT_OF_RANGE, described
 from cgw_hooks.host.etcd.requests import FAULTS, Requests
 from cgw_hooks.host.etcd.values import (
     Committed,
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from cgw_hooks.core.node_config import Endpoint, Registry
 
-#: etcd's own limit, --max-txn-ops.
-MOST_OPERATIONS = 128
 _SECONDS = 2.0
 _PAGE = 500
 #: Characters of all values that one list may have.
@@ -52,12 +50,8 @@ class Etcd:
         """Close the connection; the next request opens another one."""
         self._requests.close()
 
-    def get(self, key: str, *, seconds: float = _SECONDS) -> Found:
-        """Read one key, as most members have it now."""
-        return self._requests.ask("/v3/kv/range", {"key": base64(key)}, seconds, Found.of)
-
     def list(self, prefix: str, *, seconds: float = 10.0) -> Found:
-        """Read all keys with this prefix, as they were at one revision."""
+        """Read all keys with this prefix, as most members had them at one revision."""
         end = time.monotonic() + seconds
         listed, more, size, limit = Found(0, "", []), True, 0, _PAGE
         while more:
@@ -71,7 +65,7 @@ class Etcd:
                 limit = max(limit // 8, 1)  # a few huge values must not keep the others away
                 continue
             limit = min(limit * 2, _PAGE)
-            size += sum(len(value.value) for value in page.values)
+            size += sum(len(value.value or "") for value in page.values)
             if size > _MOST_LISTED:
                 raise RegistryError(prefix, f"its values have over {_MOST_LISTED >> 20} MiB")
             listed = page._replace(
@@ -89,7 +83,7 @@ class Etcd:
     ) -> Committed:
         """Carry out all writes or none. An error with ``is_unknown`` may be either.
 
-        At most ``MOST_OPERATIONS`` of each kind, and no key twice in ``writes``.
+        At most 128 of each kind (etcd's --max-txn-ops), and no key twice in ``writes``.
         """
         body = {
             "compare": [condition.compare() for condition in if_unchanged],
@@ -98,39 +92,31 @@ class Etcd:
         }
         return self._requests.ask("/v3/kv/txn", body, seconds, _committed, is_write=True)
 
-    def grant(self, ttl: int, *, seconds: float = _SECONDS) -> int:
+    def grant(self, ttl: int) -> int:
         """Make a lease of ``ttl`` seconds; return its id."""
         body = {"TTL": str(ttl)}
-        return self._requests.ask(
-            "/v3/lease/grant", body, seconds, lambda answer: int(answer["ID"])
-        )
+        return self._requests.ask("/v3/lease/grant", body, _SECONDS, lambda a: int(a["ID"]))
 
-    def keep_alive(self, lease: int, *, seconds: float = _SECONDS) -> bool:
+    def keep_alive(self, lease: int) -> bool:
         """Renew a lease; return whether it still was there."""
-        body = {"ID": str(lease)}
-        return self._requests.ask(
-            "/v3/lease/keepalive", body, seconds, lambda a: "TTL" in a["result"]
-        )
+        path, body = "/v3/lease/keepalive", {"ID": str(lease)}
+        return self._requests.ask(path, body, _SECONDS, lambda a: "TTL" in a["result"])
 
-    def revoke(self, lease: int, *, seconds: float = _SECONDS) -> None:
-        """End a lease, which deletes its keys; it need not be there."""
-        self._requests.ask("/v3/lease/revoke", {"ID": str(lease)}, seconds, bool, unless=NOT_FOUND)
-
-    def is_history_whole(self, *, seconds: float = _SECONDS) -> bool:
+    def is_history_whole(self) -> bool:
         """Whether the history is long, and nothing of it was ever compacted."""
 
         def is_long(answer: dict[str, Any]) -> bool:
             return bool(answer) and int(answer["header"]["revision"]) > _LONG_HISTORY
 
         body = {"key": base64(f"{self._config.prefix}/"), "revision": "1"}
-        return self._requests.ask("/v3/kv/range", body, seconds, is_long, unless=OUT_OF_RANGE)
+        return self._requests.ask("/v3/kv/range", body, _SECONDS, is_long, unless=OUT_OF_RANGE)
 
-    def members(self, *, seconds: float = _SECONDS) -> Sequence[Member | RegistryError]:
-        """Ask each endpoint of the config for its state, each within ``seconds``."""
-        return [self._member(endpoint, seconds) for endpoint in self._config.endpoints]
+    def members(self) -> Sequence[Member | RegistryError]:
+        """Ask each endpoint of the config for its state."""
+        return list(map(self._member, self._config.endpoints))
 
-    def _member(self, endpoint: Endpoint, seconds: float) -> Member | RegistryError:
-        end = time.monotonic() + seconds
+    def _member(self, endpoint: Endpoint) -> Member | RegistryError:
+        end = time.monotonic() + _SECONDS
         try:
             found = self._requests.ask_one(endpoint, "/v3/maintenance/status", {}, end, end)
             connection = self._requests.connect(endpoint, end)
@@ -160,11 +146,9 @@ def _member(endpoint: Endpoint, found: dict[str, Any], metrics: bytes) -> Member
     words = [word for error in found.get("errors", ()) for word in error.split()]
     return Member(
         endpoint,
-        version=str(found["version"]),
         size=int(found["dbSize"]),
         quota=int(float(quota)) if quota else None,
         # Each member may have raised the same one.
         alarms=tuple(sorted({w[len("alarm:") :] for w in words if w.startswith("alarm:")})),
         has_leader="leader" in found,
-        revision=int(found["header"]["revision"]),
     )

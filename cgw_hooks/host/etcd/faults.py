@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: What the parsing of an answer raises that is not one of etcd.
 NOT_ETCD = (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError)
 #: gRPC's status codes: https://grpc.github.io/grpc/core/md_doc_statuscodes.html
-NOT_FOUND, PERMISSION_DENIED, FAILED_PRECONDITION, OUT_OF_RANGE, UNAUTHENTICATED = 5, 7, 9, 11, 16
+PERMISSION_DENIED, FAILED_PRECONDITION, OUT_OF_RANGE, UNAUTHENTICATED = 7, 9, 11, 16
 #: Cancelled, unknown, deadline exceeded, internal, unavailable.
 _TRANSIENT = {1, 2, 4, 13, 14}
 _USER_CURE = "set user and password-file in [registry]"

@@ -23,11 +23,12 @@ LONGEST_VALUE = 256 << 10
 class KeyValue(NamedTuple):
     """A key, its value, and the revisions of its first and its last change.
 
-    A byte that is not UTF-8 is a lone surrogate (``surrogateescape``).
+    A byte that is not UTF-8 is a lone surrogate (``surrogateescape``). In a watch, the value of a
+    key that was deleted is None.
     """
 
     key: str
-    value: str
+    value: str | None
     created: int
     modified: int
 
@@ -62,31 +63,14 @@ class Committed(NamedTuple):
     values: list[KeyValue]
 
 
-class Event(NamedTuple):
-    """One change of a key: its new value, or None if it was deleted; the rest as in KeyValue."""
-
-    key: str
-    value: str | None
-    created: int
-    modified: int
-
-    @classmethod
-    def of(cls, event: dict[str, Any]) -> Event:
-        """Parse etcd's Event. Raises as ``KeyValue.of``."""
-        key, value, created, modified = KeyValue.of(event["kv"])
-        return cls(key, None if event.get("type") == "DELETE" else value, created, modified)
-
-
 class Member(NamedTuple):
     """What a member says of itself; ``size`` and ``quota`` (None: not known) are bytes."""
 
     endpoint: Endpoint
-    version: str
     size: int
     quota: int | None
     alarms: tuple[str, ...]
     has_leader: bool
-    revision: int
 
 
 class Put(NamedTuple):
@@ -126,18 +110,13 @@ class Unchanged(NamedTuple):
 
 def key_range(prefix: str, after: str = "") -> dict[str, str]:
     """Return the range of all keys with this prefix, or of those after one of them."""
-    end = prefix.encode(errors="surrogateescape")
-    end = end[:-1] + bytes([end[-1] + 1])  # no UTF-8 has a byte 0xff
-    return {"key": base64(f"{after}\0" if after else prefix), "range_end": _base64(end)}
+    end = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    return {"key": base64(f"{after}\0" if after else prefix), "range_end": base64(end)}
 
 
 def base64(text: str) -> str:
     """Encode a key or a value."""
-    return _base64(text.encode(errors="surrogateescape"))
-
-
-def _base64(content: bytes) -> str:
-    return b64encode(content).decode()
+    return b64encode(text.encode(errors="surrogateescape")).decode()
 
 
 def _decoded(content: bytes) -> str:

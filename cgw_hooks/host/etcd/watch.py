@@ -10,13 +10,12 @@ from contextlib import suppress
 from cgw_hooks.host.etcd.connection import MOST_BYTES, open_socket
 from cgw_hooks.host.etcd.faults import OUT_OF_RANGE, Refusal, described, joined
 from cgw_hooks.host.etcd.requests import FAULTS, Requests
-from cgw_hooks.host.etcd.values import Event, key_range
+from cgw_hooks.host.etcd.values import KeyValue, key_range
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import TracebackType
-    from typing import Any, Self
+    from typing import Any
 
     from cgw_hooks.core.node_config import Endpoint, Registry
 
@@ -44,17 +43,6 @@ class Watch:
         self._stream: socket.socket | None = None
         self._is_closed = False
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """End the iteration; another thread may do this."""
         self._is_closed = True
@@ -64,7 +52,7 @@ class Watch:
                 # That of the TLS socket would also change what the iterating thread uses.
                 socket.socket.shutdown(stream, socket.SHUT_RDWR)
 
-    def __iter__(self) -> Iterator[tuple[int, list[Event]]]:
+    def __iter__(self) -> Iterator[tuple[int, list[KeyValue]]]:
         opened = self._open()
         if opened is None:
             return
@@ -147,14 +135,14 @@ class Watch:
                 raise ValueError("it sends too much")
 
 
-def _batches(lines: Iterator[bytes]) -> Iterator[tuple[int, list[Event]]]:
+def _batches(lines: Iterator[bytes]) -> Iterator[tuple[int, list[KeyValue]]]:
     """Read etcd's WatchResponses. Only the last of a revision's fragments completes it."""
     status = int(next(lines).split()[1])
     if status != 200:  # noqa: PLR2004
         raise ConnectionError(f"the watch is refused with HTTP status {status}")
     while next(lines).strip():
         pass
-    held: list[Event] = []
+    held: list[KeyValue] = []
     for line in lines:
         answer = json.loads(line)
         if "error" in answer:
@@ -163,7 +151,9 @@ def _batches(lines: Iterator[bytes]) -> Iterator[tuple[int, list[Event]]]:
         if result.get("canceled"):
             reason = result.get("cancel_reason") or f"compacted at {result['compact_revision']}"
             raise Refusal(OUT_OF_RANGE, f"the watch is canceled: {reason}")
-        held += [Event.of(event) for event in result.get("events", ())]
+        for event in result.get("events", ()):
+            change = KeyValue.of(event["kv"])
+            held.append(change._replace(value=None) if event.get("type") == "DELETE" else change)
         if result.get("created"):
             continue
         if not held:  # a notice of progress

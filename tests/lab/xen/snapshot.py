@@ -17,6 +17,7 @@ from tests.lab.cache import cached
 from tests.lab.emulator import machine
 from tests.lab.emulator.machine import Machine
 from tests.lab.guest_image import GuestImage, guest_image
+from tests.lab.namespace import Namespace, namespace
 from tests.lab.progress import progress
 from tests.lab.xen.image import XenImage, xen_image
 
@@ -33,6 +34,7 @@ _XEN_OPTIONS = (
 )
 _KERNEL_OPTIONS = "console=hvc0 quiet loglevel=4 mitigations=off panic=-1"
 GUEST_FOLDER = "/usr/lib/cgw-lab"
+TAP = "tap0"
 _LIST_MODULES = """
 import sys
 import tests.lab.xen.agent
@@ -48,6 +50,7 @@ class Snapshot:
 
     image: XenImage
     folder: Path
+    has_network: bool = False
 
     @property
     def memory(self) -> Path:
@@ -64,29 +67,64 @@ class Snapshot:
         """The archive beside it."""
         return self.folder / "files.tar"
 
-    def start(self, until_end: ExitStack, folder: Path, more: Sequence[str] = ()) -> Machine:
-        """Start QEMU; with `more` arguments, the disk stays as it is."""
+    def start(
+        self,
+        until_end: ExitStack,
+        folder: Path,
+        more: Sequence[str] = (),
+        *,
+        outside: Namespace | None = None,
+        tap: str = TAP,
+    ) -> Machine:
+        """Start QEMU; with `more` arguments, the disk stays as it is.
+
+        A machine that has a network has the device `tap` in the namespace `outside`.
+        """
         drive = f"file={self.disk},snapshot={'on' if more else 'off'}"
         arguments = [
             "-accel", "tcg,tb-size=512", "-machine", "q35", "-cpu", CPU, "-smp", "1",
-            "-m", str(_MEMORY_MIB), "-net", "none", "-no-reboot",
+            "-m", str(_MEMORY_MIB), "-no-reboot",
+            *(_network(tap) if self.has_network else ("-net", "none")),
             "-kernel", str(self.image.hypervisor), "-append", _XEN_OPTIONS,
             "-initrd", f"{self.image.kernel} {_KERNEL_OPTIONS},{self.image.initramfs}",
             *machine.disk(0, drive), *machine.disk(1, f"file={self.files},readonly=on"), *more,
         ]  # fmt: skip
-        return Machine(arguments, until_end, folder)
+        inside = outside.enter_command() if outside else ()
+        return Machine(arguments, until_end, folder, inside=inside)
 
-    def resume(self, until_end: ExitStack, folder: Path) -> Machine:
-        """Go on from here; what dom0 writes is lost in the end."""
-        made = self.start(until_end, folder, ["-incoming", f"exec:cat {self.memory}"])
+    def resume(
+        self,
+        until_end: ExitStack,
+        folder: Path,
+        *,
+        outside: Namespace | None = None,
+        tap: str = TAP,
+    ) -> Machine:
+        """Go on from here; what dom0 writes is lost in the end. See `start` for the rest."""
+        incoming = ["-incoming", f"exec:cat {self.memory}"]
+        made = self.start(until_end, folder, incoming, outside=outside, tap=tap)
         made.set_clock()
         return made
 
 
-def booted() -> Snapshot:
+def make_tap(outside: Namespace, name: str = TAP) -> None:
+    """Make the device of a machine's network in a namespace."""
+    outside.ip(f"tuntap add dev {name} mode tap\nlink set {name} up\n")
+
+
+def _network(tap: str) -> list[str]:
+    # Without its header, the kernel computes the checksums that the other end needs.
+    return [
+        "-netdev", f"tap,id=net,ifname={tap},script=no,downscript=no,vnet_hdr=off",
+        "-device", "virtio-net-pci,netdev=net,romfile=",
+    ]  # fmt: skip
+
+
+def booted(*, has_network: bool = False) -> Snapshot:
     """The snapshot, made at first use (half a minute), then cached by what is in it.
 
-    Raises DebianRootError, GuestImageError, DiskError or EmulatorError.
+    With `has_network`, the machine has a network device. Raises DebianRootError, GuestImageError,
+    DiskError or EmulatorError.
     """
     image, guest = xen_image(), guest_image()
     version = subprocess.run(
@@ -98,9 +136,10 @@ def booted() -> Snapshot:
 
     def build(folder: Path) -> None:
         with progress("booting Xen"):
-            _build(Snapshot(image, folder), guest)
+            _build(Snapshot(image, folder, has_network), guest)
 
-    return Snapshot(image, cached("booted-xen", ingredients, build))
+    name = "booted-xen-net" if has_network else "booted-xen"
+    return Snapshot(image, cached(name, ingredients, build), has_network)
 
 
 def _programs() -> Sequence[Path]:
@@ -119,7 +158,11 @@ def _build(snapshot: Snapshot, guest: GuestImage) -> None:
     )
     with ExitStack() as until_end:
         folder = Path(until_end.enter_context(tempfile.TemporaryDirectory(prefix="cgw-xen-")))
-        dom0 = snapshot.start(until_end, folder)
+        outside = None
+        if snapshot.has_network:
+            outside = until_end.enter_context(namespace("xen-outside"))
+            make_tap(outside)
+        dom0 = snapshot.start(until_end, folder, outside=outside)
         dom0.wait_until_ready()
         dom0.save(snapshot.memory)
 
