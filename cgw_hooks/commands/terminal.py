@@ -225,10 +225,16 @@ def _agent(_arguments: Namespace) -> int:
 
 
 def _node(arguments: Namespace) -> int:
-    from cgw_hooks.node import gateway
+    from cgw_hooks.node import gateway, takeover
 
-    change = gateway.up if arguments.direction == "up" else gateway.down
-    for line in change(publisher_of_gateway()):
+    node = publisher_of_gateway()
+    if arguments.what == "takeover":
+        lines = takeover.take_over(node, arguments.subject)
+    elif arguments.what == "handback":
+        lines = takeover.hand_back(node, arguments.subject)
+    else:
+        lines = gateway.up(node) if arguments.what == "up" else gateway.down(node)
+    for line in lines:
         sys.stdout.write(f"{printable(line)}\n")
     return 0
 

@@ -1,4 +1,4 @@
-"""Stops and disables units, if systemd runs on this host."""
+"""Starts, stops and disables units, if systemd runs on this host."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ def take_out_of_service(unit: str) -> bool:
     if served:
         _answers("disable", "--now", unit)
     return served
+
+
+def start(unit: str, *, anew: bool = False) -> bool:
+    """Start a unit, or with ``anew`` restart it; return whether it runs now."""
+    return _answers("restart" if anew else "start", unit)
+
+
+def stop(unit: str) -> bool:
+    """Stop a unit; return whether it does not run now."""
+    return _answers("stop", unit)
 
 
 def read_units_anew() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cgw_hooks.core import conntrackd_config
 from cgw_hooks.core.node_config import FULL_NAT, RemoteNode
 from cgw_hooks.core.parse import fields
 from cgw_hooks.core.rules.return_path import marks
@@ -40,7 +41,19 @@ def with_nodes(config: NodeConfig, root: Table) -> NodeConfig:
         nodes[found.name] = found
     config = config._replace(remote_nodes=tuple(nodes.values()))
     refuse_ambiguous(config)
+    _refuse_unprotected(config)
     return config
+
+
+def _refuse_unprotected(config: NodeConfig) -> None:
+    """Refuse replication if nothing tells the other nodes from guests (``rules/sync_filter``)."""
+    for number, network in enumerate(config.guest_networks, start=1):
+        if conntrackd_config.is_needed(config) and not network.internode_devices:
+            raise InvalidConfig(
+                f"guest-network[{number}].internode-devices",
+                "it is missing, and failover.replicate needs it",
+                "name the devices that lead to the other nodes",
+            )
 
 
 def refuse_ambiguous(config: NodeConfig) -> None:

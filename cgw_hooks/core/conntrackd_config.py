@@ -1,0 +1,136 @@
+"""The config of conntrackd, which tells the other nodes of this node's tracked flows.
+
+conntrackd authenticates nobody, and listens on every address: ``core/rules/sync_filter`` lets its
+messages in only from other nodes.
+
+The text contains only parsed addresses, device names and fixed words. The syntax is that of
+conntrackd 1.4.7 (Debian 12) and 1.4.8 (Debian 13).
+Source: conntrackd.conf(5); read_config_yy.y, filter.c and sync-notrack.c of conntrack-tools.
+"""
+
+from __future__ import annotations
+
+from cgw_hooks.core.node_config import CT_SYNC, STEER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cgw_hooks.core.node_config import GuestNetwork, NodeConfig
+
+#: The UDP port of its messages, and the groups that they are sent to. Those of the IPv6 group are
+#: on one link only (RFC 4291 section 2.7). Both are conntrackd's own examples.
+PORT = 3780
+GROUPS = {4: "225.0.0.50", 6: "ff02::3780"}
+
+_SOCKET_BUFFER = 4 << 20  # NOTRACK does not repeat a message that was lost
+_LONGEST_SOCKET_BUFFER = 16 << 20
+#: Twice the flows that a kernel tracks by default (net.netfilter.nf_conntrack_max, 262,144).
+_MOST_FLOWS = 524_288
+_BUCKETS = 32_768
+_WORDS = {4: "IPv4_address", 6: "IPv6_address"}
+#: Flows that no other node can carry on: of the host itself, on one link, and conntrackd's own.
+_ON_THIS_LINK = {4: ("127.0.0.0/8", "224.0.0.0/4"), 6: ("::1", "fe80::/10", "ff00::/8")}
+
+
+def is_needed(config: NodeConfig) -> bool:
+    """Whether conntrackd must run on this node."""
+    return bool(config.guest_networks) and (config.replicates or is_direct(config))
+
+
+def is_direct(config: NodeConfig) -> bool:
+    """Whether the flows of other nodes go into this node's kernel at once.
+
+    Otherwise conntrackd keeps them, in its external cache, until they are committed.
+    """
+    return any(network.return_path == CT_SYNC for network in config.guest_networks)
+
+
+def sync_network(config: NodeConfig) -> GuestNetwork:
+    """Return the guest network whose bridge carries the messages: on all nodes the same one."""
+    return min(config.guest_networks, key=lambda n: (n.subnet.version, int(n.subnet[0])))
+
+
+def text(config: NodeConfig, directory: str) -> str:
+    """Return conntrackd.conf; ``directory`` is that of its lock and of its control socket."""
+    cache = "yes" if is_direct(config) else "no"
+    return f"""\
+# Written by cgw node up: changes are lost.
+Sync {{
+    Mode NOTRACK {{
+        DisableExternalCache {cache}
+        StartupResync yes
+    }}
+    Multicast {{
+{_channel(sync_network(config))}
+        SndSocketBuffer {_SOCKET_BUFFER}
+        RcvSocketBuffer {_SOCKET_BUFFER}
+        Checksum on
+    }}
+}}
+General {{
+    Systemd yes
+    Syslog yes
+    HashSize {_BUCKETS}
+    HashLimit {_MOST_FLOWS}
+    LockFile {lock_file(directory)}
+    UNIX {{
+        Path {directory}/conntrackd.ctl
+    }}
+    NetlinkBufferSize {_SOCKET_BUFFER}
+    NetlinkBufferSizeMaxGrowth {_LONGEST_SOCKET_BUFFER}
+    Filter From Kernelspace {{
+        Protocol Accept {{
+            TCP
+            UDP
+            SCTP
+        }}
+        Address Ignore {{
+{_lines(_ignored(config))}
+        }}
+    }}
+}}
+"""
+
+
+def config_file(directory: str) -> str:
+    """Return the path of the config; the unit names it too."""
+    return f"{directory}/conntrackd.conf"
+
+
+def lock_file(directory: str) -> str:
+    """Return the path of the lock; conntrackd does not start if a killed one has left it."""
+    return f"{directory}/conntrackd.lock"
+
+
+def _channel(network: GuestNetwork) -> str:
+    version = network.subnet.version
+    lines = [f"{_WORDS[version]} {GROUPS[version]}", f"Group {PORT}"]
+    if version == 4:  # noqa: PLR2004
+        lines.append(f"IPv4_interface {network.node_address}")
+    # After the address: conntrackd must know by then which family the device is for.
+    lines.append(f"Interface {network.bridge}")
+    return "\n".join(f"        {line}" for line in lines)
+
+
+def _ignored(config: NodeConfig) -> Iterator[str]:
+    """Yield the addresses of flows that are not replicated.
+
+    The kernel compares the addresses of a flow's first packet. For the flows to published ports
+    these are the client and the uplink address. A flow between a node and a guest is of this link:
+    with br_netfilter, a node also tracks the frames that it only bridges, and such a flow has the
+    same answering end as the one that the other node has translated.
+    """
+    for version, networks in _ON_THIS_LINK.items():
+        yield from (f"{_WORDS[version]} {network}" for network in networks)
+    own = [a for n in config.guest_networks for a in (n.node_address, n.gateway_address)]
+    others = [address for node in config.remote_nodes for address in node.node_addresses]
+    for address in dict.fromkeys([*own, *others]):
+        yield f"{_WORDS[address.version]} {address}"
+    for network in config.guest_networks:
+        if network.return_path == STEER:  # what the guest's node has lifted is its own affair
+            yield f"{_WORDS[network.subnet.version]} {network.subnet}"
+
+
+def _lines(entries: Iterator[str]) -> str:
+    return "\n".join(f"            {entry}" for entry in entries)
