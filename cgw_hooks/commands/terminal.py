@@ -225,18 +225,9 @@ def _agent(_arguments: Namespace) -> int:
 
 
 def _node(arguments: Namespace) -> int:
-    from cgw_hooks.node import gateway, takeover
+    from cgw_hooks.commands import node
 
-    node = publisher_of_gateway()
-    if arguments.what == "takeover":
-        lines = takeover.take_over(node, arguments.subject)
-    elif arguments.what == "handback":
-        lines = takeover.hand_back(node, arguments.subject)
-    else:
-        lines = gateway.up(node) if arguments.what == "up" else gateway.down(node)
-    for line in lines:
-        sys.stdout.write(f"{printable(line)}\n")
-    return 0
+    return node.run(publisher_of_gateway(), arguments)
 
 
 def _install(arguments: Namespace) -> int:

@@ -25,10 +25,11 @@ _SUBSYSTEM = 1 << 8  # NFNL_SUBSYS_CTNETLINK
 _GET, _DELETE = _SUBSYSTEM | 1, _SUBSYSTEM | 2
 _TUPLE_ORIG, _TUPLE_REPLY, _MARK, _ID, _ZONE, _MARK_MASK = 1, 2, 8, 12, 18, 21
 _TUPLE_IP = 1
+#: CTA_IP_V4_SRC and CTA_IP_V4_DST, and those of IPv6.
 _SOURCE_AND_DESTINATION = {
     int(socket.AF_INET): (1, 2),
     int(socket.AF_INET6): (3, 4),
-}  # CTA_IP_V4_SRC ...
+}
 _HEADER_SIZE = 4  # struct nfgenmsg
 
 
