@@ -19,7 +19,7 @@ from tests.pairwise import cover
 
 #: The tiers in the order of their start: the one that takes longest by itself comes first.
 TIERS = (
-    "host", "xen", "libvirt", "cluster", "systemd", "packaging", "registry", "return_path", "netns",
+    "host", "xen", "libvirt", "cluster", "systemd", "packaging", "registry", "failover", "return_path", "netns",
     "scripts", "unit",
 )  # fmt: skip
 

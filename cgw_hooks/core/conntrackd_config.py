@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
     from cgw_hooks.core.node_config import GuestNetwork, NodeConfig
 
-#: The UDP port of its messages, and the groups that they are sent to. Those of the IPv6 group are
-#: on one link only (RFC 4291 section 2.7). Both are conntrackd's own examples.
+#: The UDP port of its messages, as in conntrackd's own examples, and the groups that they are sent
+#: to: of the local scope (RFC 2365 section 6.1) and of the link (RFC 4291 section 2.7). They are
+#: not those of the examples: guests may be firewalls that replicate among themselves.
 PORT = 3780
-GROUPS = {4: "225.0.0.50", 6: "ff02::3780"}
+GROUPS = {4: "239.255.37.80", 6: "ff12::3780"}
 
 _SOCKET_BUFFER = 4 << 20  # NOTRACK does not repeat a message that was lost
 _LONGEST_SOCKET_BUFFER = 16 << 20

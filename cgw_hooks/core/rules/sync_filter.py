@@ -4,7 +4,7 @@ conntrackd listens on every address and believes every message, so a guest or a 
 otherwise write into the table of tracked flows. Its messages are sent to a multicast group on the
 guest bridge. All else to its port is dropped:
 
-- in *bridge cgw*, what comes for the group from any port of the bridge but the inter-node devices;
+- in *bridge cgw*, what comes for the group from any port of a bridge but the inter-node devices;
 - in *inet cgw*, what comes for the node by another device, or for another address.
 """
 
@@ -23,10 +23,9 @@ def bridge_rules(config: NodeConfig) -> list[str]:
     if not is_needed(config):
         return []
     network = sync_network(config)
-    return [
-        f'meta ibrname "{network.bridge}" iifname != {devices(network.internode_devices)} '
-        f"{_group(network.subnet.version)} udp dport {PORT} drop"
-    ]
+    # Not with "meta ibrname": not every kernel has nft_meta_bridge.
+    others = f"iifname != {devices(network.internode_devices)}"
+    return [f"{others} {_group(network.subnet.version)} udp dport {PORT} drop"]
 
 
 def input_rules(config: NodeConfig) -> list[str]:
