@@ -17,7 +17,7 @@ from cgw_hooks.errors import ReplicationError
 #: Debian's place, and others of PATH: a hook's or cron's PATH may lack the sbin folders.
 _FOLDERS = "/usr/sbin:/sbin:/usr/local/sbin"
 #: Seconds. A commit of 100,000 flows takes about a second.
-_DEADLINE, _COMMIT_DEADLINE = 2.0, 30.0
+_DEADLINE, _COMMIT_DEADLINE = 2.0, 10.0
 _RECEIVED = re.compile(r"(\d+) Pckts recv")
 _MODE = 0o600
 _START = "run: systemctl restart cgw-conntrackd"

@@ -12,6 +12,7 @@ import struct
 from ipaddress import ip_address
 
 from cgw_hooks.core.node_flows import Ends
+from cgw_hooks.errors import ReplicationError
 from cgw_hooks.host import netlink
 from cgw_hooks.host.netlink import attribute, attributes, nested
 
@@ -36,7 +37,7 @@ _HEADER_SIZE = 4  # struct nfgenmsg
 def delete_flows(addresses: Iterable[Address], condition: Callable[[Ends], bool]) -> int:
     """Delete the flows with one of these addresses that meet the condition; return their number.
 
-    Raises ``OSError`` if the kernel refuses to list or to delete flows.
+    Raises ``ReplicationError``.
     """
     # Most flows have none of the addresses. To look for their bytes is quick, to read a flow not.
     needles = [address.packed for address in addresses]
@@ -54,7 +55,7 @@ def delete_flows(addresses: Iterable[Address], condition: Callable[[Ends], bool]
 def delete_marked_flows(mark: int, mask: int) -> int:
     """Delete the flows whose mark has this value under a mask; return their number.
 
-    Raises ``OSError`` if the kernel refuses to list or to delete flows.
+    Raises ``ReplicationError``.
     """
     question = attribute(_MARK, struct.pack("!I", mark))
     question += attribute(_MARK_MASK, struct.pack("!I", mask))
@@ -70,14 +71,22 @@ def delete_marked_flows(mark: int, mask: int) -> int:
 
 
 def _delete(question: bytes, read: Callable[[memoryview], bytes | None]) -> int:
-    with netlink.Channel(netlink.NETFILTER) as channel:
-        found = []
-        for family in _SOURCE_AND_DESTINATION:
-            found += channel.dump(_GET, bytes([family, 0, 0, 0]) + question, read)
-        results = channel.command(_DELETE, found)
-    for error in results:
-        if error not in {0, errno.ENOENT}:  # ENOENT: the flow has ended by itself
-            raise OSError(error, f"conntrack: {errno.errorcode.get(error, error)}")
+    try:
+        with netlink.Channel(netlink.NETFILTER) as channel:
+            found = []
+            for family in _SOURCE_AND_DESTINATION:
+                found += channel.dump(_GET, bytes([family, 0, 0, 0]) + question, read)
+            results = channel.command(_DELETE, found)
+    except OSError as error:
+        raise ReplicationError(
+            "connection tracking", f"its flows cannot be listed: {error.strerror}"
+        ) from error
+    for number in results:
+        if number not in {0, errno.ENOENT}:  # ENOENT: the flow has ended by itself
+            raise ReplicationError(
+                "connection tracking",
+                f"a flow cannot be deleted: {errno.errorcode.get(number, number)}",
+            )
     return results.count(0)
 
 

@@ -13,7 +13,7 @@ def is_running() -> bool:
 
 def take_out_of_service(unit: str) -> bool:
     """Stop and disable a unit. Return whether it was active or enabled."""
-    served = _answers("is-active", unit) or _answers("is-enabled", unit)
+    served = _answers("is-active", unit) or _is_enabled(unit)
     if served:
         _answers("disable", "--now", unit)
     return served
@@ -34,9 +34,17 @@ def read_units_anew() -> None:
     _answers("daemon-reload")
 
 
+def _is_enabled(unit: str) -> bool:
+    """Whether an admin has enabled a unit. A unit that cannot be enabled is "static"."""
+    return "enabled" in _ask("is-enabled", unit).stdout.splitlines()
+
+
 def _answers(*arguments: str) -> bool:
-    done = subprocess.run(  # noqa: S603  (fixed words and names of our units)
-        ["systemctl", "--quiet", *arguments],  # noqa: S607  (found on PATH, as elsewhere)
-        capture_output=True, check=False, stdin=subprocess.DEVNULL,
+    return _ask("--quiet", *arguments).returncode == 0
+
+
+def _ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603  (fixed words and names of our units)
+        ["systemctl", *arguments],  # noqa: S607  (found on PATH, as elsewhere)
+        capture_output=True, check=False, stdin=subprocess.DEVNULL, text=True,
     )  # fmt: skip
-    return done.returncode == 0

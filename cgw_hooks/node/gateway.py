@@ -44,6 +44,7 @@ def up(publisher: Publisher) -> Iterator[str]:
         yield f"published {record.guest.name}"
     with publisher.state.locked():
         yield from _configure(GatewayChanges(publisher.state), config)
+        yield from takeover.restore(publisher.state)
     yield from _missing_devices(config)
     problems = report.problems
     try:

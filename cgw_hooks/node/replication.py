@@ -23,11 +23,25 @@ _UP = "run: cgw node up"
 #: sync-notrack.c).
 _LONGEST_SILENCE = 3.0
 _POLL = 0.2
+#: Seconds for 100,000 flows of other nodes; most nodes have said all within a fraction of one.
+_LONGEST_LESSON = 5.0
 
 
 def daemon(state: State) -> conntrackd.Conntrackd:
     """Return this node's conntrackd."""
     return conntrackd.Conntrackd(conntrackd_config.config_file(state.directory))
+
+
+def learn_flows(running: conntrackd.Conntrackd) -> None:
+    """Let the other nodes send all their flows, and wait until they have.
+
+    Raises ``ReplicationError``.
+    """
+    running.request_flows()
+    before, now, deadline = -1, running.received(), time.monotonic() + _LONGEST_LESSON
+    while now != before and time.monotonic() < deadline:
+        time.sleep(_POLL)
+        before, now = now, running.received()
 
 
 def start(publisher: Publisher) -> Iterator[str]:

@@ -11,7 +11,7 @@ import time
 from ipaddress import ip_address
 
 from cgw_hooks.core import conntrackd_config
-from cgw_hooks.core.node_config import FULL_NAT
+from cgw_hooks.core.node_config import FULL_NAT, RemoteNode
 from cgw_hooks.core.node_flows import is_translated_for, touches
 from cgw_hooks.core.rules import takeover_guard
 from cgw_hooks.core.rules.gateway_settings import DeviceAddress
@@ -29,9 +29,10 @@ from cgw_hooks.node import replication
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
+    from typing import Any
 
-    from cgw_hooks.core.node_config import NodeConfig, RemoteNode
+    from cgw_hooks.core.node_config import NodeConfig
     from cgw_hooks.core.published_port import Address
     from cgw_hooks.host.state.state import State
     from cgw_hooks.node.publisher import Publisher
@@ -46,40 +47,37 @@ _SETTLING = 3.0
 def take_over(publisher: Publisher, name: str) -> Iterator[str]:
     """Take over a node's addresses and flows; yield one line per change. May be repeated.
 
-    Raises ``AddressInUse`` if the node still answers, and other ``CgwError``. It raises
-    ``ReplicationError`` at the end if the addresses could be taken over, but not the flows.
+    With the name of this node itself, which is back: take its flows over from the node that has
+    stood in for it. Raises ``AddressInUse`` if the node still answers, and other ``CgwError``. It
+    raises ``ReplicationError`` at the end if the addresses could be taken over, but not the flows.
     """
-    node = _remote_node(publisher.config, name)
-    if not publisher.state.gateway_changes():
+    config, state = publisher.config, publisher.state
+    if not state.gateway_changes():
         raise LinkError("node", "this host is no gateway now", "run: cgw node up")
-    wanted = _places(publisher.config, node)
-    missing = [place for place in wanted if not links.has_address(place)]
-    _refuse_a_living_node(node, missing)
-    failure = None
-    with publisher.state.locked():
-        if missing:
-            gone = frozenset(place.address for place in missing)
-            publisher.nft.apply(takeover_guard.add(gone))
-            try:
-                try:
-                    yield from _take_flows(publisher, node)
-                except (ReplicationError, OSError) as error:
-                    failure = error
-                _record(publisher.state, node.name, wanted)
-                for place in missing:
-                    links.add_address(place)
-                    yield f"added  {place.address} to {place.device}"
-            finally:
-                publisher.nft.apply(takeover_guard.delete())
-    announce.announce([announce.Place(place.device, place.address) for place in wanted])
-    yield f"announced {', '.join(str(place.address) for place in wanted)}"
-    if missing and not failure:
-        _forget_flows_of_living_nodes(publisher, node)
-    if failure:
-        raise ReplicationError(
-            f"node {quoted(node.name)}",
-            f"its addresses are taken over, but not its connections: {failure}",
-        )
+    node = _own(config) if name and name == config.name else _remote_node(config, name)
+    wanted = _places(config, node)
+    is_own = node.name == config.name
+    with state.taking_over():
+        missing = [place for place in wanted if not links.has_address(place)]
+        if not is_own:
+            _refuse_a_living_node(node, missing)
+        is_new = is_own or bool(missing)
+        failure = _obstacle(publisher, is_own=is_own) if is_new else None
+        publisher.nft.apply(takeover_guard.add(_addresses(node)))
+        try:
+            if is_new and not failure:
+                failure = yield from _take_flows(publisher, node)
+            if not is_own:
+                yield from _add_addresses(state, node, wanted)
+        finally:
+            publisher.nft.apply(takeover_guard.delete())
+        announce.announce([announce.Place(place.device, place.address) for place in wanted])
+        yield f"announced {', '.join(str(place.address) for place in wanted)}"
+        if failure:
+            what = f"node {quoted(node.name)} is taken over without its connections"
+            raise ReplicationError(failure.subject, f"{what}: {failure.message}", failure.cure)
+        if is_new:
+            _forget_flows_of_living_nodes(publisher, node)
 
 
 def hand_back(publisher: Publisher, name: str) -> Iterator[str]:
@@ -89,7 +87,7 @@ def hand_back(publisher: Publisher, name: str) -> Iterator[str]:
         given_back = list(_give_back(publisher.state, node.name))
     yield from given_back
     if not given_back:
-        yield f"note   nothing of node {quoted(node.name)} is here"
+        yield f"note   node {quoted(node.name)} was not taken over"
         return
     time.sleep(_SETTLING)
     own = _addresses(node)
@@ -102,6 +100,20 @@ def give_back_all(state: State) -> Iterator[str]:
     """Delete all addresses that were taken over. The caller holds the lock."""
     for name in list(state.gateway_changes().get(_TAKEN, {})):
         yield from _give_back(state, name)
+
+
+def restore(state: State) -> Iterator[str]:
+    """Add the addresses again that were taken over and are gone, with a bridge for example."""
+    for entries in state.gateway_changes().get(_TAKEN, {}).values():
+        for place in map(_place, entries):
+            if not links.missing_devices([place.device]) and links.add_address(place):
+                yield f"added  {place.address} to {place.device}"
+
+
+def _own(config: NodeConfig) -> RemoteNode:
+    """Return this node as other nodes know it."""
+    inside = tuple(network.node_address for network in config.guest_networks)
+    return RemoteNode(config.name, inside, config.uplink.addresses)
 
 
 def _remote_node(config: NodeConfig, name: str) -> RemoteNode:
@@ -157,25 +169,61 @@ def _refuse_a_living_node(node: RemoteNode, missing: list[DeviceAddress]) -> Non
         )
 
 
-def _take_flows(publisher: Publisher, node: RemoteNode) -> Iterator[str]:
-    """Make the kernel track what the dead node has tracked. Raises ``ReplicationError``."""
+def _obstacle(publisher: Publisher, *, is_own: bool) -> ReplicationError | None:
+    """Return why no flows can be taken over: found out before packets are dropped.
+
+    A node that is back first asks the others for its flows.
+    """
+    if not _has_cache(publisher.config):
+        return None
+    running = replication.daemon(publisher.state)
+    try:
+        if is_own:
+            replication.learn_flows(running)
+        else:
+            running.received()
+    except ReplicationError as error:
+        return error
+    return None
+
+
+def _take_flows(
+    publisher: Publisher, node: RemoteNode
+) -> Generator[str, None, ReplicationError | None]:
+    """Make the kernel track what a node has tracked; return the error if it cannot."""
     config = publisher.config
-    own = _addresses(node)
-    # The kernel takes no second flow with the same end: what this node knows of the connections
-    # from another side must go first.
-    count = node_flows.delete_flows(own, lambda ends: touches(ends, own))
+    try:
+        if node.name != config.name and not conntrackd_config.is_direct(config):
+            count = _forget_clashing_flows(config, node)
+            yield f"forgot {count} flows to and from node {quoted(node.name)}"
+        if not conntrackd_config.is_needed(config):
+            yield "note   its connections end: failover.replicate is off in cgw.toml"
+        elif _has_cache(config):
+            replication.daemon(publisher.state).commit()
+            yield f"took over the flows of node {quoted(node.name)}"
+    except ReplicationError as error:
+        return error
+    return None
+
+
+def _has_cache(config: NodeConfig) -> bool:
+    """Whether conntrackd keeps the flows of other nodes, and the kernel does not know them."""
+    return conntrackd_config.is_needed(config) and not conntrackd_config.is_direct(config)
+
+
+def _forget_clashing_flows(config: NodeConfig, node: RemoteNode) -> int:
+    """Delete what this node knows of a dead node's connections; return the number of flows.
+
+    It knows them from another side, and the kernel takes no second flow with the same end.
+    """
+    theirs = _addresses(node)
+    count = node_flows.delete_flows(theirs, lambda ends: touches(ends, theirs))
     for network in config.guest_networks:
         address = node.address_in(network.subnet)
         if address and network.return_path != FULL_NAT:
             mark = marks.mark(address, config.mark_mask)
             count += node_flows.delete_marked_flows(mark, config.mark_mask)
-    if count:
-        yield f"forgot {count} flows to and from node {quoted(node.name)}"
-    if not conntrackd_config.is_needed(config):
-        yield f"note   its connections end: {quoted('replicate')} is off in cgw.toml"
-    elif not conntrackd_config.is_direct(config):
-        replication.daemon(publisher.state).commit()
-        yield f"took over the flows of node {quoted(node.name)}"
+    return count
 
 
 def _forget_flows_of_living_nodes(publisher: Publisher, dead: RemoteNode) -> None:
@@ -185,7 +233,7 @@ def _forget_flows_of_living_nodes(publisher: Publisher, dead: RemoteNode) -> Non
     translated here.
     """
     config = publisher.config
-    if not conntrackd_config.is_needed(config) or conntrackd_config.is_direct(config):
+    if not _has_cache(config):
         return
     taken = publisher.state.gateway_changes().get(_TAKEN, {})
     others = [n for n in config.remote_nodes if n.name != dead.name and n.name not in taken]
@@ -204,18 +252,27 @@ def _addresses(node: RemoteNode) -> frozenset[Address]:
     return frozenset((*node.node_addresses, *node.uplink_addresses))
 
 
-def _record(state: State, name: str, places: list[DeviceAddress]) -> None:
-    changes = state.gateway_changes()
-    entries = [[place.device, str(place.address), place.prefix_length] for place in places]
-    changes.setdefault(_TAKEN, {})[name] = entries
-    state.write_gateway_changes(changes)
+def _add_addresses(state: State, node: RemoteNode, wanted: list[DeviceAddress]) -> Iterator[str]:
+    with state.locked():
+        changes = state.gateway_changes()
+        entries = [[place.device, str(place.address), place.prefix_length] for place in wanted]
+        changes.setdefault(_TAKEN, {})[node.name] = entries
+        state.write_gateway_changes(changes)
+        for place in wanted:
+            if links.add_address(place):
+                yield f"added  {place.address} to {place.device}"
 
 
 def _give_back(state: State, name: str) -> Iterator[str]:
     """Delete the addresses that were taken over from a node, those of the uplink first."""
     changes = state.gateway_changes()
-    for device, text, length in reversed(changes.get(_TAKEN, {}).get(name, ())):
-        if links.delete_address(DeviceAddress(device, ip_address(text), length, is_shared=True)):
-            yield f"removed {text} from {device}"
+    for place in map(_place, reversed(changes.get(_TAKEN, {}).get(name, []))):
+        if links.delete_address(place):
+            yield f"removed {place.address} from {place.device}"
     if changes.get(_TAKEN, {}).pop(name, None) is not None:
         state.write_gateway_changes(changes)
+
+
+def _place(entry: list[Any]) -> DeviceAddress:
+    device, text, length = entry
+    return DeviceAddress(device, ip_address(text), length, is_shared=True)

@@ -1,5 +1,6 @@
 """conntrackd of a node, started as its unit starts it, without systemd."""
 
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -32,9 +33,19 @@ class Conntrackd:
         self.process.send_signal(number)
 
     def ask(self, *question: str) -> str:
-        """Ask it as an admin does."""
+        """Ask it as an admin does; empty if it does not run yet."""
         config = ["conntrackd", "-C", str(self._node.runtime / "conntrackd.conf")]
-        return self._node.namespace.run([*config, *question]).stdout
+        command = [*self._node.namespace.enter_command(), *config, *question]
+        return subprocess.run(command, capture_output=True, check=False, text=True).stdout
+
+    def number(self, what: str) -> int:
+        """A number of its network statistics; -1 if it does not run yet."""
+        found = re.search(rf"{what}\D*(\d+)|(\d+) {what}", self.ask("-s", "network"))
+        return int(found[1] or found[2]) if found else -1
+
+    def hears_others(self) -> bool:
+        """Whether it has heard another node's daemon."""
+        return self.number("Pckts recv") > 0
 
     def has_flow(self, *words: str, cache: str = "-e") -> bool:
         """Whether one line of a cache (-e: of other nodes, -i: its own) has all these words."""

@@ -1,70 +1,91 @@
-"""A node dies in the middle of connections; another node carries them on, and no byte is lost."""
-
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack
-from pathlib import Path
+"""A node dies in the middle of connections; another one carries them on, and no byte is lost."""
 
 import pytest
 
-from tests.failover.cluster import ENTRY, GUEST, Failover, open_failover
-from tests.return_path.cluster import CHAIN, FULL_NAT, TALK, listening_port
-from tests.return_path.sessions import Connection, Exchange, connect
+from tests.failover.cluster import BETWEEN, ENTRY, HOME, OUTSIDE, Failover
 from tests.return_path.streams import guest_stream, transfer
-from tests.netns.cluster import uplink
 
 pytestmark = pytest.mark.failover
 
-RETURN_PATHS = (FULL_NAT,)
-PORT = listening_port(GUEST, TALK)
-
-
-@pytest.fixture(params=RETURN_PATHS)
-def failover(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Failover]:
-    with open_failover(tmp_path, request.param, CHAIN) as made:
-        yield made
+#: Bytes that a transfer has made before the node dies: it is in the middle then, since it goes on
+#: until the test ends it.
+BEFORE = 8 << 20
 
 
 @pytest.mark.parametrize("bridging", [False, True], ids=["routed", "br_netfilter"])
-@pytest.mark.parametrize("family", [4, 6], ids=["ipv4", "ipv6"])
-@pytest.mark.parametrize("taker", [2, 3], ids=["third-node", "own-node"])
+@pytest.mark.parametrize("taker", [BETWEEN, HOME], ids=["third-node", "guests-own-node"])
 def test_all_connections_go_on(failover: Failover, taker: int, family: int, bridging: bool) -> None:
-    made = failover.made
-    made.pass_bridged_packets_to_rules(bridging)
-    client, talker = made.client.namespace, made.talkers[GUEST, family]
-    entry = uplink(ENTRY, family)
-
-    def session() -> Connection:
-        return connect(client, entry, PORT, talker)
-
-    def exchange() -> Exchange:
-        opened = Exchange(client, entry, PORT, talker)
-        opened.client_speaks()
-        opened.client_speaks()
-        return opened
-
-    first, second, down, up = (session() for _ in range(4))
-    for each in (first, second):
-        each.client_speaks()
-    datagrams, pushed, stream = (exchange() for _ in range(3))
-    with transfer(down.guest, down.client) as download, transfer(up.client, up.guest) as upload:
-        ports = [each.client.getsockname()[1] for each in (first, second, down, up, datagrams, pushed, stream)]
-        failover.wait_for_replication(taker, *ports)
-        before = download.received, upload.received
-        began = time.monotonic()
+    """Client and guest speak first, over TCP and UDP; a download, an upload, a guest's stream."""
+    failover.made.pass_bridged_packets_to_rules(bridging)
+    client_first, guest_first, down, up = (failover.connect(family) for _ in range(4))
+    to_guest, to_client, stream = (failover.exchange(family) for _ in range(3))
+    opened = (client_first, guest_first, down, up, to_guest, to_client, stream)
+    failover.wait_for_replication(taker, *opened)
+    with (
+        transfer(down.guest, down.client, BEFORE),
+        transfer(up.client, up.guest, BEFORE),
+        guest_stream(stream),
+    ):
         failover.kill_node()
-        said = failover.node(taker).cgw("node", "takeover", "node1").stdout
-        print(said, time.monotonic() - began)
-        download.wait_for(1); print("down", time.monotonic() - began)
-        upload.wait_for(1); print("up", time.monotonic() - began)
-        first.client_speaks()
-        second.guest_speaks()
-        pushed.guest_speaks()
-        datagrams.client_speaks()
-        print("all", time.monotonic() - began)
-    for each in (first, second):
-        each.close()
-    for each in (datagrams, pushed, stream): each.assert_clean(); each.abandon()
-    for protocol in ("tcp", "udp", "sctp"):
-        assert made.client.asks(entry, listening_port(GUEST, 22), protocol) == f"web3 saw {made.seen_as('::' if family == 6 else '', taker)}"
+        failover.take_over(taker)
+        client_first.client_speaks()
+        guest_first.guest_speaks()
+        to_guest.client_speaks()
+        to_client.guest_speaks()
+    for connection in (client_first, guest_first):
+        connection.close()
+    for exchange in (to_guest, to_client, stream):
+        exchange.assert_clean()
+    assert failover.asks(ENTRY, family) == failover.seen_by_guest(taker, family)
+
+
+def test_connections_by_living_nodes_go_on(failover: Failover, family: int) -> None:
+    """The taker's own, those of the third node, and what comes in by both afterwards."""
+    failover.made.pass_bridged_packets_to_rules(True)
+    sessions = [failover.connect(family, entry=node) for node in (BETWEEN, HOME)]
+    streams = [failover.exchange(family, entry=node) for node in (BETWEEN, HOME)]
+    failover.wait_for_replication(BETWEEN, sessions[1], streams[1])
+    failover.kill_node()
+    failover.take_over(BETWEEN)
+    for _ in range(2):
+        for session in sessions:
+            session.client_speaks()
+            session.guest_speaks()
+        for stream in streams:
+            stream.client_speaks()
+            stream.guest_speaks()
+    for node in (BETWEEN, HOME):
+        assert failover.asks(node, family) == failover.seen_by_guest(node, family)
+
+
+def test_the_second_death_is_survived_as_well(failover: Failover, family: int) -> None:
+    """node2 carries node1 on; then node2 dies, and node3 carries both on."""
+    session, exchange = failover.connect(family), failover.exchange(family)
+    failover.wait_for_replication(BETWEEN, session, exchange)
+    failover.kill_node()
+    failover.take_over(BETWEEN)
+    session.client_speaks()
+    exchange.client_speaks()
+    failover.wait_for_replication(HOME, session, exchange)
+    failover.kill_node(BETWEEN)
+    failover.take_over(HOME, ENTRY)
+    failover.take_over(HOME, BETWEEN)
+    session.client_speaks()
+    session.guest_speaks()
+    exchange.guest_speaks()
+    for node in (ENTRY, BETWEEN):
+        assert failover.asks(node, family) == failover.seen_by_guest(HOME, family)
+
+
+def test_a_connection_of_a_guest_that_has_left_goes_on(failover: Failover, family: int) -> None:
+    """It went out by the node that dies, where the guest had run before."""
+    opened = failover.connect_outward("web1", family)
+    guest = failover.made.guests["web1"]
+    guest.move(HOME)
+    opened.client_speaks()
+    failover.wait_for_replication(HOME, opened, port=OUTSIDE)
+    failover.kill_node()
+    failover.take_over(HOME)
+    guest.meet_gateway()
+    opened.client_speaks()
+    opened.guest_speaks()
