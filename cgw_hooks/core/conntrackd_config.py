@@ -14,9 +14,10 @@ from cgw_hooks.core.node_config import CT_SYNC, STEER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
     from cgw_hooks.core.node_config import GuestNetwork, NodeConfig
+    from cgw_hooks.core.published_port import Network
 
 #: The UDP port of its messages, as in conntrackd's own examples, and the groups that they are sent
 #: to: of the local scope (RFC 2365 section 6.1) and of the link (RFC 4291 section 2.7). They are
@@ -80,7 +81,7 @@ General {{
     }}
     NetlinkBufferSize {_SOCKET_BUFFER}
     NetlinkBufferSizeMaxGrowth {_LONGEST_SOCKET_BUFFER}
-    Filter From Kernelspace {{
+    Filter From {_filter(config)} {{
         Protocol Accept {{
             TCP
             UDP
@@ -114,24 +115,43 @@ def _channel(network: GuestNetwork) -> str:
     return "\n".join(f"        {line}" for line in lines)
 
 
-def _ignored(config: NodeConfig) -> Iterator[str]:
-    """Yield the addresses of flows that are not replicated.
+def _ignored(config: NodeConfig) -> list[str]:
+    """Return the addresses of flows that are not replicated.
 
-    The kernel compares the addresses of a flow's first packet. For the flows to published ports
-    these are the client and the uplink address. A flow between a node and a guest is of this link:
-    with br_netfilter, a node also tracks the frames that it only bridges, and such a flow has the
-    same answering end as the one that the other node has translated.
+    A flow between a node and a guest is of this link: with br_netfilter, a node also tracks the
+    frames that it only bridges, and such a flow has the same end as the one that another node has
+    translated.
     """
-    for version, networks in _ON_THIS_LINK.items():
-        yield from (f"{_WORDS[version]} {network}" for network in networks)
     own = [a for n in config.guest_networks for a in (n.node_address, n.gateway_address)]
     others = [address for node in config.remote_nodes for address in node.node_addresses]
-    for address in dict.fromkeys([*own, *others]):
-        yield f"{_WORDS[address.version]} {address}"
-    for network in config.guest_networks:
-        if network.return_path == STEER:  # what the guest's node has lifted is its own affair
-            yield f"{_WORDS[network.subnet.version]} {network.subnet}"
+    found = [f"{_WORDS[address.version]} {address}" for address in dict.fromkeys([*own, *others])]
+    for version, networks in _ON_THIS_LINK.items():
+        found += [f"{_WORDS[version]} {network}" for network in networks]
+    steered = steered_subnets(config)
+    if not steered:
+        return found
+    # libnetfilter_conntrack 1.0.9 makes a wrong filter for the kernel of two IPv6 networks: then
+    # nothing is ignored. All that matters is in the guest network.
+    found = [entry for entry in found if not entry.startswith(_WORDS[6])]
+    return found + [f"{_WORDS[subnet.version]} {subnet}" for subnet in steered]
 
 
-def _lines(entries: Iterator[str]) -> str:
+def steered_subnets(config: NodeConfig) -> list[Network]:
+    """Return the guest networks whose own flows must be ignored.
+
+    Those that a guest's node has lifted are its own affair (``return_path/steer``).
+    """
+    return [n.subnet for n in config.guest_networks if n.return_path == STEER]
+
+
+def _filter(config: NodeConfig) -> str:
+    """Return who filters: the kernel compares the addresses of a flow's first packet.
+
+    conntrackd itself compares the client and the guest: so it cannot tell a flow that was lifted
+    from one that was translated. But it also filters what it finds when it starts.
+    """
+    return "Kernelspace" if steered_subnets(config) else "Userspace"
+
+
+def _lines(entries: Iterable[str]) -> str:
     return "\n".join(f"            {entry}" for entry in entries)

@@ -42,6 +42,7 @@ def with_nodes(config: NodeConfig, root: Table) -> NodeConfig:
     config = config._replace(remote_nodes=tuple(nodes.values()))
     refuse_ambiguous(config)
     _refuse_unprotected(config)
+    _refuse_two_steered(config)
     return config
 
 
@@ -88,6 +89,17 @@ def refuse_ambiguous(config: NodeConfig) -> None:
                 f"the last bits of the address of {owners[0]} are 0, which means no node",
                 "give the mask more bits, or the node another address",
             )
+
+
+def _refuse_two_steered(config: NodeConfig) -> None:
+    """Refuse what conntrackd cannot filter: see ``conntrackd_config``."""
+    six = [s for s in conntrackd_config.steered_subnets(config) if s.version == 6]  # noqa: PLR2004
+    if config.replicates and len(six) > 1:
+        raise InvalidConfig(
+            "failover.replicate",
+            f"{six[0]} and {six[1]} are both steered; conntrackd can leave out one IPv6 network",
+            'give the other one return-path = "full-nat"',
+        )
 
 
 def _remote_node(table: Table, config: NodeConfig) -> RemoteNode:
