@@ -106,8 +106,10 @@ def taken_addresses(index: int) -> set[str]:
 
 
 def addresses_of(node: Node) -> set[str]:
-    """All addresses of a node, of its bridges."""
-    said = node.namespace.run(["ip", "-o", "address"]).stdout.splitlines()
+    """All addresses of a node, without those that the kernel gives to each device."""
+    said = node.namespace.run(
+        ["ip", "-o", "address", "show", "scope", "global"]
+    ).stdout.splitlines()
     return {line.split()[3].partition("/")[0] for line in said}
 
 

@@ -36,7 +36,7 @@ def test_all_connections_go_on(failover: Failover, taker: int, family: int, brid
         connection.close()
     for exchange in (to_guest, to_client, stream):
         exchange.assert_clean()
-    assert failover.asks(ENTRY, family) == failover.seen_by_guest(taker, family)
+    assert failover.asks(ENTRY, family) == failover.seen_by_guest(ENTRY, family)
 
 
 def test_connections_by_living_nodes_go_on(failover: Failover, family: int) -> None:
@@ -73,8 +73,8 @@ def test_the_second_death_is_survived_as_well(failover: Failover, family: int) -
     session.client_speaks()
     session.guest_speaks()
     exchange.guest_speaks()
-    for node in (ENTRY, BETWEEN):
-        assert failover.asks(node, family) == failover.seen_by_guest(HOME, family)
+    for node in (ENTRY, BETWEEN, HOME):
+        assert failover.asks(node, family) == failover.seen_by_guest(node, family)
 
 
 def test_a_connection_of_a_guest_that_has_left_goes_on(failover: Failover, family: int) -> None:
