@@ -127,8 +127,13 @@ class Cluster:
 
 
 @contextmanager
-def open_cluster(folder: Path, return_path: str, topology: str) -> Iterator[Cluster]:
-    """A cluster that is up, with all guests at home. At the end nothing of the guests is left."""
+def open_cluster(
+    folder: Path, return_path: str, topology: str, *, replicate: bool = False
+) -> Iterator[Cluster]:
+    """A cluster that is up, with all guests at home. At the end nothing of the guests is left.
+
+    With `replicate` the nodes' config asks for conntrackd; the caller starts it.
+    """
     with ExitStack() as until_end:
         client = until_end.enter_context(uplink_client())
         router = until_end.enter_context(namespace("router"))
@@ -136,7 +141,7 @@ def open_cluster(folder: Path, return_path: str, topology: str) -> Iterator[Clus
         nodes = {}
         for index in NODES:
             nodes[index] = _node(client, index, folder, until_end)
-            nodes[index].configure(config(index, return_path, topology))
+            nodes[index].configure(config(index, return_path, topology, replicate=replicate))
         network.wire_ring([node.namespace for node in nodes.values()], spanning_tree=False)
         if topology == CHAIN:  # beside the bridge, it would answer ARP for the bridge's address
             nodes[NODES[-1]].namespace.ip(f"link delete {network.INTERNODE_DEVICES[0]}\n")
@@ -188,7 +193,7 @@ def _node(client: Asker, index: int, folder: Path, until_end: ExitStack) -> Node
     return Node(inner, own, until_end, name=f"node{index}")
 
 
-def config(index: int, return_path: str, topology: str) -> str:
+def config(index: int, return_path: str, topology: str, *, replicate: bool = False) -> str:
     """The cgw.toml of a node. All nodes name all guests; none names itself as a remote node."""
     out, back = network.INTERNODE_DEVICES
     of_chain = {1: (out,), 2: (out, back), 3: (back,)}
@@ -199,7 +204,9 @@ def config(index: int, return_path: str, topology: str) -> str:
     )  # fmt: skip
     others = "".join(remote_node_table(NodeAddresses(n)) for n in NODES if n != index)
     name = f'[node]\nname = "node{index}"\n'
-    return name + own + (others if return_path != FULL_NAT else "") + "".join(map(_remote, GUESTS))
+    others = others if replicate or return_path != FULL_NAT else ""
+    failover = "[failover]\nreplicate = true\n" if replicate else ""
+    return name + own + others + failover + "".join(map(_remote, GUESTS))
 
 
 def _remote(guest: str) -> str:
