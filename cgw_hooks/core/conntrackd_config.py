@@ -10,7 +10,7 @@ Source: conntrackd.conf(5); read_config_yy.y, filter.c and sync-notrack.c of con
 
 from __future__ import annotations
 
-from cgw_hooks.core.node_config import CT_SYNC, STEER
+from cgw_hooks.core.node_config import STEER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,15 +37,7 @@ _ON_THIS_LINK = {4: ("127.0.0.0/8", "224.0.0.0/4"), 6: ("::1", "fe80::/10", "ff0
 
 def is_needed(config: NodeConfig) -> bool:
     """Whether conntrackd must run on this node."""
-    return bool(config.guest_networks) and (config.replicates or is_direct(config))
-
-
-def is_direct(config: NodeConfig) -> bool:
-    """Whether the flows of other nodes go into this node's kernel at once.
-
-    Otherwise conntrackd keeps them, in its external cache, until they are committed.
-    """
-    return any(network.return_path == CT_SYNC for network in config.guest_networks)
+    return bool(config.guest_networks) and config.replicates
 
 
 def sync_network(config: NodeConfig) -> GuestNetwork:
@@ -55,12 +47,11 @@ def sync_network(config: NodeConfig) -> GuestNetwork:
 
 def text(config: NodeConfig, directory: str) -> str:
     """Return conntrackd.conf; ``directory`` is that of its lock and of its control socket."""
-    cache = "yes" if is_direct(config) else "no"
     return f"""\
 # Written by cgw node up: changes are lost.
 Sync {{
     Mode NOTRACK {{
-        DisableExternalCache {cache}
+        DisableExternalCache no
         StartupResync yes
     }}
     Multicast {{

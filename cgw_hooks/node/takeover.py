@@ -174,7 +174,7 @@ def _obstacle(publisher: Publisher, *, is_own: bool) -> ReplicationError | None:
 
     A node that is back first asks the others for its flows.
     """
-    if not _has_cache(publisher.config):
+    if not conntrackd_config.is_needed(publisher.config):
         return None
     running = replication.daemon(publisher.state)
     try:
@@ -193,22 +193,17 @@ def _take_flows(
     """Make the kernel track what a node has tracked; return the error if it cannot."""
     config = publisher.config
     try:
-        if node.name != config.name and not conntrackd_config.is_direct(config):
+        if node.name != config.name:
             count = _forget_clashing_flows(config, node)
             yield f"forgot {count} flows to and from node {quoted(node.name)}"
         if not conntrackd_config.is_needed(config):
             yield "note   its connections end: failover.replicate is off in cgw.toml"
-        elif _has_cache(config):
+        else:
             replication.daemon(publisher.state).commit()
             yield f"took over the flows of node {quoted(node.name)}"
     except ReplicationError as error:
         return error
     return None
-
-
-def _has_cache(config: NodeConfig) -> bool:
-    """Whether conntrackd keeps the flows of other nodes, and the kernel does not know them."""
-    return conntrackd_config.is_needed(config) and not conntrackd_config.is_direct(config)
 
 
 def _forget_clashing_flows(config: NodeConfig, node: RemoteNode) -> int:
@@ -233,7 +228,7 @@ def _forget_flows_of_living_nodes(publisher: Publisher, dead: RemoteNode) -> Non
     translated here.
     """
     config = publisher.config
-    if not _has_cache(config):
+    if not conntrackd_config.is_needed(config):
         return
     taken = publisher.state.gateway_changes().get(_TAKEN, {})
     others = [n for n in config.remote_nodes if n.name != dead.name and n.name not in taken]
