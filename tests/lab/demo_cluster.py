@@ -47,9 +47,7 @@ def _introduce(cluster: Cluster, registry: ClusterRegistry) -> None:
     for node in cluster.nodes:
         addresses = f"{node.addresses.uplink:16}{node.addresses.guest_network:12}"
         say(f"{DETAIL}{node.name}  {addresses}gateway {GATEWAY_ADDRESS}, by cgw node up")
-    say(
-        'return-path = "steer": a guest sees the client\'s own address, wherever the client came in'
-    )
+    say('return-path = "steer": a guest sees its client, wherever that has come in')
     say(f"guest {guest.NAME} runs on {first.name}, and publishes nothing yet")
     say(f"guest {SECOND} runs on {third.name}; its own definition publishes ports")
     say("")
