@@ -19,6 +19,8 @@ _FOLDERS = "/usr/sbin:/sbin:/usr/local/sbin"
 #: Seconds. A commit of 100,000 flows takes about a second.
 _DEADLINE, _COMMIT_DEADLINE = 2.0, 10.0
 _RECEIVED = re.compile(r"(\d+) Pckts recv")
+_DESTROYED = re.compile(r"connections destroyed:\s+(\d+)")
+_DESTINATION = re.compile(r" dst=(\S+)")
 _MODE = 0o600
 _START = "run: systemctl restart cgw-conntrackd"
 
@@ -78,6 +80,15 @@ class Conntrackd:
         """
         found = _RECEIVED.search(self._ask("-s", "network"))
         return int(found[1]) if found else 0
+
+    def forgotten(self) -> int:
+        """Return how many of this node's flows it has forgotten. Raises ``ReplicationError``."""
+        found = _DESTROYED.search(self._ask("-s"))  # the internal cache comes first
+        return int(found[1]) if found else 0
+
+    def destinations(self) -> set[str]:
+        """Return where the flows go that other nodes know. Raises ``ReplicationError``."""
+        return set(_DESTINATION.findall(self._ask("-e", deadline=_COMMIT_DEADLINE)))
 
     def commit(self) -> None:
         """Make the kernel track the flows of other nodes. Raises ``ReplicationError``.

@@ -44,6 +44,19 @@ def learn_flows(running: conntrackd.Conntrackd) -> None:
         before, now = now, running.received()
 
 
+def refresh_others(running: conntrackd.Conntrackd) -> None:
+    """Let all nodes send all their flows, after this node has deleted flows of others.
+
+    conntrackd tells the other nodes of a deletion, though not its own node has deleted the flow.
+    What is sent after that makes it good. Raises ``ReplicationError``.
+    """
+    before, now = -1, running.forgotten()
+    while now != before:
+        time.sleep(_POLL)
+        before, now = now, running.forgotten()
+    running.request_flows()
+
+
 def start(publisher: Publisher) -> Iterator[str]:
     """Write the config of conntrackd and start it, if this node needs it; else stop it.
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from cgw_hooks.core.node_config import NodeConfig
     from cgw_hooks.core.published_port import Address
+    from cgw_hooks.host.conntrackd import Conntrackd
     from cgw_hooks.host.state.state import State
     from cgw_hooks.node.publisher import Publisher
 
@@ -82,6 +83,9 @@ def take_over(publisher: Publisher, name: str) -> Iterator[str]:
 
 def hand_back(publisher: Publisher, name: str) -> Iterator[str]:
     """Give a node's addresses back; yield one line per change. May be repeated."""
+    if name and name == publisher.config.name:
+        yield f"note   node {quoted(name)} is this node: its addresses stay"
+        return
     node = _remote_node(publisher.config, name)
     with publisher.state.locked():
         given_back = list(_give_back(publisher.state, node.name))
@@ -181,7 +185,7 @@ def _obstacle(publisher: Publisher, *, is_own: bool) -> ReplicationError | None:
         if is_own:
             replication.learn_flows(running)
         else:
-            running.received()
+            running.received()  # it raises the error if conntrackd does not answer
     except ReplicationError as error:
         return error
     return None
@@ -199,11 +203,20 @@ def _take_flows(
         if not conntrackd_config.is_needed(config):
             yield "note   its connections end: failover.replicate is off in cgw.toml"
         else:
-            replication.daemon(publisher.state).commit()
-            yield f"took over the flows of node {quoted(node.name)}"
+            running = replication.daemon(publisher.state)
+            if node.name == config.name and not _is_stood_in_for(node, running):
+                yield f"note   no other node has flows of node {quoted(node.name)}"
+            else:
+                running.commit()
+                yield f"took over the flows of node {quoted(node.name)}"
     except ReplicationError as error:
         return error
     return None
+
+
+def _is_stood_in_for(node: RemoteNode, running: Conntrackd) -> bool:
+    """Whether clients have come in to another node by this one's addresses."""
+    return not running.destinations().isdisjoint(map(str, node.uplink_addresses))
 
 
 def _forget_clashing_flows(config: NodeConfig, node: RemoteNode) -> int:
@@ -240,7 +253,7 @@ def _forget_flows_of_living_nodes(publisher: Publisher, dead: RemoteNode) -> Non
 
 def _refresh_other_nodes(publisher: Publisher) -> None:
     if conntrackd_config.is_needed(publisher.config):
-        replication.daemon(publisher.state).request_flows()
+        replication.refresh_others(replication.daemon(publisher.state))
 
 
 def _addresses(node: RemoteNode) -> frozenset[Address]:
