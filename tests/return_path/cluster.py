@@ -44,6 +44,7 @@ from tests.return_path.moving_guest import (
     guest_number,
     guest_octet,
 )
+from tests.return_path.servers import HTTP, SMTP, SSH
 from tests.return_path.sessions import Connection, Exchange, Talker
 
 FULL_NAT = "full-nat"
@@ -56,8 +57,9 @@ FAR_MTU = 1400
 PROTOCOLS = ("tcp", "udp", "sctp")
 WHO, TALK, SILENT = 22, 7, 999
 #: The listening port of web0 for each of the guests' ports.
-_LISTENING = {WHO: 2200, TALK: 2300, SILENT: 2400}
+_LISTENING = {WHO: 2200, TALK: 2300, SILENT: 2400, HTTP: 8000, SMTP: 2500, SSH: 2600}
 _PUBLISHED = {WHO: PROTOCOLS, TALK: ("tcp", "udp"), SILENT: ("tcp", "udp")}
+_PUBLISHED |= dict.fromkeys((HTTP, SMTP, SSH), ("tcp",))
 _ROUTER = {4: "192.168.122.1", 6: "fd00:122::1"}
 _FAR_ROUTER = {4: "203.0.113.1", 6: "fd00:113::1"}
 _FAR_SUBNET = {4: "203.0.113.0/24", 6: "fd00:113::/64"}
