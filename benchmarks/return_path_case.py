@@ -19,7 +19,7 @@ import tempfile
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from tests.lab import network
 from tests.lab.flows import SENDERS, send_datagrams
@@ -147,7 +147,7 @@ class _Client:
         guest.wire.namespace.ip(f"route add {CLIENT[4]} via {inside(_ENTRY, 4)}\n")
         self._ask, self._bulk = (guest.address(4), _ASK), (guest.address(4), _BULK)
 
-    def __enter__(self) -> _Client:
+    def __enter__(self) -> Self:
         address = self._made.guests[_GUEST].address(4)
         guest = self._made.guests[_GUEST].wire.namespace
 
