@@ -32,13 +32,28 @@ def outside(subnet: Network) -> str:
 
 def add_to(table: Table, config: NodeConfig) -> None:
     """Add the chain that lifts frames to the bridge's table."""
-    for family, address_type in ADDRESS_TYPE.items():
-        table.add_set(f"set here{family} {{ type {address_type}; }}")
-    table.add_set(f"set away {{ type ether_addr; flags dynamic,timeout; size {_SIZE}; {_AWAY} }}")
+    for text in _sets():
+        table.add_set(text)
     table.add_chain("lift", f"type filter hook prerouting priority {_PRIORITY}")
     table.add_rules(_away_rules(config))
     for network in config.steered_networks:
         table.add_rules(_lift_rules(network, config.remote_nodes))
+
+
+def removal(table: str) -> str:
+    """Return text that removes the chain and its sets from the bridge's table, if it has them."""
+    lines = [f"add table {table}"]
+    lines += [f"{command} chain {table} lift" for command in ("add", "flush", "delete")]
+    for text in _sets():
+        name = text.split()[1]
+        lines += [f"add set {table} {text.removeprefix('set ')}", f"delete set {table} {name}"]
+    return "\n".join(lines) + "\n"
+
+
+def _sets() -> Iterator[str]:
+    for family, address_type in ADDRESS_TYPE.items():
+        yield f"set here{family} {{ type {address_type}; }}"
+    yield f"set away {{ type ether_addr; flags dynamic,timeout; size {_SIZE}; {_AWAY} }}"
 
 
 def _away_rules(config: NodeConfig) -> Iterator[str]:
