@@ -78,7 +78,8 @@ def print_table(times: Times) -> None:
         ratio, (median, tail) = _ratios(turns, base), _latency(turns)
         table.add_row(
             name + (", br_netfilter" if on else ""),
-            f"{median:.2f}", f"{ratio.asks[0]:.2f}", f"{tail:.2f}", f"{tail / _latency(base)[1]:.2f}",
+            f"{median:.2f}", f"{ratio.asks[0]:.2f}",
+            f"{tail:.2f}", f"{tail / _latency(base)[1]:.2f}",
             f"{statistics.median(t.connections for t in turns):,.0f}", f"{ratio.connections:.2f}",
             f"{statistics.median(t.down for t in turns):.1f}", f"{ratio.down:.2f}",
             f"{statistics.median(t.up for t in turns):.1f}", f"{ratio.up:.2f}",

@@ -94,7 +94,7 @@ def family(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
-# The tests of a module on one place follow each other (the fixture's scope): the guest seldom moves.
+# The fixture's scope lets the tests with one place follow each other: the guest seldom moves.
 @pytest.fixture(scope="module", params=NODES, ids=[f"on-node{n}" for n in NODES])
 def place(request: pytest.FixtureRequest) -> int:
     """The node that the guest is on."""
