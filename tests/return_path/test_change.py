@@ -91,9 +91,9 @@ def assert_new_connections(made: Cluster, steering: set[int], family: int) -> No
     """By every node, to every guest, over every protocol."""
     for entry, guest in PAIRS:
         wanted = expected(entry, guest, steering, family)
-        patience = {"patience": PATIENCE_FOR_NOTHING} if wanted == TIMED_OUT else {}
+        patience = PATIENCE_FOR_NOTHING if wanted == TIMED_OUT else PATIENCE
         where = uplink(entry, family), listening_port(guest, WHO)
-        said = {p: made.client.asks(*where, p, **patience) for p in PROTOCOLS}
+        said = {p: made.client.asks(*where, p, patience=patience) for p in PROTOCOLS}
         assert (entry, guest, said) == (entry, guest, dict.fromkeys(PROTOCOLS, wanted))
 
 
@@ -118,31 +118,27 @@ def assert_go_on(opened: Open) -> None:
             speaking.client_speaks()
 
 
-def test_connections_go_on_while_the_nodes_become_steering(
+def test_connections_go_on_while_the_nodes_change(
     changing: Cluster, topology: str, family: int
 ) -> None:
-    opened = open_all(changing, family)
+    """All of them, while the nodes become steering.
+
+    While they get FULL-NAT again: those that began with it, or came in by their guest's own node.
+    """
+    older, steering = open_all(changing, family), set[int]()
     for index in NODES:
         change(changing, index, STEER, topology)
-        assert_new_connections(changing, set(range(1, index + 1)), family)
-        assert_go_on(opened)
-
-
-def test_connections_go_on_until_their_guests_node_has_full_nat_again(
-    changing: Cluster, topology: str, family: int
-) -> None:
-    """Those that came in by the guest's own node go on after that, too."""
-    older = open_all(changing, family)
-    for index in NODES:
-        change(changing, index, STEER, topology)
-    opened, steering = open_all(changing, family), set(NODES)
+        steering.add(index)
+        assert_new_connections(changing, steering, family)
+        assert_go_on(older)
+    steered = open_all(changing, family)
     for index in NODES:
         change(changing, index, FULL_NAT, topology)
         steering.remove(index)
         assert_new_connections(changing, steering, family)
+        living = [(e, g) for e, g in PAIRS if GUESTS.index(g) + 1 in {e, *steering}]
         assert_go_on(older)
-        living = {(e, g) for e, g in PAIRS if GUESTS.index(g) + 1 in {e, *steering}}
-        assert_go_on({pair: opened[pair] for pair in living})
+        assert_go_on({pair: steered[pair] for pair in living})
 
 
 def test_what_has_no_answer_meanwhile_gets_one_when_the_guests_node_has_changed(
