@@ -4,6 +4,8 @@ A node with FULL-NAT cannot return the answers to clients that a steering node h
 a cluster changes, new connections by a steering node reach the guests of steering nodes alone.
 """
 
+import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -36,6 +38,8 @@ pytestmark = [
 ]
 
 _POLL = 0.05
+_RESET_AT_CLOSE = struct.pack("ii", 1, 0)
+_SYN_ACK_RETRIES = 5  # the kernel's default (ip-sysctl.rst)
 Pair = tuple[int, str]
 Open = dict[Pair, tuple[Connection, Exchange]]
 PAIRS: list[Pair] = list(product(NODES, GUESTS))
@@ -50,6 +54,7 @@ def changing(made: Cluster, topology: str) -> Iterator[Cluster]:
     for home, name in enumerate(GUESTS, start=1):
         made.put(name, home)
     before = [traces(node) for node in made.nodes.values()]
+    set_syn_ack_retries(made, 0)
     for index, node in made.nodes.items():
         other = f"02:00:00:00:06:{index:02x}"
         node.namespace.ip(f"link set {network.GUEST_BRIDGE} address {other}\n")
@@ -63,8 +68,25 @@ def changing(made: Cluster, topology: str) -> Iterator[Cluster]:
         for index in made.nodes:
             change(made, index, STEER, topology)  # sets the MAC addresses
             change(made, index, FULL_NAT, topology)
+        set_syn_ack_retries(made, _SYN_ACK_RETRIES)
+        reset_all(made)
         made.leaks.found()
     assert [traces(node) for node in made.nodes.values()] == before
+
+
+def set_syn_ack_retries(made: Cluster, count: int) -> None:
+    """Set how often guests send an answer again that is lost; 0: not later than in this test."""
+    for guest in made.guests.values():
+        guest.wire.namespace.sysctl({"net/ipv4/tcp_synack_retries": str(count)})
+
+
+def reset_all(made: Cluster) -> None:
+    """End all connections at once: a guest would repeat a FIN that finds no way."""
+    for opened in made.opened:
+        if isinstance(opened, Connection):
+            for end in (opened.client, opened.guest):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
+                end.close()
 
 
 def traces(node: Node) -> list[str]:
