@@ -69,6 +69,7 @@ def test_new_connections_work_at_once(way: Way, move: Move) -> None:
     assert_new_connections_work(way)
 
 
+@pytest.mark.extended
 def test_transfers_and_streams_go_on(way: Way, move: Move) -> None:
     """A download, an upload and a guest's stream of UDP, while the guest moves there and back."""
     down, up, stream = way.connect(), way.connect(), way.exchange()
@@ -107,7 +108,7 @@ def test_a_connection_outlives_many_moves(way: Way) -> None:
     way.made.put(way.guest.name, 1)
     pushed, asked = way.connect(), way.connect()
     pushed_udp, asked_udp = way.exchange(), way.exchange()
-    for target in (2, 3, 1, 3, 2, 1):
+    for target in (2, 3, 1, 3):
         way.guest.move(target)
         pushed.guest_speaks()
         pushed_udp.guest_speaks()
