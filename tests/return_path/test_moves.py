@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.lab.network import NodeAddresses
+from tests.netns.cluster import uplink
 from tests.return_path.cluster import NODES, PROTOCOLS
 from tests.return_path.streams import guest_stream, transfer
 from tests.return_path.way import Move, Way
@@ -114,3 +115,20 @@ def test_a_connection_outlives_many_moves(way: Way) -> None:
         pushed_udp.guest_speaks()
         asked.client_speaks()
         asked_udp.client_speaks()
+
+
+def test_a_guest_that_moves_back_speaks_to_the_entry_that_its_client_used_last(
+    way: Way, move: Move
+) -> None:
+    """What a node has learnt of a flow may be outdated when the guest comes back."""
+    guest, exchange = way.guest, way.exchange()
+    for place in move.target, move.source:
+        guest.move(place)
+        exchange.guest_speaks()
+    for entry in NODES:
+        exchange.enter_by(uplink(entry, way.family))
+        exchange.client_speaks()
+        for place in move.target, move.source:
+            guest.move(place)
+            exchange.guest_speaks()
+            assert exchange.heard[-1][1][0] == uplink(entry, way.family)

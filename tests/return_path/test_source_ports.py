@@ -71,7 +71,7 @@ def test_of_two_connections_from_one_port_the_first_lives(
     ways: list[list[Way]], free_ports: Iterator[int]
 ) -> None:
     """With FULL-NAT all do, since the guest sees several peers."""
-    for first, *others in ways:
+    for first, *others in ways[::2]:  # each node once as the first
         port = next(free_ports)
         connection = first.connect(source_port=port)
         for other in others:
