@@ -79,14 +79,13 @@ def test_flows_go_into_the_kernel_at_once_with_ct_sync_alone(path: str, cache: s
     assert f"DisableExternalCache {cache}\n" in text(config(v4=path))
 
 
-def test_messages_are_sent_over_ipv4_if_there_is_a_network() -> None:
-    both = text(config(v6="full-nat", v4="full-nat"))
-    assert (
-        "IPv4_address 239.255.37.80\n        Group 3780\n        IPv4_interface 10.5.5.251" in both
-    )
-    alone = text(config(v6="full-nat"))
-    assert "IPv6_address ff12::3780\n        Group 3780\n        Interface guestbr0" in alone
-    assert "IPv4_interface" not in alone
+@pytest.mark.parametrize("families", [{"v4": "full-nat"}, {"v6": "full-nat", "v4": "steer"}])
+def test_messages_never_come_from_an_address_that_can_be_taken_over(
+    families: dict[str, str],
+) -> None:
+    found = text(config(**families))
+    assert "IPv6_address ff12::3780\n        Group 3780\n        Interface guestbr0\n" in found
+    assert "IPv4_interface" not in found
 
 
 @pytest.mark.parametrize(("path", "replicate", "needed"), [
