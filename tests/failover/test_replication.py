@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from cgw_hooks.core.node_config import FULL_NAT
 from tests.failover.cluster import (
     BETWEEN,
     ENTRY,
@@ -21,7 +22,10 @@ from tests.lab.status_json import read_status
 from tests.libvirt.waiting import eventually
 from tests.netns.node import Node
 
-pytestmark = pytest.mark.failover
+pytestmark = [
+    pytest.mark.failover,
+    pytest.mark.parametrize("failover", [FULL_NAT], indirect=True),
+]
 
 GROUP, PORT = "ff12::3780", 3780
 LIBERAL = "net/netfilter/nf_conntrack_tcp_be_liberal"
