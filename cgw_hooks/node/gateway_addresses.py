@@ -1,4 +1,8 @@
-"""Finds addresses of the gateway that are gone: with a bridge that was made anew, for example."""
+"""Finds what ``cgw node up`` must set again or anew.
+
+Addresses are gone with a bridge that was made anew, for example. Routes of answers are needed when
+the registry names another node.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +13,40 @@ from cgw_hooks.host import addresses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
+    from cgw_hooks.core.node_config import NodeConfig
     from cgw_hooks.node.publisher import Publisher
 
 
-def missing(publisher: Publisher) -> list[str]:
-    """Return the addresses that ``cgw node up`` has set and that their devices have lost.
+def wrong(publisher: Publisher) -> list[str]:
+    """Return what is not as ``cgw node up`` would set it, in words that follow "the gateway".
 
+    These are addresses that their devices have lost, and routes of answers: the list that ``up``
+    has made of these says which it has set. What is lost with a bridge is lost with its addresses.
     An address whose device does not exist is left out: it cannot be set again yet. Raises
     ``RecordError``, and ``OSError`` if the kernel does not answer.
     """
-    wanted = gateway_settings.addresses(publisher.config)
-    if not wanted or not publisher.state.gateway_changes():  # it was never up
+    config, changes = publisher.config, publisher.state.gateway_changes()
+    if not config.guest_networks or not changes:  # it was never up
         return []
+    return [*_lost_addresses(config), *_wrong_routes(config, changes)]
+
+
+def _lost_addresses(config: NodeConfig) -> list[str]:
     there = {(name, address) for v in (4, 6) for address, name in addresses.devices(v).items()}
     devices = {name for _, name in if_nameindex()}
     return [
-        f"{each.address} of {each.device}"
-        for each in wanted
+        f"has lost the address {each.address} of {each.device}"
+        for each in gateway_settings.addresses(config)
         if each.device in devices and (each.device, each.address) not in there
+    ]
+
+
+def _wrong_routes(config: NodeConfig, changes: dict[str, Any]) -> list[str]:
+    wanted = [route.to_list() for route in gateway_settings.steering_routes(config)]
+    found = changes.get("routes", [])
+    return [
+        *(f"has no route of answers by {route[-2]}" for route in wanted if route not in found),
+        *(f"has a needless route of answers by {r[-2]}" for r in found if r not in wanted),
     ]
