@@ -6,6 +6,8 @@
 The fourth node has its wires and its config, but no gateway and no agent: a test lets it join.
 """
 
+import json
+import re
 import subprocess
 import threading
 import time
@@ -30,6 +32,8 @@ CLIENT = {4: CLIENT_ADDRESS, 6: CLIENT_ADDRESS6}
 _HOMES = {f"web{number}": number for number in MEMBERS}
 _LONGEST_UP = 300.0
 _PAUSE = 0.05
+#: Elements that traffic adds.
+_OF_TRAFFIC = re.compile(r"(flags dynamic[^}]*?)\n\t\telements = \{[^}]*\}")
 
 
 class Resync:
@@ -134,10 +138,12 @@ def traces(node: Node) -> dict[str, str]:
     """All that other nodes change on a node: rules, policy rules, routes, known nodes."""
     run = node.namespace.run
     return {
-        "ruleset": node.ruleset(),
-        "rules": run(["ip", "rule"]).stdout + run(["ip", "-6", "rule"]).stdout,
+        "ruleset": _OF_TRAFFIC.sub(r"\1", node.ruleset()),
+        # Rules of one priority are in the order in which they were added.
+        "rules": str([sorted(run(["ip", f, "rule"]).stdout.splitlines()) for f in ("-4", "-6")]),
         "routes": "\n".join(known(node)),
-        "nodes": (node.runtime / "nodes/nodes.json").read_text(),
+        # The oldest comes first, and a node may be forgotten and come again.
+        "nodes": str(sorted(json.loads((node.runtime / "nodes/nodes.json").read_text()))),
     }
 
 

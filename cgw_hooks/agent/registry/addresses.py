@@ -7,6 +7,7 @@ that all processes of cgw read. The repairer notices when it changes, and rewrit
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cgw_hooks.core import registry_value
@@ -40,6 +41,8 @@ class NodeAddresses:
         self._publisher = publisher
         self._view = view
         self._looked = 0.0
+        #: What this node says of itself, as of the last look; None: the kernel has not told it yet.
+        self._own: str | None = None
         self._seen: list[tuple[str, str]] | None = None
 
     def look_again(self) -> None:
@@ -48,18 +51,17 @@ class NodeAddresses:
 
     def differing(self) -> list[Put | Delete]:
         """Return what must be written, so that the other nodes know this one."""
-        now = time.monotonic()
-        if self._looked and now - self._looked < _LOOK_SECONDS:
+        now, found = time.monotonic(), self._view.own_addresses()
+        is_deleted = bool(self._own) and not found
+        if self._looked and now - self._looked < _LOOK_SECONDS and not is_deleted:
             return []
         self._looked = now
+        with suppress(OSError):  # the kernel did not tell its addresses: the next look is soon
+            self._own = _own_value(self._publisher.loaded)
+        if self._own is None or self._own == found:
+            return []
         key = self._view.keys.addresses + self._view.node
-        try:
-            wanted = _own_value(self._publisher.loaded)
-        except OSError:  # the kernel did not tell its addresses: the next look is soon
-            return []
-        if wanted == self._view.own_addresses():
-            return []
-        return [Put(key, wanted) if wanted else Delete(key)]
+        return [Put(key, self._own) if self._own else Delete(key)]
 
     def follow(self, *, is_connected: bool) -> None:
         """Write the file of the other nodes, if the registry says something else.
