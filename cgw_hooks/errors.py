@@ -68,6 +68,19 @@ class LinkError(CgwError):
     code = "link"
 
 
+class AddressInUse(LinkError):
+    """Another node still answers for an address that this one should take over."""
+
+    code = "address-in-use"
+
+
+class ReplicationError(CgwError):
+    """conntrackd, which tells other nodes of this node's flows, does not do its work."""
+
+    exit_code = 6
+    code = "replication"
+
+
 class InstallError(CgwError):
     """The hooks cannot be installed or removed."""
 

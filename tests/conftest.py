@@ -19,8 +19,8 @@ from tests.pairwise import cover
 
 #: The tiers in the order of their start: the one that takes longest by itself comes first.
 TIERS = (
-    "host", "xen", "libvirt", "cluster", "systemd", "packaging", "registry", "return_path", "netns",
-    "scripts", "unit",
+    "host", "xen", "libvirt", "cluster", "systemd", "packaging", "registry", "failover",
+    "return_path", "netns", "scripts", "unit",
 )  # fmt: skip
 
 

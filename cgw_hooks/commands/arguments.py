@@ -164,14 +164,7 @@ def _add_what_changes(commands: Commands) -> None:
 
 
 def _add_what_administers(commands: Commands) -> None:
-    node = commands.add("node", "Configure this host as its guests' gateway, or undo that.")
-    node.add_argument(
-        "direction",
-        choices=("up", "down"),
-        metavar="up|down",
-        help="up: set addresses on the guest bridges, kernel settings, SNAT and ARP filter; "
-        "down: undo that",
-    )
+    _add_node(commands)
     _add_registry(commands)
     install = commands.add_with_root("install", "Install the hooks and units.")
     install.add_argument(
@@ -180,6 +173,22 @@ def _add_what_administers(commands: Commands) -> None:
     commands.add_with_root("uninstall", "Remove the hooks, units and rules of cgw.")
     commands.add_hidden("withdraw-all")
     _add_hook(commands)
+
+
+def _add_node(commands: Commands) -> None:
+    node = commands.add("node", "Configure this host as its guests' gateway, or undo that.")
+    verbs = node.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="what")
+    verbs.add_parser(
+        "up", help="set addresses on the guest bridges, kernel settings, SNAT and ARP filter"
+    )
+    verbs.add_parser("down", help="undo that")
+    for verb, text in (
+        ("takeover", "carry a dead node's addresses and connections on"),
+        ("handback", "give a node's addresses back"),
+    ):
+        verbs.add_parser(verb, help=text).add_argument(
+            "subject", metavar="NODE", help="its name in [[remote-node]]"
+        )
 
 
 def _add_registry(commands: Commands) -> None:

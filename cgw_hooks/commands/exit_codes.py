@@ -10,7 +10,7 @@ exit codes:
   5  the configuration is invalid
   6  records, ruleset or files could not be changed
   7  libvirt or xenstore did not answer
-  8  there is no such guest, port or file
+  8  there is no such guest, port, node or file
   9  the cluster's registry, or this node's agent, did not answer or refused
 
 files:

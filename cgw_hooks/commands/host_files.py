@@ -20,6 +20,7 @@ HOOK_PLACES = tuple(f"etc/libvirt/hooks/{driver}.d/{HOOK}" for driver in DRIVERS
 VIF_PLACES = (f"etc/xen/scripts/{_VIF_SCRIPT}", "etc/xen/scripts/vif-post.d/cgw.hook")
 UNITS = (
     "cgw.service", "cgw-sync.service", "cgw-node.service", "cgw-resync.service", "cgw-resync.path",
+    "cgw-conntrackd.service",
 )  # fmt: skip
 
 

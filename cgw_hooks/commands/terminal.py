@@ -225,12 +225,9 @@ def _agent(_arguments: Namespace) -> int:
 
 
 def _node(arguments: Namespace) -> int:
-    from cgw_hooks.node import gateway
+    from cgw_hooks.commands import node
 
-    change = gateway.up if arguments.direction == "up" else gateway.down
-    for line in change(publisher_of_gateway()):
-        sys.stdout.write(f"{printable(line)}\n")
-    return 0
+    return node.run(publisher_of_gateway(), arguments)
 
 
 def _install(arguments: Namespace) -> int:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 #: How a guest's answers return to the node where the client came in (`core/rules/return_path`).
-FULL_NAT, STEER, CT_SYNC = "full-nat", "steer", "ct-sync"
+FULL_NAT, STEER = "full-nat", "steer"
 
 
 class GuestNetwork(NamedTuple):

@@ -6,6 +6,8 @@ loaded.
 
 import os
 
+RUNTIME_DIRECTORY = "/run/cgw"
+
 
 def config_file() -> str:
     """Return the path of the node's config: ``CGW_CONFIG``, else /etc/cgw/cgw.toml."""
@@ -19,7 +21,7 @@ def guests_directory() -> str:
 
 def runtime_directory() -> str:
     """Return the folder of the records: ``CGW_RUNTIME_DIR``, else /run/cgw."""
-    return os.environ.get("CGW_RUNTIME_DIR") or "/run/cgw"
+    return os.environ.get("CGW_RUNTIME_DIR") or RUNTIME_DIRECTORY
 
 
 def state_directory() -> str:

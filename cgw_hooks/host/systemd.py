@@ -1,4 +1,4 @@
-"""Stops and disables units, if systemd runs on this host."""
+"""Starts, stops and disables units, if systemd runs on this host."""
 
 from __future__ import annotations
 
@@ -13,10 +13,20 @@ def is_running() -> bool:
 
 def take_out_of_service(unit: str) -> bool:
     """Stop and disable a unit. Return whether it was active or enabled."""
-    served = _answers("is-active", unit) or _answers("is-enabled", unit)
+    served = _answers("is-active", unit) or _is_enabled(unit)
     if served:
         _answers("disable", "--now", unit)
     return served
+
+
+def start(unit: str, *, anew: bool = False) -> bool:
+    """Start a unit, or with ``anew`` restart it; return whether it runs now."""
+    return _answers("restart" if anew else "start", unit)
+
+
+def stop(unit: str) -> bool:
+    """Stop a unit; return whether it does not run now."""
+    return _answers("stop", unit)
 
 
 def read_units_anew() -> None:
@@ -24,9 +34,17 @@ def read_units_anew() -> None:
     _answers("daemon-reload")
 
 
+def _is_enabled(unit: str) -> bool:
+    """Whether an admin has enabled a unit. A unit that cannot be enabled is "static"."""
+    return "enabled" in _ask("is-enabled", unit).stdout.splitlines()
+
+
 def _answers(*arguments: str) -> bool:
-    done = subprocess.run(  # noqa: S603  (fixed words and names of our units)
-        ["systemctl", "--quiet", *arguments],  # noqa: S607  (found on PATH, as elsewhere)
-        capture_output=True, check=False, stdin=subprocess.DEVNULL,
+    return _ask("--quiet", *arguments).returncode == 0
+
+
+def _ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603  (fixed words and names of our units)
+        ["systemctl", *arguments],  # noqa: S607  (found on PATH, as elsewhere)
+        capture_output=True, check=False, stdin=subprocess.DEVNULL, text=True,
     )  # fmt: skip
-    return done.returncode == 0

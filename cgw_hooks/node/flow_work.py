@@ -34,11 +34,17 @@ class FlowWork:
         self._later = later
 
     def end(
-        self, gone: Collection[PublishedPort], *, connections_end: bool, then: Work = _nothing
+        self,
+        gone: Collection[PublishedPort],
+        *,
+        connections_end: bool,
+        then: Work = _nothing,
+        again: Callable[[], Collection[PublishedPort]] = tuple,
     ) -> None:
         """Delete the flows that these withdrawn ports have translated; then do ``then``.
 
-        ``connections_end`` also deletes established TCP connections.
+        ``connections_end`` also deletes established TCP connections. ``again`` returns the ports
+        that have been published again since: their flows may be new ones, and stay.
         """
         if not gone:
             return
@@ -46,7 +52,8 @@ class FlowWork:
         def work() -> None:
             from cgw_hooks.node import stale_flows
 
-            stale_flows.delete_translated(gone, connections_end=connections_end)
+            left = dict.fromkeys(gone).keys() - set(again())
+            stale_flows.delete_translated(left, connections_end=connections_end)
             then()
 
         self._later(work)

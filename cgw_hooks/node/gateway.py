@@ -11,8 +11,9 @@ from cgw_hooks.core.record import contents
 from cgw_hooks.core.rules import gateway_settings, table
 from cgw_hooks.core.rules.commands import remove
 from cgw_hooks.core.rules.elements import TABLE
-from cgw_hooks.errors import CgwError, InvalidConfig, LinkError
+from cgw_hooks.errors import CgwError, InvalidConfig, LinkError, ReplicationError
 from cgw_hooks.host import links
+from cgw_hooks.node import replication, takeover
 from cgw_hooks.node.gateway_changes import GatewayChanges
 from cgw_hooks.node.reconcile import sync
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from cgw_hooks.core.guest import Guest
     from cgw_hooks.core.node_config import NodeConfig
+    from cgw_hooks.host.state.state import State
     from cgw_hooks.node.publisher import Publisher
 
 
@@ -42,9 +44,15 @@ def up(publisher: Publisher) -> Iterator[str]:
         yield f"published {record.guest.name}"
     with publisher.state.locked():
         yield from _configure(GatewayChanges(publisher.state), config)
+        yield from takeover.restore(publisher.state)
     yield from _missing_devices(config)
-    if report.problems:
-        raise _Incomplete(report.problems)
+    problems = report.problems
+    try:
+        yield from replication.start(publisher)
+    except ReplicationError as error:
+        problems = [*problems, Problem.of(error)]
+    if problems:
+        raise _Incomplete(problems)
 
 
 def _configure(changes: GatewayChanges, config: NodeConfig) -> Iterator[str]:
@@ -107,7 +115,7 @@ def down(publisher: Publisher) -> Iterator[str]:
     """
     with publisher.state.locked():
         publisher.state.mark_gateway(down=True)
-        yield from GatewayChanges(publisher.state).give_back()
+        yield from _withdraw_gateway(publisher.state)
         records, unreadable = publisher.state.all()
         gone = [r for r in records.values() if _is_of_guest_network(r.guest, publisher.config)]
         kept = [record for record in records.values() if record not in gone]
@@ -132,7 +140,7 @@ def down(publisher: Publisher) -> Iterator[str]:
 def withdraw_all(publisher: Publisher) -> Iterator[str]:
     """Withdraw every guest, and undo the changes of ``up``. ``cgw uninstall`` calls this."""
     with publisher.state.locked():
-        yield from GatewayChanges(publisher.state).give_back()
+        yield from _withdraw_gateway(publisher.state)
         records, _ = publisher.state.all()
         publisher.nft.apply("".join(map(remove, table.NAMES)))
         for record in records.values():
@@ -141,6 +149,12 @@ def withdraw_all(publisher: Publisher) -> Iterator[str]:
         yield f"removed tables {', '.join(table.NAMES)}"
         publisher.firewall.settle((), records.values())
         publisher.state.clear()
+
+
+def _withdraw_gateway(state: State) -> Iterator[str]:
+    yield from replication.stop(state)
+    yield from takeover.give_back_all(state)
+    yield from GatewayChanges(state).give_back()
 
 
 def _is_of_guest_network(guest: Guest, config: NodeConfig) -> bool:

@@ -166,10 +166,19 @@ class GuestChanges:
                 if now and now.leaving:
                     self.state.write(now._replace(leaving=()), now)
 
-        self.flows.end(change.gone, connections_end=connections_end, then=forget)
+        self.flows.end(
+            change.gone,
+            connections_end=connections_end,
+            then=forget,
+            again=lambda: self._translated(key),
+        )
         self.flows.end_steered(change.left)
         if change.unwritten:
             raise change.unwritten
+
+    def _translated(self, key: GuestKey) -> tuple[PublishedPort, ...]:
+        record = self.state.peek(key)
+        return record.translated if record else ()
 
     def _is_withdrawn(self, record: Record) -> bool:
         """Whether no element is left that only this record tells of."""

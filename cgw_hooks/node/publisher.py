@@ -114,7 +114,7 @@ class Publisher(GuestChanges):
             # After stopped, only established TCP connections may be left.
             elsewhere = self._elsewhere(old)
             left = [p for p in old.guest.ports if p.protocol == "tcp" and p not in elsewhere]
-            self.flows.end(left, connections_end=True)
+            self.flows.end(left, connections_end=True, again=lambda: self._translated(key))
         return old
 
     def publish_remote(self, guest: Guest, *, has_moved: bool = False) -> Record:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cgw_hooks.core.rules import table
 from cgw_hooks.core.rules.commands import remove
+from cgw_hooks.core.rules.elements import BRIDGE_TABLE
 from cgw_hooks.errors import RulesetError
 from cgw_hooks.host.nft_tables import object_names, table_names
 
@@ -33,21 +34,26 @@ class TableWriter:
 
     def write_all(self, held: Contents) -> None:
         """Make the tables hold the static rules and exactly these contents."""
-        unneeded = "".join(map(remove, self._unneeded()))
+        unneeded = self._removal()
         try:
             text = table.restore(self._config, held) + self._of_former_nodes()
             self._nft.apply(unneeded + text)
         except RulesetError:  # another version's objects have other types
             self._nft.apply(unneeded + table.replace(self._config, held))
 
-    def _unneeded(self) -> list[str]:
-        """Return the tables of cgw that the config does not need any more."""
+    def _removal(self) -> str:
+        """Return text that removes what another config has left and this one does not need."""
         try:
             there = table_names()
         except OSError as error:
             raise RulesetError("nftables", f"the kernel lists no tables: {error}") from error
         needed = table.tables(self._config)
-        return [name for name in table.NAMES if name in there and name not in needed]
+        text = "".join(remove(n) for n in table.NAMES if n in there and n not in needed)
+        if BRIDGE_TABLE in there and BRIDGE_TABLE in needed and not self._config.steered_networks:
+            from cgw_hooks.core.rules.return_path import lift
+
+            text += lift.removal(BRIDGE_TABLE)
+        return text
 
     def _of_former_nodes(self) -> str:
         """Return text that deletes the chains and sets of nodes that are no more."""

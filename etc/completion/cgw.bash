@@ -41,7 +41,7 @@ _cgw() {
     elif [[ -z $guest ]]; then
         case $command in
         publish | unpublish | status | check) mapfile -t found < <(cgw complete names 2>/dev/null) ;;
-        node) found=(up down) ;;
+        node) found=(up down takeover handback) ;;
         registry) found=(status forget export import) ;;
         esac
     elif [[ $command == unpublish ]]; then

@@ -27,7 +27,7 @@ complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a uninstall -d '
 
 complete -c cgw -n '__fish_seen_subcommand_from publish unpublish status check; and __cgw_guest_is_missing' -a '(cgw complete names 2>/dev/null)'
 complete -c cgw -n '__fish_seen_subcommand_from unpublish; and not __cgw_guest_is_missing' -a '(__cgw_ports)'
-complete -c cgw -n '__fish_seen_subcommand_from node; and __cgw_guest_is_missing' -a 'up down'
+complete -c cgw -n '__fish_seen_subcommand_from node; and __cgw_guest_is_missing' -a 'up down takeover handback'
 complete -c cgw -n '__fish_seen_subcommand_from registry; and __cgw_guest_is_missing' -a 'status forget export import'
 complete -c cgw -n '__fish_seen_subcommand_from registry; and __fish_seen_subcommand_from import' -F
 complete -c cgw -n '__fish_seen_subcommand_from check' -F

@@ -7,13 +7,14 @@ The guests publish on every node: on the node that runs a guest, its own definit
 ports; on the other nodes, the node's config does, or the registry (tests/lab/cluster_registry.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from cgw_hooks.core.node_config import FULL_NAT
 from tests.lab import network
 from tests.lab.cgroup import cgroups
-from tests.lab.gateway_config import gateway_config
+from tests.lab.gateway_config import gateway_config, remote_node_table
 from tests.lab.guest_image import guest_image
 from tests.lab.host import Host, HostError
 from tests.lab.lab import Lab, open_lab
@@ -28,6 +29,13 @@ class Cluster(Lab):
     """A lab whose nodes are gateways, and whose client is a Debian host as well."""
 
     client_host: Host
+    return_path: str
+
+    def seen_as(self, node: Node) -> str:
+        """The source that a guest sees of the client if it comes in by this node."""
+        if self.return_path == FULL_NAT:
+            return node.addresses.guest_network
+        return network.CLIENT_ADDRESS
 
     def publish_everywhere(self, guest: str, xml: str) -> None:
         """Tell all nodes what a guest publishes while another node runs the guest.
@@ -75,7 +83,11 @@ def migrate(guest: str, source: Node, destination: Node, *options: str) -> None:
 
 @contextmanager
 def open_cluster(
-    suite: str | None = None, *, node_count: int = NODE_COUNT, full_mesh: bool = True
+    suite: str | None = None,
+    *,
+    node_count: int = NODE_COUNT,
+    full_mesh: bool = True,
+    return_path: str = FULL_NAT,
 ) -> Iterator[Cluster]:
     """A cluster of this suite (default: that of $SUITE), always removed at the end of the block.
 
@@ -98,17 +110,25 @@ def open_cluster(
         ) as client_host,
     ):
         for node in lab.nodes:
-            make_gateway(node, full_mesh=full_mesh)
+            others = [other for other in lab.nodes if other is not node]
+            make_gateway(node, others, full_mesh=full_mesh, return_path=return_path)
         if full_mesh:
             network.close_ring([node.network for node in lab.nodes])
             lab.nodes[-1].run(["cgw", "node", "up"])
-        yield Cluster(lab.number, lab.client, lab.nodes, lab.root, client_host)
+        yield Cluster(lab.number, lab.client, lab.nodes, lab.root, client_host, return_path)
 
 
-def make_gateway(node: Node, *, full_mesh: bool) -> None:
+def make_gateway(
+    node: Node, others: Sequence[Node], *, full_mesh: bool, return_path: str = FULL_NAT
+) -> None:
     """Do what an admin does once on each node."""
-    name = f'[node]\nname = "{node.name}"\n'
-    node.write(CONFIG_FILE, name + gateway_config(node.addresses, full_mesh=full_mesh))
+    is_default = return_path == FULL_NAT
+    config = f'[node]\nname = "{node.name}"\n' + gateway_config(
+        node.addresses, full_mesh=full_mesh, return_path="" if is_default else return_path
+    )
+    if not is_default:
+        config += "".join(remote_node_table(other.addresses) for other in others)
+    node.write(CONFIG_FILE, config)
     node.install()
     node.reload_libvirtd()
     node.run(["cgw", "node", "up"])

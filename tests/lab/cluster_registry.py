@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from cgw_hooks.core.node_config import FULL_NAT
 from tests.lab.cluster import CONFIG_FILE, Cluster, open_cluster
 from tests.lab.etcd import EtcdCluster, open_etcd
 from tests.lab.etcd_member import Member
@@ -114,12 +115,17 @@ def _is_connected(node: Node) -> bool:
 
 
 @contextmanager
-def open_registered_cluster(suite: str | None = None) -> Iterator[tuple[Cluster, ClusterRegistry]]:
+def open_registered_cluster(
+    suite: str | None = None, *, return_path: str = FULL_NAT
+) -> Iterator[tuple[Cluster, ClusterRegistry]]:
     """A cluster of this suite (default: that of $SUITE) whose agents share an etcd of this suite.
 
     Nothing of it is left at the end of the block.
     """
-    with open_etcd(suite or chosen_suite()) as etcd, open_cluster(suite) as cluster:
+    with (
+        open_etcd(suite or chosen_suite()) as etcd,
+        open_cluster(suite, return_path=return_path) as cluster,
+    ):
         registry = ClusterRegistry(cluster, etcd)
         try:
             registry.start_agents()

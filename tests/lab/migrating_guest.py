@@ -65,4 +65,4 @@ def round_trip(cluster: Cluster) -> list[tuple[Node, Node]]:
 
 def entries(cluster: Cluster) -> dict[str, str]:
     """Entry address -> the source address that the guest sees for it."""
-    return {node.addresses.uplink: node.addresses.guest_network for node in cluster.nodes}
+    return {node.addresses.uplink: cluster.seen_as(node) for node in cluster.nodes}

@@ -5,11 +5,12 @@ import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -153,6 +154,17 @@ def namespace(label: str) -> Iterator[Namespace]:
         yield made
     finally:
         subprocess.run(["ip", "netns", "delete", made.name], check=False, capture_output=True)
+
+
+def destroy_namespace(made: Namespace) -> None:
+    """Kill all processes of a namespace, and remove it with its devices."""
+    pids = subprocess.run(
+        ["ip", "netns", "pids", made.name], check=True, capture_output=True, text=True
+    ).stdout.split()
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    subprocess.run(["ip", "netns", "delete", made.name], check=True, capture_output=True)
 
 
 def veth(left: Namespace, left_device: str, right: Namespace, right_device: str) -> None:

@@ -125,6 +125,36 @@ def test_a_release_before_the_flows_are_deleted_does_not_touch_the_ruleset(web1:
     assert_as_recorded(web1.node)
 
 
+def test_a_guest_that_starts_again_before_the_flows_are_deleted_keeps_its_new_connections(
+    client: Asker, web1: Guest
+) -> None:
+    web1.start()
+    waiting: list[Callable[[], None]] = []
+
+    def stop() -> None:
+        config = load_config(str(web1.node.config_file))
+        publisher = Publisher(config, web1.node.state, later=waiting.append)
+        publisher.withdraw(key_of(web1), connections_end=True)
+        publisher.release(key_of(web1), connections_end=True)
+
+    web1.node.namespace.call(stop)
+    assert client.asks(NODE[4], PORT) == REFUSED
+    web1.start()
+    before = flows_to(web1)
+    assert client.asks(NODE[4], PORT) == ANSWERS
+    assert flows_to(web1) > before
+    after = flows_to(web1)
+    for work in waiting:
+        web1.node.namespace.call(work)
+    assert flows_to(web1) == after
+
+
+def flows_to(guest: Guest) -> int:
+    """The tracked TCP flows to a published port of a guest."""
+    listed = guest.node.namespace.run(["conntrack", "-L", "-p", "tcp", "--dport", str(PORT)])
+    return listed.stdout.count(f"dport={PORT} ")
+
+
 def test_a_guest_that_comes_and_goes_during_a_look_costs_no_new_ruleset(web1: Guest) -> None:
     web1.start()
     record = web1.node.state.peek(key_of(web1))

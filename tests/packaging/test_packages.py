@@ -11,7 +11,7 @@ pytestmark = pytest.mark.packaging
 
 CONFFILES_FOR_XEN = ("/etc/xen/scripts/vif-cgw", "/etc/xen/scripts/vif-post.d/cgw.hook")
 UNITS = ("cgw.service", "cgw-sync.service", "cgw-node.service", "cgw-resync.service",
-         "cgw-resync.path")  # fmt: skip
+         "cgw-resync.path", "cgw-conntrackd.service")  # fmt: skip
 COMPLETIONS = (
     "/usr/share/bash-completion/completions/cgw",
     "/usr/share/zsh/vendor-completions/_cgw",

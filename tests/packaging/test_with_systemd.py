@@ -52,7 +52,10 @@ def installs_and_publishes(on: SystemdPackageHost) -> None:
     on.install_package()
     assert on.host.is_active(UNIT)
     assert on.is_enabled()
-    others = ("cgw-sync.service", "cgw-node.service", "cgw-resync.service", "cgw-resync.path")
+    others = (
+        "cgw-sync.service", "cgw-node.service", "cgw-resync.service", "cgw-resync.path",
+        "cgw-conntrackd.service",
+    )  # fmt: skip
     assert [] == [unit for unit in others if on.is_enabled(unit)]
     on.publish(f"{PORT}:80")
     assert ANSWER == on.asks()

@@ -44,6 +44,7 @@ from tests.return_path.moving_guest import (
     guest_number,
     guest_octet,
 )
+from tests.return_path.servers import HTTP, SMTP, SSH
 from tests.return_path.sessions import Connection, Exchange, Talker
 
 FULL_NAT = "full-nat"
@@ -56,8 +57,9 @@ FAR_MTU = 1400
 PROTOCOLS = ("tcp", "udp", "sctp")
 WHO, TALK, SILENT = 22, 7, 999
 #: The listening port of web0 for each of the guests' ports.
-_LISTENING = {WHO: 2200, TALK: 2300, SILENT: 2400}
+_LISTENING = {WHO: 2200, TALK: 2300, SILENT: 2400, HTTP: 8000, SMTP: 2500, SSH: 2600}
 _PUBLISHED = {WHO: PROTOCOLS, TALK: ("tcp", "udp"), SILENT: ("tcp", "udp")}
+_PUBLISHED |= dict.fromkeys((HTTP, SMTP, SSH), ("tcp",))
 _ROUTER = {4: "192.168.122.1", 6: "fd00:122::1"}
 _FAR_ROUTER = {4: "203.0.113.1", 6: "fd00:113::1"}
 _FAR_SUBNET = {4: "203.0.113.0/24", 6: "fd00:113::/64"}
@@ -127,8 +129,13 @@ class Cluster:
 
 
 @contextmanager
-def open_cluster(folder: Path, return_path: str, topology: str) -> Iterator[Cluster]:
-    """A cluster that is up, with all guests at home. At the end nothing of the guests is left."""
+def open_cluster(
+    folder: Path, return_path: str, topology: str, *, replicate: bool = False
+) -> Iterator[Cluster]:
+    """A cluster that is up, with all guests at home. At the end nothing of the guests is left.
+
+    With `replicate` the nodes' config asks for conntrackd; the caller starts it.
+    """
     with ExitStack() as until_end:
         client = until_end.enter_context(uplink_client())
         router = until_end.enter_context(namespace("router"))
@@ -136,7 +143,7 @@ def open_cluster(folder: Path, return_path: str, topology: str) -> Iterator[Clus
         nodes = {}
         for index in NODES:
             nodes[index] = _node(client, index, folder, until_end)
-            nodes[index].configure(config(index, return_path, topology))
+            nodes[index].configure(config(index, return_path, topology, replicate=replicate))
         network.wire_ring([node.namespace for node in nodes.values()], spanning_tree=False)
         if topology == CHAIN:  # beside the bridge, it would answer ARP for the bridge's address
             nodes[NODES[-1]].namespace.ip(f"link delete {network.INTERNODE_DEVICES[0]}\n")
@@ -188,7 +195,7 @@ def _node(client: Asker, index: int, folder: Path, until_end: ExitStack) -> Node
     return Node(inner, own, until_end, name=f"node{index}")
 
 
-def config(index: int, return_path: str, topology: str) -> str:
+def config(index: int, return_path: str, topology: str, *, replicate: bool = False) -> str:
     """The cgw.toml of a node. All nodes name all guests; none names itself as a remote node."""
     out, back = network.INTERNODE_DEVICES
     of_chain = {1: (out,), 2: (out, back), 3: (back,)}
@@ -199,7 +206,9 @@ def config(index: int, return_path: str, topology: str) -> str:
     )  # fmt: skip
     others = "".join(remote_node_table(NodeAddresses(n)) for n in NODES if n != index)
     name = f'[node]\nname = "node{index}"\n'
-    return name + own + (others if return_path != FULL_NAT else "") + "".join(map(_remote, GUESTS))
+    others = others if replicate or return_path != FULL_NAT else ""
+    failover = "[failover]\nreplicate = true\n" if replicate else ""
+    return name + own + others + failover + "".join(map(_remote, GUESTS))
 
 
 def _remote(guest: str) -> str:

@@ -94,8 +94,8 @@ def family(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
-# The tests on one place follow each other (the scope of the fixture), so the guest seldom moves.
-@pytest.fixture(scope="session", params=NODES, ids=[f"on-node{n}" for n in NODES])
+# The fixture's scope lets the tests with one place follow each other: the guest seldom moves.
+@pytest.fixture(scope="module", params=NODES, ids=[f"on-node{n}" for n in NODES])
 def place(request: pytest.FixtureRequest) -> int:
     """The node that the guest is on."""
     return int(request.param)

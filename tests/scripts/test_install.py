@@ -22,7 +22,7 @@ UNITS = [
     f"etc/systemd/system/{name}"
     for name in (
         "cgw-node.service", "cgw-resync.service", "cgw-sync.service", "cgw.service",
-        "cgw-resync.path",
+        "cgw-resync.path", "cgw-conntrackd.service",
     )
 ]  # fmt: skip
 EXAMPLE = "etc/cgw/cgw.toml.example"
@@ -121,7 +121,7 @@ def test_the_files_call_the_cgw_that_installed_them(host: Host) -> None:
         assert text.count(f"python='{PYTHON}' cgw='{CGW}'") == 1
         assert "cgw=cgw" not in text
         subprocess.run(["sh", "-n", host.root / name], check=True)
-    node, _, sync, agent, _ = (files[unit][0] for unit in UNITS)
+    node, _, sync, agent, *_ = (files[unit][0] for unit in UNITS)
     assert f"ExecStart={CGW} agent\n" in agent
     assert f"ExecStart={CGW} sync\n" in sync
     assert f"ExecReload={CGW} sync --settle\n" in sync

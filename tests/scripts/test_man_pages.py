@@ -227,7 +227,7 @@ def test_cgw_toml_explains_every_key_and_no_other() -> None:
     }
     assert explained == config_table.KEYS
     lists = {name for opened, name in tables if opened == "[["}
-    assert lists == {"guest-network", "remote-guest"}
+    assert lists == {"guest-network", "remote-guest", "remote-node"}
 
 
 def test_the_examples_of_cgw_toml_are_valid_and_the_file_has_every_key() -> None:

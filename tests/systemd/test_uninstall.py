@@ -7,7 +7,7 @@ from tests.systemd.conftest import booted_gateway
 pytestmark = pytest.mark.systemd
 
 UNITS = ("cgw.service", "cgw-sync.service", "cgw-resync.service", "cgw-resync.path",
-         "cgw-node.service")  # fmt: skip
+         "cgw-node.service", "cgw-conntrackd.service")  # fmt: skip
 
 
 def test_uninstall_stops_and_disables_the_units() -> None:

@@ -444,7 +444,7 @@ def test_without_a_return_path_that_needs_it_a_bridge_keeps_its_mac_address() ->
     ("text", "problem"),
     [
         (network(return_path='"steer"'), "return-path: internode-devices is missing"),
-        (network(return_path='"bounce"'), '"bounce" cannot be used; give one of: ct-sync'),
+        (network(return_path='"bounce"'), '"bounce" cannot be used; give one of: full-nat, steer'),
         (network(bridge_mac='"33:33:00:00:00:01"'), "give the address of one station"),
         (network(bridge_mac='"02:00:00:00:00"'), "give it like 02:63:0a:05:05:fb"),
         (NODE2 + NODE2, 'remote-node[2].name: "n2" has an entry already'),

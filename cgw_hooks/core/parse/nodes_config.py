@@ -5,6 +5,7 @@ And those from the registry, which are held against the same rules. Hook calls l
 
 from __future__ import annotations
 
+from cgw_hooks.core import conntrackd_config
 from cgw_hooks.core.node_config import FULL_NAT, RemoteNode
 from cgw_hooks.core.parse import fields
 from cgw_hooks.core.rules.return_path import marks
@@ -45,7 +46,20 @@ def with_nodes(config: NodeConfig, root: Table) -> NodeConfig:
         nodes[found.name] = found
     config = config._replace(remote_nodes=tuple(nodes.values()))
     refuse_ambiguous(config)
+    _refuse_unprotected(config)
+    _refuse_two_steered(config)
     return config
+
+
+def _refuse_unprotected(config: NodeConfig) -> None:
+    """Refuse replication if nothing tells the other nodes from guests (``rules/sync_filter``)."""
+    for number, network in enumerate(config.guest_networks, start=1):
+        if conntrackd_config.is_needed(config) and not network.internode_devices:
+            raise InvalidConfig(
+                f"guest-network[{number}].internode-devices",
+                "it is missing, and failover.replicate needs it",
+                "name the devices that lead to the other nodes",
+            )
 
 
 def refuse_ambiguous(config: NodeConfig) -> None:
@@ -188,6 +202,17 @@ def node_to_texts(node: RemoteNode) -> tuple[list[str], list[str], list[str]]:
     """Return what ``node_from_texts`` reads, but for the name."""
     addresses, uplinks = list(map(str, node.node_addresses)), list(map(str, node.uplink_addresses))
     return addresses, uplinks, list(node.bridge_macs)
+
+
+def _refuse_two_steered(config: NodeConfig) -> None:
+    """Refuse what conntrackd cannot filter: see ``conntrackd_config``."""
+    six = [s for s in conntrackd_config.steered_subnets(config) if s.version == 6]  # noqa: PLR2004
+    if config.replicates and len(six) > 1:
+        raise InvalidConfig(
+            "failover.replicate",
+            f"{six[0]} and {six[1]} are both steered; conntrackd can leave out one IPv6 network",
+            'give the other one return-path = "full-nat"',
+        )
 
 
 def _remote_node(table: Table, config: NodeConfig) -> RemoteNode:

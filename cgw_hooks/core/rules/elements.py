@@ -44,9 +44,9 @@ def filled(config: NodeConfig) -> list[tuple[str, str]]:
     """Return table and name of the maps and sets that hold elements of guests."""
     found = [(TABLE, name) for name in map_names()]
     if config.steered_networks:
-        from cgw_hooks.core.rules.return_path import steer
+        from cgw_hooks.core.rules.return_path import hosted
 
-        found += steer.served_names(config)
+        found += hosted.served_names(config)
     return found
 
 
@@ -54,9 +54,9 @@ def elements(config: NodeConfig, contents: Contents) -> Elements:
     """Return the elements of guests: table and name -> key -> data, spelled as nft lists them."""
     found: Elements = {(TABLE, name): of for name, of in _published(contents.ports).items()}
     if contents.hosted and config.steered_networks:
-        from cgw_hooks.core.rules.return_path import steer
+        from cgw_hooks.core.rules.return_path import hosted
 
-        for table, name, key in steer.elements(config, contents.hosted):
+        for table, name, key in hosted.elements(config, contents.hosted):
             found.setdefault((table, name), {})[key] = ""
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cgw_hooks.core import conntrackd_config
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.node_config import FULL_NAT
 from cgw_hooks.core.rules.return_path import marks
@@ -108,6 +109,10 @@ def isolated_ports(config: NodeConfig) -> list[tuple[str, str]]:
     return list(dict.fromkeys(pairs))
 
 
+#: A node that takes a connection over in its middle has not seen its windows.
+_LIBERAL = "net/netfilter/nf_conntrack_tcp_be_liberal"
+
+
 def sysctls(config: NodeConfig) -> Iterator[Sysctl]:
     """Yield the kernel settings that a gateway's devices need.
 
@@ -134,6 +139,8 @@ def sysctls(config: NodeConfig) -> Iterator[Sysctl]:
         # 2 is loose mode (RFC 3704 section 2.4): a guest may answer a packet that came in by
         # another node.
         yield Sysctl(f"net/ipv4/conf/{bridge}/rp_filter", "2")
+    if conntrackd_config.is_needed(config):
+        yield Sysctl(_LIBERAL, "1")
     if six:
         for device in sorted(config.uplink.devices):
             # A forwarding host ignores router advertisements unless this is 2. The value 0 is

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from binascii import crc32
 
-from cgw_hooks.core.rules import arp_filter
+from cgw_hooks.core.rules import arp_filter, sync_filter
 from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, remove
 from cgw_hooks.core.rules.elements import (
     BRIDGE_TABLE,
@@ -134,12 +134,13 @@ def _tables(config: NodeConfig) -> list[Table]:
     bridge = Table(BRIDGE_TABLE)
     if arp_filter.is_needed(config):
         arp_filter.add_to(bridge, config)
+        bridge.add_rules(f"prerouting {rule}" for rule in sync_filter.bridge_rules(config))
         found.append(bridge)
     if config.steered_networks:
-        from cgw_hooks.core.rules.return_path import steer  # not for FULL-NAT
+        from cgw_hooks.core.rules.return_path import hosted, lift, steer  # not for FULL-NAT
 
-        steer.add_lift(bridge, config)
-        found += [steer.ip_table(config, family) for family in steer.families(config)]
+        lift.add_to(bridge, config)
+        found += [steer.ip_table(config, family) for family in hosted.families(config)]
     return found
 
 
@@ -154,6 +155,7 @@ _CHAINS = {
     "prerouting": f"type nat hook prerouting priority {_DSTNAT_PRIORITY}",
     "output": f"type nat hook output priority {_DSTNAT_PRIORITY}",
     "postrouting": f"type nat hook postrouting priority {_SRCNAT_PRIORITY}",
+    "input": "type filter hook input priority 0",
 }
 
 
@@ -183,6 +185,7 @@ def _rules(config: NodeConfig) -> Iterator[str]:
         for rule in full_nat.rules(network, config):
             yield f"postrouting {rule}"
     yield from _hairpin_rules()
+    yield from (f"input {rule}" for rule in sync_filter.input_rules(config))
     for network in config.guest_networks:
         yield _outbound_rule(network, config.uplink)
 

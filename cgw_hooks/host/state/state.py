@@ -64,6 +64,13 @@ class State:
         """
         return Lock(self.directory, _LONGEST_EDIT, "editing")
 
+    def taking_over(self) -> Lock:
+        """Return the lock of commands that take a node over, for ``with``.
+
+        They may wait for conntrackd, so hooks do not take it. Raises like ``locked``.
+        """
+        return Lock(self.directory, _LONGEST_EDIT, "takeover")
+
     # -- records -----------------------------------------------------------------------------
 
     def find(self, key: GuestKey) -> Record | None:

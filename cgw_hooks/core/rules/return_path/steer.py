@@ -12,8 +12,8 @@
   then, so this node *asks*: it sends copies of the packet to all other nodes and drops it. The
   entry node knows the flow and lets the copy out; the others drop theirs. For UDP and SCTP, the
   entry node also returns a copy as its acknowledgement: perhaps no packet of the client will ever
-  tell where it came in. Nobody acknowledges a new flow of the guest's own; after 300 ms it leaves
-  by this node.
+  tell where it came in. Nobody acknowledges a new flow of the guest's own; after half a second it
+  leaves by this node.
 
 No rule depends on a guest or a port. The sets ``here*`` and ``served*`` are filled with the guests
 that run on this node. Nothing of this needs a daemon.
@@ -21,29 +21,25 @@ that run on this node. Nothing of this needs a daemon.
 
 from __future__ import annotations
 
-from ipaddress import IPv6Network, collapse_addresses, ip_network
+from ipaddress import collapse_addresses, ip_network
 
 from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, devices, listed
-from cgw_hooks.core.rules.elements import BRIDGE_TABLE, PROTOCOL_NUMBER
 from cgw_hooks.core.rules.return_path import marks
+from cgw_hooks.core.rules.return_path.hosted import TABLES
+from cgw_hooks.core.rules.return_path.lift import outside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
-    from cgw_hooks.core.node_config import GuestNetwork, NodeConfig, RemoteNode
-    from cgw_hooks.core.published_port import Address, PublishedPort
-
-#: The table of an IP family. `dup` exists in the families ip and ip6 only, not in inet.
-TABLES = {4: "ip cgw", 6: "ip6 cgw"}
+    from cgw_hooks.core.node_config import GuestNetwork, NodeConfig
+    from cgw_hooks.core.published_port import Address
 
 _RAW_PRIORITY = -300  # before connection tracking (-200)
 _MANGLE_PRIORITY = -150  # after connection tracking, before routing and before our NAT (-105)
 _LEAK_PRIORITY = 300  # after all NAT
-_LIFT_PRIORITY = -300  # before br_netfilter (0), as the ARP filter
 
-_LINK_LOCAL = IPv6Network("fe80::/10")
 _TCP, _DATAGRAM_PROTOCOLS = 6, "{ 17, 132 }"
 _SYN = "tcp flags & (syn | ack) == syn"
 _OPENING = "tcp flags & (fin | syn | rst | ack) == syn"
@@ -51,38 +47,11 @@ _OPENING = "tcp flags & (fin | syn | rst | ack) == syn"
 #: stream of datagrams is copied for some milliseconds only.
 _LONGEST_BURST = 1000
 #: How long a node waits for an acknowledgement, and how often the entry node sends one.
-_ASKING, _ACKNOWLEDGING = "300ms", "100ms"
+_ASKING, _ACKNOWLEDGING = "500ms", "100ms"
 #: How long a node remembers that it has asked, and the answer. Until the next packet of the flow
 #: nothing else remembers it.
 _ASKED = "60s"
 _SIZE = 65536
-
-
-def families(config: NodeConfig) -> list[int]:
-    """Return the IP versions of the steered networks."""
-    return sorted({network.subnet.version for network in config.steered_networks})
-
-
-def served_names(config: NodeConfig) -> list[tuple[str, str]]:
-    """Return table and name of the sets that are filled with the guests that run here."""
-    served = [(TABLES[f], name) for f in families(config) for name in ("served", "served_ranges")]
-    return served + [(BRIDGE_TABLE, f"here{family}") for family in IP]
-
-
-def elements(config: NodeConfig, hosted: Iterable[PublishedPort]) -> Iterator[tuple[str, str, str]]:
-    """Yield table, set and element for the published ports of guests that run here."""
-    for port in hosted:
-        address = port.target_address
-        network = address and config.guest_network_of(address)
-        if address is None or network is None or network not in config.steered_networks:
-            continue
-        yield BRIDGE_TABLE, f"here{address.version}", str(address)
-        key = f"{address} . {PROTOCOL_NUMBER[port.protocol]} . {port.to}"
-        if port.start == port.end:
-            yield TABLES[address.version], "served", key
-        else:
-            last = port.to + port.end - port.start
-            yield TABLES[address.version], "served_ranges", f"{key}-{last}"
 
 
 def full_nat_clients(network: GuestNetwork, config: NodeConfig) -> str:
@@ -136,14 +105,14 @@ class _Rules:
         self._ip = ip = IP[family]
         self._flow_type = f"{ADDRESS_TYPE[family]} . inet_service . " * 2
         self._flow = f"{ip} saddr . th sport . {ip} daddr . th dport"
+        self._served_key = f"{ip} saddr . meta l4proto . th sport"
         self._nodes = [
             (node, address, marks.mark(address, config.mark_mask))
             for node in config.remote_nodes
             if (address := node.address_in(network.subnet))
         ]
         self._macs = listed(mac for node in config.remote_nodes for mac in node.bridge_macs)
-        outside = [network.subnet] if family == 4 else [network.subnet, _LINK_LOCAL]  # noqa: PLR2004
-        self._outside = f"!= {listed(outside)}"
+        self._outside = outside(network.subnet)
 
     def add_to(self, table: Table) -> None:
         """Add the chains and rules of the network."""
@@ -151,7 +120,7 @@ class _Rules:
             table.add_set(self._known_set(mark))
             for chain in ("entered", "return_to", "learned"):
                 table.add_chain(self._chain(chain, mark))
-        for chain in ("request", "answer", "unknown", "ask", "handed", "stray"):
+        for chain in ("request", "answer", "unknown", "ask", "handed", "stray", "learn"):
             table.add_chain(self._chain(chain))
         table.add_rules(self._base_rules())
         if self._nodes:
@@ -197,8 +166,10 @@ class _Rules:
 
     def _request_rules(self) -> Iterator[str]:
         """From a client, by another node: remember this node."""
-        # A client that uses one port through two nodes at once: its first connection lives.
-        yield f"{self._chain('request')} {_SYN} ct state established return"
+        # A client that uses one port through two nodes at once: its first connection lives. One
+        # without a mark is not such a one: it waits since this node had FULL-NAT, and br_netfilter.
+        first_lives = f"ct state established ct mark & {self._mask} != 0 return"
+        yield f"{self._chain('request')} {_SYN} {first_lives}"
         for node, _, mark in self._nodes:
             entered = self._chain("entered", mark)
             yield f"{self._chain('request')} ether saddr {listed(node.bridge_macs)} goto {entered}"
@@ -217,8 +188,7 @@ class _Rules:
         yield f"{answer} ct state established,related return"
         yield f"{answer} {_OPENING} return"  # a new connection of the guest's own
         for served in ("served", "served_ranges"):
-            key = f"{self._ip} saddr . meta l4proto . th sport"
-            yield f"{answer} {key} @{served} goto {unknown}"
+            yield f"{answer} {self._served_key} @{served} goto {unknown}"
 
     def _ask_rules(self) -> Iterator[str]:
         """From a guest, of a flow that is not tracked here."""
@@ -240,8 +210,13 @@ class _Rules:
 
     def _handed_rules(self) -> Iterator[str]:
         """From another node that has a guest: an answer, a question, or an acknowledgement."""
-        handed, stray, flow = self._chain("handed"), self._chain("stray"), self._flow
+        handed, stray, learn = (self._chain(stem) for stem in ("handed", "stray", "learn"))
+        flow = self._flow
         yield f"{handed} ct state new,invalid goto {stray}"
+        # Only a node that has the guest can have asked; else this is a question.
+        for served in ("served", "served_ranges"):
+            yield f"{stray} {self._served_key} @{served} {flow} @asking jump {learn}"
+        yield f"{stray} drop"
         # The flow was steered here earlier: this is not the node where the client came in.
         yield f"{handed} ct status & dnat != dnat drop"
         yield f"{handed} meta l4proto {_TCP} return"
@@ -252,38 +227,9 @@ class _Rules:
                 f"add @acknowledged {{ {flow} }} {self._copy_to(address)}"
             )
             yield (
-                f"{stray} ether saddr {listed(node.bridge_macs)} {flow} @asked "
+                f"{learn} ether saddr {listed(node.bridge_macs)} "
                 f"add @{self._chain('known', mark)} {{ {flow} }}"
             )
-        yield f"{stray} drop"
 
     def _copy_to(self, address: Address) -> str:
         return f'dup to {address} device "{self._network.bridge}"'
-
-
-def add_lift(table: Table, config: NodeConfig) -> None:
-    """Add the chain that lifts frames to the bridge's table."""
-    for family, address_type in ADDRESS_TYPE.items():
-        table.add_set(f"set here{family} {{ type {address_type}; }}")
-    table.add_chain("lift", f"type filter hook prerouting priority {_LIFT_PRIORITY}")
-    for network in config.steered_networks:
-        table.add_rules(_lift_rules(network, config.remote_nodes))
-
-
-def _lift_rules(network: GuestNetwork, nodes: Iterable[RemoteNode]) -> Iterator[str]:
-    macs = [mac for node in nodes for mac in node.bridge_macs]
-    if not macs:
-        return
-    family, subnet = network.subnet.version, network.subnet
-    ip, internode = IP[family], devices(network.internode_devices)
-    outside = f"!= {listed([subnet] if family == 4 else [subnet, _LINK_LOCAL])}"  # noqa: PLR2004
-    lift = f"ether daddr set {network.bridge_mac} meta pkttype set host"
-    yield (
-        f"lift iifname {internode} ether saddr {listed(macs)} "
-        f"{ip} daddr @here{family} {ip} saddr {outside} {lift}"
-    )
-    # A guest that has just moved here still sends to the MAC address of its former node.
-    yield (
-        f"lift iifname != {internode} ether daddr {listed(macs)} "
-        f"{ip} saddr {subnet} {ip} daddr {outside} {lift}"
-    )

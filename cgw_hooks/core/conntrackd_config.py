@@ -1,0 +1,148 @@
+"""The config of conntrackd, which tells the other nodes of this node's tracked flows.
+
+conntrackd authenticates nobody, and listens on every address: ``core/rules/sync_filter`` lets its
+messages in only from other nodes.
+
+The text contains only parsed addresses, device names and fixed words. The syntax is that of
+conntrackd 1.4.7 (Debian 12) and 1.4.8 (Debian 13).
+Source: conntrackd.conf(5); read_config_yy.y, filter.c and sync-notrack.c of conntrack-tools.
+"""
+
+from __future__ import annotations
+
+from cgw_hooks.core.node_config import STEER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cgw_hooks.core.node_config import GuestNetwork, NodeConfig
+    from cgw_hooks.core.published_port import Network
+
+#: The UDP port of its messages, as in conntrackd's own examples, and the groups that they are sent
+#: to: of the local scope (RFC 2365 section 6.1) and of the link (RFC 4291 section 2.7). They are
+#: not those of the examples: guests may be firewalls that replicate among themselves.
+PORT = 3780
+GROUPS = {4: "239.255.37.80", 6: "ff12::3780"}
+
+_SOCKET_BUFFER = 4 << 20  # NOTRACK does not repeat a message that was lost
+_LONGEST_SOCKET_BUFFER = 16 << 20
+#: Twice the flows that a kernel tracks by default (net.netfilter.nf_conntrack_max, 262,144).
+_MOST_FLOWS = 524_288
+_BUCKETS = 32_768
+_WORDS = {4: "IPv4_address", 6: "IPv6_address"}
+#: Flows that no other node can carry on: of the host itself, on one link, and conntrackd's own.
+_ON_THIS_LINK = {4: ("127.0.0.0/8", "224.0.0.0/4"), 6: ("::1", "fe80::/10", "ff00::/8")}
+
+
+def is_needed(config: NodeConfig) -> bool:
+    """Whether conntrackd must run on this node."""
+    return bool(config.guest_networks) and config.replicates
+
+
+def sync_network(config: NodeConfig) -> GuestNetwork:
+    """Return the guest network whose bridge carries the messages: on all nodes the same one."""
+    return min(config.guest_networks, key=lambda n: (n.subnet.version, int(n.subnet[0])))
+
+
+def text(config: NodeConfig, directory: str) -> str:
+    """Return conntrackd.conf; ``directory`` is that of its lock and of its control socket."""
+    return f"""\
+# Written by cgw node up: changes are lost.
+Sync {{
+    Mode NOTRACK {{
+        DisableExternalCache no
+        StartupResync yes
+    }}
+    Multicast {{
+{_channel(sync_network(config))}
+        SndSocketBuffer {_SOCKET_BUFFER}
+        RcvSocketBuffer {_SOCKET_BUFFER}
+        Checksum on
+    }}
+}}
+General {{
+    Systemd yes
+    Syslog yes
+    HashSize {_BUCKETS}
+    HashLimit {_MOST_FLOWS}
+    LockFile {lock_file(directory)}
+    UNIX {{
+        Path {directory}/conntrackd.ctl
+    }}
+    NetlinkBufferSize {_SOCKET_BUFFER}
+    NetlinkBufferSizeMaxGrowth {_LONGEST_SOCKET_BUFFER}
+    Filter From {_filter(config)} {{
+        Protocol Accept {{
+            TCP
+            UDP
+            SCTP
+        }}
+        Address Ignore {{
+{_lines(_ignored(config))}
+        }}
+    }}
+}}
+"""
+
+
+def config_file(directory: str) -> str:
+    """Return the path of the config; the unit names it too."""
+    return f"{directory}/conntrackd.conf"
+
+
+def lock_file(directory: str) -> str:
+    """Return the path of the lock; conntrackd does not start if a killed one has left it."""
+    return f"{directory}/conntrackd.lock"
+
+
+def _channel(network: GuestNetwork) -> str:
+    version = network.subnet.version
+    lines = [f"{_WORDS[version]} {GROUPS[version]}", f"Group {PORT}"]
+    if version == 4:  # noqa: PLR2004
+        lines.append(f"IPv4_interface {network.node_address}")
+    # After the address: conntrackd must know by then which family the device is for.
+    lines.append(f"Interface {network.bridge}")
+    return "\n".join(f"        {line}" for line in lines)
+
+
+def _ignored(config: NodeConfig) -> list[str]:
+    """Return the addresses of flows that are not replicated.
+
+    A flow between a node and a guest is of this link: with br_netfilter, a node also tracks the
+    frames that it only bridges, and such a flow has the same end as the one that another node has
+    translated.
+    """
+    own = [a for n in config.guest_networks for a in (n.node_address, n.gateway_address)]
+    others = [address for node in config.remote_nodes for address in node.node_addresses]
+    found = [f"{_WORDS[address.version]} {address}" for address in dict.fromkeys([*own, *others])]
+    for version, networks in _ON_THIS_LINK.items():
+        found += [f"{_WORDS[version]} {network}" for network in networks]
+    steered = steered_subnets(config)
+    if not steered:
+        return found
+    # libnetfilter_conntrack 1.0.9 makes a wrong filter for the kernel of two IPv6 networks: then
+    # nothing is ignored. All that matters is in the guest network.
+    found = [entry for entry in found if not entry.startswith(_WORDS[6])]
+    return found + [f"{_WORDS[subnet.version]} {subnet}" for subnet in steered]
+
+
+def steered_subnets(config: NodeConfig) -> list[Network]:
+    """Return the guest networks whose own flows must be ignored.
+
+    Those that a guest's node has lifted are its own affair (``return_path/steer``).
+    """
+    return [n.subnet for n in config.guest_networks if n.return_path == STEER]
+
+
+def _filter(config: NodeConfig) -> str:
+    """Return who filters: the kernel compares the addresses of a flow's first packet.
+
+    conntrackd itself compares the client and the guest: so it cannot tell a flow that was lifted
+    from one that was translated. But it also filters what it finds when it starts.
+    """
+    return "Kernelspace" if steered_subnets(config) else "Userspace"
+
+
+def _lines(entries: Iterable[str]) -> str:
+    return "\n".join(f"            {entry}" for entry in entries)

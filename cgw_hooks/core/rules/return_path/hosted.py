@@ -1,0 +1,43 @@
+"""The sets that hold the guests of this node, for the return paths that need to know them."""
+
+from __future__ import annotations
+
+from cgw_hooks.core.rules.commands import IP
+from cgw_hooks.core.rules.elements import BRIDGE_TABLE, PROTOCOL_NUMBER
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from cgw_hooks.core.node_config import NodeConfig
+    from cgw_hooks.core.published_port import PublishedPort
+
+#: The table of an IP family. `dup` exists in the families ip and ip6 only, not in inet.
+TABLES = {4: "ip cgw", 6: "ip6 cgw"}
+
+
+def families(config: NodeConfig) -> list[int]:
+    """Return the IP versions of the steered networks."""
+    return sorted({network.subnet.version for network in config.steered_networks})
+
+
+def served_names(config: NodeConfig) -> list[tuple[str, str]]:
+    """Return table and name of the sets that are filled with the guests that run here."""
+    served = [(TABLES[f], name) for f in families(config) for name in ("served", "served_ranges")]
+    return served + [(BRIDGE_TABLE, f"here{family}") for family in IP]
+
+
+def elements(config: NodeConfig, hosted: Iterable[PublishedPort]) -> Iterator[tuple[str, str, str]]:
+    """Yield table, set and element for the published ports of guests that run here."""
+    for port in hosted:
+        address = port.target_address
+        network = address and config.guest_network_of(address)
+        if address is None or network is None or network not in config.steered_networks:
+            continue
+        yield BRIDGE_TABLE, f"here{address.version}", str(address)
+        key = f"{address} . {PROTOCOL_NUMBER[port.protocol]} . {port.to}"
+        if port.start == port.end:
+            yield TABLES[address.version], "served", key
+        else:
+            last = port.to + port.end - port.start
+            yield TABLES[address.version], "served_ranges", f"{key}-{last}"

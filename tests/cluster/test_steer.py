@@ -1,0 +1,50 @@
+"""Real guests that QEMU migrates, with the return path steer: they see the client's own address."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from cgw_hooks.core.node_config import STEER
+from tests.full import extended
+from tests.lab import migrating_guest as guest
+from tests.lab.client import Client
+from tests.lab.cluster import Cluster, migrate, open_cluster
+from tests.lab.network import CLIENT_ADDRESS
+from tests.lab.traffic import traffic, wait_for_answers
+
+pytestmark = pytest.mark.libvirt
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Three gateways with this return path and the guest, and a client."""
+    with open_cluster(return_path=STEER) as opened:
+        guest.start(opened)
+        yield opened
+
+
+@pytest.fixture(params=["0", extended("1")], ids=["routed", "br_netfilter"])
+def bridged(request: pytest.FixtureRequest, cluster: Cluster) -> None:
+    """Whether bridged packets meet the rules of routed ones, on every node."""
+    for node in cluster.nodes:
+        node.network.sysctl({"net/bridge/bridge-nf-call-iptables": str(request.param)})
+
+
+@pytest.mark.usefixtures("bridged")
+def test_clients_go_on_and_are_known_while_the_guest_moves_round_all_nodes(
+    cluster: Cluster,
+) -> None:
+    entries = guest.entries(cluster)
+    assert set(entries.values()) == {CLIENT_ADDRESS}
+    with traffic(cluster.client, entries, guest.PORTS, guest.NAME) as streams:
+        for source, destination in guest.round_trip(cluster):
+            migrate(guest.NAME, source, destination)
+            wait_for_answers(streams)
+    assert [stream for stream in streams if stream.failures] == []
+
+
+def test_another_node_is_a_client_with_full_nat(cluster: Cluster) -> None:
+    """The guest's node would route its answers to a node's own address by the uplink."""
+    second = cluster.nodes[1]
+    reply = Client(second.network).tcp(cluster.node.addresses.uplink, guest.PORTS.connection)
+    assert (reply.guest, reply.peer) == (guest.NAME, cluster.node.addresses.guest_network)

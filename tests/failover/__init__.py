@@ -1,0 +1,1 @@
+"""Gateways that die: another one carries their addresses and connections on."""

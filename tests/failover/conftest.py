@@ -1,0 +1,42 @@
+"""The cluster of this tier, made anew for each test: a dead node stays dead."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.failover.cluster import Failover, open_failover
+from tests.lab.namespace import sweep_namespaces
+from tests.netns.node import CGW
+from tests.return_path.cluster import CHAIN, FULL_NAT
+
+RETURN_PATHS = (FULL_NAT,)
+_NEEDED_PROGRAMS = ("ip", "nft", "nsenter", "conntrackd", "keepalived")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def machine() -> None:
+    """Fail with one line if the machine lacks something for this tier."""
+    if os.geteuid() != 0:
+        pytest.fail("this tier makes network namespaces: run it as root (sudo make test)")
+    missing = [program for program in _NEEDED_PROGRAMS if not shutil.which(program)]
+    if missing:
+        pytest.fail(f"the failover tier needs {', '.join(missing)}: run make apt-lab")
+    if not CGW.exists():
+        pytest.fail(f"the failover tier calls {CGW}: run make venv")
+    sweep_namespaces()
+
+
+@pytest.fixture(params=RETURN_PATHS)
+def failover(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Failover]:
+    """Three nodes whose flows are replicated."""
+    with open_failover(tmp_path, request.param, CHAIN) as made:
+        yield made
+
+
+@pytest.fixture(params=[4, 6], ids=["ipv4", "ipv6"])
+def family(request: pytest.FixtureRequest) -> int:
+    """The IP family."""
+    return int(request.param)
