@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cgw_hooks.core.parse.nodes_config import add_known
+from cgw_hooks.core.parse.known_nodes import add_known, are_needed
 from cgw_hooks.host.state.known_nodes import KnownNodes
 from cgw_hooks.node.config_in_force import config_in_force
 from cgw_hooks.node.publisher import Publisher
@@ -33,7 +33,7 @@ class AgentPublisher(Publisher):
     def config(self) -> NodeConfig:
         """The config that holds at this moment. It is asked for all the time, so it is kept."""
         loaded = self.loaded
-        if loaded.registry is None or not loaded.steered_networks or self.state.is_gateway_down():
+        if not are_needed(loaded) or self.state.is_gateway_down():
             return config_in_force(loaded, self.state)
         nodes, made = self.known_nodes.read(), self._made
         if made is None or made[0] is not loaded or made[1] is not nodes:

@@ -17,7 +17,7 @@ from cgw_hooks.core.annotation import refuse_excess
 from cgw_hooks.core.guest import REGISTRY, Guest, GuestKey
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.parse import fields
-from cgw_hooks.core.parse.nodes_config import node_from_texts, node_to_texts
+from cgw_hooks.core.parse.known_nodes import node_from_texts, node_to_texts
 from cgw_hooks.core.record import port_from_list, port_to_list
 from cgw_hooks.errors import InvalidAnnotation, RegistryError, quoted
 
@@ -158,14 +158,14 @@ def addresses_value(node: RemoteNode) -> str:
 def addresses(node: str, text: str) -> RemoteNode:
     """Read the value of the key with a node's addresses. Raises ``RegistryError``.
 
-    Whether the node can be told apart from the others: see ``nodes_config.add_known``.
+    Whether the node can be told apart from the others: see ``known_nodes.add_known``.
     """
     try:
         data = _object(text)
         kinds = [data[kind] for kind in ("node-addresses", "uplink-addresses", "bridge-macs")]
         if not all(isinstance(found, list) for found in kinds):
             raise ValueError("its addresses are no lists")
-        return node_from_texts(node, *([str(text) for text in found] for found in kinds))
+        return node_from_texts(node, *kinds)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RegistryError(
             f"node {quoted(node)}",

@@ -24,9 +24,9 @@ def config_in_force(config: NodeConfig, state: State) -> NodeConfig:
 
 def with_known_nodes(config: NodeConfig, state: State) -> NodeConfig:
     """Return the config with the other nodes that the registry names, as the agent last knew."""
-    if config.registry is None or not config.steered_networks:
+    if config.registry is None or not (config.replicates or config.steered_networks):
         return config
-    from cgw_hooks.core.parse.nodes_config import add_known
+    from cgw_hooks.core.parse.known_nodes import add_known
     from cgw_hooks.host.state.known_nodes import KnownNodes
 
     return add_known(config, KnownNodes(state.directory).read())[0]

@@ -55,6 +55,7 @@ def made(built: RegistryCluster) -> Iterator[RegistryCluster]:
     for node in built.nodes.values():
         node.stop_all_guests()
     until_known(built, *MEMBERS)
+    assert eventually(lambda: built.keys() == {}), built.keys()
 
 
 def names_of_nodes(made: RegistryCluster) -> set[str]:
@@ -214,12 +215,12 @@ HOSTILE = {
     "rule as a MAC address": (
         value(**{"bridge-macs": ["02:00:00:00:05:77 drop"]}), "cannot be used",
     ),
-    "no MAC address": (value(**{"bridge-macs": []}), "names no node address, or no MAC address"),
+    "no MAC address": (value(**{"bridge-macs": []}), "it has no MAC address"),
     "text for a list": (value(**{"bridge-macs": "02:00:00:00:05:77"}), "are no lists"),
     "more than a node can have": (
         at(*(f"10.5.5.{n}" for n in range(1, 80))), "names more than 64 addresses",
     ),
-    "outside": (at("192.0.2.77"), "no node address in a steered guest network"),
+    "outside": (at("192.0.2.77"), "no node address in the guest networks"),
     "gateway address": (at(GATEWAY_ADDRESS), "is no address of a single node"),
     "broadcast": (at("10.5.5.255"), "is no address of a single node"),
     "address of node2": (at(NodeAddresses(2).guest_network), "the last bits of 10.5.5.252"),

@@ -11,7 +11,7 @@ import pytest
 from cgw_hooks.core import registry_value
 from cgw_hooks.core.node_config import NodeConfig, Registry, RemoteNode
 from cgw_hooks.core.parse.config_toml import parse_config
-from cgw_hooks.core.parse.nodes_config import add_known
+from cgw_hooks.core.parse.known_nodes import add_known
 from cgw_hooks.core.registry_value import Keys
 from cgw_hooks.core.registry_view import View
 from cgw_hooks.core.rules.return_path.former_nodes import removals
@@ -39,7 +39,15 @@ gateway-address = "10.5.5.254"
 internode-devices = ["eth1"]
 return-path = "steer"
 """
-STEERED = parse_config(CONFIG)
+
+
+def with_registry(text: str) -> NodeConfig:
+    """The config of a node that has a registry."""
+    return parse_config(text)._replace(registry=Registry(()))
+
+
+STEERED = with_registry(CONFIG)
+REPLICATES = with_registry(CONFIG.replace('"steer"', '"full-nat"'))._replace(replicates=True)
 
 
 def node(name: str, *addresses: str, mac: str = "") -> RemoteNode:
@@ -73,7 +81,7 @@ def test_without_steering_no_node_matters() -> None:
 
 def test_what_the_config_says_of_a_node_replaces_what_the_registry_says() -> None:
     table = '[[remote-node]]\nname = "node2"\nnode-address = "10.5.5.77"\n'
-    config = parse_config(CONFIG + table)
+    config = with_registry(CONFIG + table)
     assert add_known(config, [NODE2, NODE3])[0].remote_nodes == (*config.remote_nodes, NODE3)
 
 
@@ -88,7 +96,7 @@ def test_of_two_nodes_that_look_alike_the_first_one_counts() -> None:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("192.0.2.7", "no node address in a steered guest network"),
+        ("192.0.2.7", "no node address in the guest networks"),
         ("10.5.5.254", "no address of a single node"),
         ("10.5.5.255", "no address of a single node"),
         ("10.5.5.0", "no address of a single node"),
@@ -102,8 +110,20 @@ def test_an_address_that_no_other_node_can_have_is_refused(address: str, message
     assert message in error
 
 
+def test_a_node_that_replicates_its_flows_needs_no_marks_and_no_mac_addresses() -> None:
+    others = [NODE2._replace(bridge_macs=()), node("far", "10.5.7.252")]
+    assert added(*others, config=REPLICATES)[0] == ["node2"]
+    assert (
+        "10.5.5.251 are those of this node"
+        in added(node("evil", "10.5.5.251"), config=REPLICATES)[1][0]
+    )
+    names, (error,) = added(*others[:1])
+    assert names == []
+    assert "it has no MAC address" in error
+
+
 def test_a_number_that_means_no_node_is_refused() -> None:
-    config = parse_config(CONFIG.replace("10.5.5.0/24", "10.5.0.0/16"))
+    config = with_registry(CONFIG.replace("10.5.5.0/24", "10.5.0.0/16"))
     names, (error,) = added(node("evil", "10.5.7.0"), config=config)
     assert names == []
     assert 'the last bits of the address of "evil" are 0' in error
@@ -111,7 +131,7 @@ def test_a_number_that_means_no_node_is_refused() -> None:
 
 def test_a_node_whose_config_has_other_networks_is_known_by_those_that_both_have() -> None:
     both = CONFIG + CONFIG[CONFIG.index("[[guest-network]]") :].replace("10.5.5", "10.6.6")
-    assert added(NODE2, config=parse_config(both)) == (["node2"], [])
+    assert added(NODE2, config=with_registry(both)) == (["node2"], [])
 
 
 # -- values of the registry ----------------------------------------------------------------------
@@ -148,7 +168,7 @@ def test_addresses_can_be_read_as_they_were_written() -> None:
         value(**{"uplink-addresses": ["0.0.0.0"]}),
         value(**{"uplink-addresses": ["10.0.0.0/8"]}),
         value(**{"uplink-addresses": None}),
-        value(**{"bridge-macs": []}),
+        value(**{"bridge-macs": [2]}),
         value(**{"bridge-macs": ["ff:ff:ff:ff:ff:ff"]}),
         value(**{"bridge-macs": ["02:00:00:00:00:01 drop"]}),
         value(**{"bridge-macs": ["02:00:00:00:00:01"] * 65}),
@@ -241,9 +261,9 @@ def test_a_damaged_file_names_no_node(tmp_path: Path, text: str) -> None:
 def test_only_a_config_with_a_registry_follows_the_file(tmp_path: Path) -> None:
     KnownNodes(str(tmp_path)).write([NODE2])
     state = State(str(tmp_path))
-    with_registry = STEERED._replace(registry=Registry(()))
-    assert config_in_force(with_registry, state).remote_nodes == (NODE2,)
-    assert config_in_force(STEERED, state) is STEERED
+    assert config_in_force(STEERED, state).remote_nodes == (NODE2,)
+    alone = STEERED._replace(registry=None)
+    assert config_in_force(alone, state) is alone
     full_nat = CLUSTER._replace(registry=Registry(()))
     assert config_in_force(full_nat, state) is full_nat
 

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 from cgw_hooks.core import registry_value
 from cgw_hooks.core.node_config import RemoteNode
 from cgw_hooks.core.parse import fields
-from cgw_hooks.core.parse.nodes_config import MOST_ADDRESSES, add_known
+from cgw_hooks.core.parse.known_nodes import MOST_ADDRESSES, add_known, are_needed
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.errors import InvalidConfig, RegistryError
 from cgw_hooks.host import addresses, log
 from cgw_hooks.host.etcd.values import Delete, Put
+from cgw_hooks.node.gateway_addresses import taken_over
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from cgw_hooks.agent.agent_publisher import AgentPublisher
     from cgw_hooks.core.node_config import NodeConfig
@@ -57,7 +58,8 @@ class NodeAddresses:
             return []
         self._looked = now
         with suppress(OSError):  # the kernel did not tell its addresses: the next look is soon
-            self._own = _own_value(self._publisher.loaded)
+            taken = taken_over(self._publisher.state.gateway_changes())
+            self._own = _own_value(self._publisher.loaded, taken)
         if self._own is None or self._own == found:
             return []
         key = self._view.keys.addresses + self._view.node
@@ -81,41 +83,43 @@ class NodeAddresses:
         loaded = self._publisher.loaded
         refused = add_known(loaded, nodes)[1]
         self.problems = (
-            *(Problem.of(error) for error in errors if loaded.steered_networks),
+            *(Problem.of(error) for error in errors if are_needed(loaded)),
             *(_problem(error) for error in refused),
         )
         self._seen = entries
 
 
-def _own_value(config: NodeConfig) -> str:
-    """Return by what the return paths know this node; empty if it has none but FULL-NAT."""
-    if not config.steered_networks:
+def _own_value(config: NodeConfig, taken: Collection[Address]) -> str:
+    """Return by what the others know this node; empty if they need not know it.
+
+    ``taken`` are addresses of nodes that this one stands in for.
+    """
+    if not are_needed(config):
         return ""
     networks = config.guest_networks
     macs = dict.fromkeys(network.bridge_mac for network in networks if network.bridge_mac)
     own = RemoteNode(
         config.name,
         tuple(network.node_address for network in networks),
-        tuple(_uplink_addresses(config)[:MOST_ADDRESSES]),
+        tuple(_uplink_addresses(config, taken)[:MOST_ADDRESSES]),
         tuple(macs),
     )
     return registry_value.addresses_value(own)
 
 
-def _uplink_addresses(config: NodeConfig) -> list[Address]:
-    """Return the addresses that connections of this node, and its guests' own ones, may have.
+def _uplink_addresses(config: NodeConfig, taken: Collection[Address]) -> list[Address]:
+    """Return the node's addresses on its uplink; those of the config come first.
 
-    Those of the config come first. Without uplink devices, any device but a guest bridge is one.
+    Without uplink devices in the config, the uplink leads to the default gateway.
     """
-    bridges = {network.bridge for network in config.guest_networks}
     found = set()
     for version in (4, 6):
-        for address, device in addresses.devices(version).items():
-            is_uplink = device in config.uplink.devices or not config.uplink.devices
-            if is_uplink and device not in bridges and _is_global(address):
-                found.add(address)
-    others = sorted(found - set(config.uplink.addresses), key=lambda a: (a.version, int(a)))
-    return [*config.uplink.addresses, *others]
+        devices = addresses.devices(version)
+        outward = addresses.outward(version)
+        uplink = config.uplink.devices or {devices[a] for a in (outward,) if a in devices}
+        found |= {a for a, device in devices.items() if device in uplink and _is_global(a)}
+    others = found - {*config.uplink.addresses, *taken}
+    return [*config.uplink.addresses, *sorted(others, key=lambda a: (a.version, int(a)))]
 
 
 def _is_global(address: Address) -> bool:

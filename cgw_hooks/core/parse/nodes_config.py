@@ -1,7 +1,4 @@
-"""The nodes of the cluster, from cgw.toml: ``[[remote-node]]``, marks, MAC addresses, failover.
-
-And those from the registry, which are held against the same rules. Hook calls load this module.
-"""
+"""The nodes of the cluster, from cgw.toml: ``[[remote-node]]``, marks, MAC addresses, failover."""
 
 from __future__ import annotations
 
@@ -25,8 +22,6 @@ _MARK_BITS = 32  # of a packet mark and of a conntrack mark: __u32 in the kernel
 _FEWEST_BITS = 4
 #: Locally administered (IEEE 802), then "c": no vendor has such addresses.
 _MAC_PREFIX = "02:63"
-#: Addresses of one kind that the registry may name of a node.
-MOST_ADDRESSES = 64
 
 
 def with_nodes(config: NodeConfig, root: Table) -> NodeConfig:
@@ -65,7 +60,7 @@ def _refuse_unprotected(config: NodeConfig) -> None:
 def refuse_ambiguous(config: NodeConfig) -> None:
     """Refuse nodes that the return paths could not tell apart. Raises ``InvalidConfig``."""
     for network in config.steered_networks:
-        members = _Members(network, config.mark_mask)
+        members = Members(network, config.mark_mask)
         for node in config.remote_nodes:
             where = f"remote-node {quoted(node.name)}"
             if node.address_in(network.subnet) is None:
@@ -77,61 +72,27 @@ def refuse_ambiguous(config: NodeConfig) -> None:
         members.refuse_nobody()
 
 
-def add_known(
-    config: NodeConfig, nodes: Iterable[RemoteNode]
-) -> tuple[NodeConfig, list[InvalidConfig]]:
-    """Add the nodes that the registry names. Return the config, and why others were left out.
+class Members:
+    """The nodes of one guest network, which its rules must be able to tell apart.
 
-    What the config says of a node replaces what the registry says. Of two nodes that could not be
-    told apart, the first one counts. A node may lack an address in some steered networks: its
-    config may be older or newer than this one.
+    Return paths know a node by its number and its MAC addresses; FULL-NAT by its address.
     """
-    networks = config.steered_networks
-    members = [_Members(network, config.mark_mask) for network in networks]
-    for node in config.remote_nodes:
-        for each in members:
-            each.add(node)
-    named = {config.name, *(node.name for node in config.remote_nodes)}
-    known, refused = [], []
-    for node in nodes if networks else ():
-        if node.name in named:
-            continue
-        where = f"node {quoted(node.name)}"
-        try:
-            if not any(node.address_in(network.subnet) for network in networks):
-                raise InvalidConfig(
-                    where,
-                    "it has no node address in a steered guest network of this node",
-                    "give all nodes the same [[guest-network]] tables",
-                )
-            for each in members:
-                each.refuse(node, where)
-        except InvalidConfig as error:
-            refused.append(error)
-            continue
-        for each in members:
-            each.add(node)
-        named.add(node.name)
-        known.append(node)
-    # The order is that of the rules: it must not depend on who was there first.
-    known.sort(key=lambda node: node.name)
-    return config._replace(remote_nodes=(*config.remote_nodes, *known)), refused
-
-
-class _Members:
-    """The nodes of one steered network, which its rules tell apart by number and MAC address."""
 
     def __init__(self, network: GuestNetwork, mask: int) -> None:
         self._network = network
         self._mask = mask
-        self._numbers = {marks.number(network.node_address, mask): "this node"}
+        self._is_steered = network.return_path != FULL_NAT
+        self._numbers = {self._number(network.node_address): "this node"}
         self._macs = {network.bridge_mac: "this node"}
+
+    def _number(self, address: Address) -> int:
+        return marks.number(address, self._mask) if self._is_steered else int(address)
 
     def add(self, node: RemoteNode) -> None:
         """Add a node."""
         address = node.address_in(self._network.subnet)
         if address:
-            self._numbers[marks.number(address, self._mask)] = node.name
+            self._numbers[self._number(address)] = node.name
         self._macs |= dict.fromkeys(node.bridge_macs, node.name)
 
     def refuse(self, node: RemoteNode, where: str) -> None:
@@ -139,23 +100,23 @@ class _Members:
         address = node.address_in(self._network.subnet)
         if address:
             self._refuse_address(address, where)
-        for mac in node.bridge_macs:
+        for mac in node.bridge_macs if self._is_steered else ():
             if mac in self._macs:
                 raise InvalidConfig(
                     where, f"{mac} is the MAC address of {self._macs[mac]}", "give each its own"
                 )
 
     def _refuse_address(self, address: Address, where: str) -> None:
-        network = self._network
+        network, number = self._network, self._number(address)
         if address == network.gateway_address or address in unusable(network.subnet):
             raise InvalidConfig(
                 where, f"{address} is no address of a single node", "give the node its own address"
             )
-        number = marks.number(address, self._mask)
         if number in self._numbers:
+            last_bits = "the last bits of " if self._is_steered else ""
             raise InvalidConfig(
                 where,
-                f"the last bits of {address} are those of {self._numbers[number]}",
+                f"{last_bits}{address} are those of {self._numbers[number]}",
                 "give node.mark-mask more bits, or the node another address",
             )
         if number == 0:
@@ -179,29 +140,6 @@ def unusable(subnet: Network) -> set[Address]:
     """Return the network address and the broadcast address; RFC 3021 has none in a /31."""
     has_both = subnet.version == 4 and subnet.prefixlen < 31  # noqa: PLR2004
     return {subnet.network_address, subnet.broadcast_address} if has_both else set()
-
-
-def node_from_texts(
-    name: str, addresses: Iterable[str], uplinks: Iterable[str], macs: Iterable[str]
-) -> RemoteNode:
-    """Return a node that another node has described. Raises ``ValueError``."""
-    node = RemoteNode(
-        fields.parse_name(name),
-        tuple(map(fields.parse_guest_address, addresses)),
-        tuple(map(fields.parse_guest_address, uplinks)),
-        tuple(map(fields.parse_mac, macs)),
-    )
-    if not node.node_addresses or not node.bridge_macs:
-        raise ValueError("it names no node address, or no MAC address")
-    if max(map(len, node[1:])) > MOST_ADDRESSES:
-        raise ValueError(f"it names more than {MOST_ADDRESSES} addresses of one kind")
-    return node
-
-
-def node_to_texts(node: RemoteNode) -> tuple[list[str], list[str], list[str]]:
-    """Return what ``node_from_texts`` reads, but for the name."""
-    addresses, uplinks = list(map(str, node.node_addresses)), list(map(str, node.uplink_addresses))
-    return addresses, uplinks, list(node.bridge_macs)
 
 
 def _refuse_two_steered(config: NodeConfig) -> None:

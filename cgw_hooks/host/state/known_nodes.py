@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from cgw_hooks.core import json_text
-from cgw_hooks.core.parse.nodes_config import node_from_texts, node_to_texts
+from cgw_hooks.core.parse.known_nodes import node_from_texts, node_to_texts
 from cgw_hooks.errors import RecordError
 from cgw_hooks.host.state.directory import make_safe_directory
 
