@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Protocol
 
+    from cgw_hooks.agent.agent_publisher import AgentPublisher
     from cgw_hooks.core.guest import GuestKey
     from cgw_hooks.core.ownership import Listener
     from cgw_hooks.core.record import Record
-    from cgw_hooks.node.publisher import Publisher
     from cgw_hooks.node.sync_log import SyncLog
 
 #: Seconds. The kernel does not tell of new listeners, so they are looked for this often.
@@ -61,7 +61,7 @@ class Repairer:
     """One thread. ``folders`` are watched for ``guests``."""
 
     def __init__(
-        self, publisher: Publisher, log: SyncLog, guests: Guests, folders: Iterable[str]
+        self, publisher: AgentPublisher, log: SyncLog, guests: Guests, folders: Iterable[str]
     ) -> None:
         self.publisher = publisher
         #: The time of its last turn, by the monotonic clock, in seconds.
@@ -72,10 +72,16 @@ class Repairer:
         self._guests = guests
         self._ruleset = RulesetEvents()
         self._links = LinkEvents()
-        self._folders = FolderEvents([DNSMASQ_DIRECTORY, paths.guests_directory(), *folders])
+        self._nodes_folder = publisher.known_nodes.folder
+        self._folders = FolderEvents(
+            [DNSMASQ_DIRECTORY, paths.guests_directory(), self._nodes_folder, *folders]
+        )
+        #: The other nodes that the rules were last made for.
+        self._nodes = publisher.config.remote_nodes
         #: The listeners, and the time of the last change of a record, at the last look.
         self._looked_at: tuple[set[Listener], int] = set(), 0
-        self._lost: list[str] = []
+        self._wrong: list[str] = []
+        self._noted = 0.0
         self._looked_for_listeners = self._looked_for_addresses = 0.0
         self._waiting = selectors.DefaultSelector()
         for source in (self._ruleset, self._links, self._folders):
@@ -84,6 +90,7 @@ class Repairer:
     def run(self) -> None:
         """Follow the events; does not return."""
         worker.attempt("first repair", self.repair)
+        worker.attempt("first look", self._look_at_gateway)
         self.has_repaired.set()
         while True:
             self.last_turn = time.monotonic()
@@ -93,7 +100,9 @@ class Repairer:
 
     def repair(self) -> None:
         """Make the node match its records and its config; nothing if nothing differs."""
+        nodes = self.publisher.config.remote_nodes
         report = reconcile.sync(self.publisher, drivers=())
+        self._nodes = nodes
         self._log.write(report)
         memory.give_back()
         if report.repaired:  # perhaps records were lost, which only libvirt can tell
@@ -103,28 +112,34 @@ class Repairer:
         commits, changes, names = self._ruleset.read(), self._links.read(), self._folders.read()
         folders = {folder for folder, _ in names.changed}
         is_wrong = commits.ours or commits.lost or changes.lost
-        is_wrong = is_wrong or (commits.others and self._lacks_exception())
+        is_other_cluster = self.publisher.config.remote_nodes != self._nodes
+        is_wrong = is_wrong or is_other_cluster or (commits.others and self._lacks_exception())
         if is_wrong or self._has_other_listeners():
             self.repair()
         is_news = DNSMASQ_DIRECTORY in folders or changes.neighbours or names.lost or changes.lost
         if is_news or time.monotonic() - self._looked_for_addresses > ADDRESS_SECONDS:
             self._follow_addresses()
-        for folder in folders - {DNSMASQ_DIRECTORY}:
+        for folder in folders - {DNSMASQ_DIRECTORY, self._nodes_folder}:
             self._guests.folder_changed(folder)
         if paths.guests_directory() in folders:
             self._guests.look_at_all()
-        if changes.links or changes.addresses:
-            self._look_at_links()
-
-    def _look_at_links(self) -> None:
-        """Let the gateway's addresses be set again, and the guests be tried again that failed."""
-        lost = gateway_addresses.missing(self.publisher)
-        if lost and lost != self._lost:
-            log.error(f"agent: the gateway has lost the address {lost[0]}; run: cgw node up")
-            self.publisher.state.note_lost_gateway()  # systemd runs it: cgw-resync.path
-        self._lost = lost
-        if self._has_problems():
+        is_late = bool(self._wrong) and self._was_noted_long_ago()
+        if changes.links or changes.addresses or is_other_cluster or is_late:
+            self._look_at_gateway()
+        if (changes.links or changes.addresses) and self._has_problems():
             self._guests.look_at_all()
+
+    def _look_at_gateway(self) -> None:
+        """Let what the gateway's devices and routes lack be set again."""
+        before, self._wrong = self._wrong, gateway_addresses.wrong(self.publisher)
+        if self._wrong and self._wrong != before:
+            log.error(f"agent: the gateway {self._wrong[0]}; run: cgw node up")
+        if self._wrong and (self._wrong != before or self._was_noted_long_ago()):
+            self._noted = time.monotonic()
+            self.publisher.state.note_lost_gateway()  # systemd runs it: cgw-resync.path
+
+    def _was_noted_long_ago(self) -> bool:
+        return time.monotonic() - self._noted > ADDRESS_SECONDS
 
     def _follow_addresses(self) -> None:
         self._looked_for_addresses = time.monotonic()

@@ -9,7 +9,7 @@ from cgw_hooks.host import paths
 from cgw_hooks.host.config_file import load_config
 from cgw_hooks.host.state.lock import LONG_WAIT, WAIT
 from cgw_hooks.host.state.state import State
-from cgw_hooks.node.config_in_force import config_in_force
+from cgw_hooks.node.config_in_force import config_in_force, with_known_nodes
 from cgw_hooks.node.publisher import Publisher
 
 
@@ -29,7 +29,7 @@ def publisher_for_hook() -> Publisher:
 def publisher_of_gateway() -> Publisher:
     """Return the publisher with the whole config, for `cgw node`. Raises ``InvalidConfig``."""
     state = State(paths.runtime_directory(), wait=LONG_WAIT)
-    return Publisher(load_config(paths.config_file()), state)
+    return Publisher(with_known_nodes(load_config(paths.config_file()), state), state)
 
 
 def _publisher(*, remote_guests: bool, wait: float) -> Publisher:

@@ -3,6 +3,7 @@
     PREFIX/v1/guests/UUID/NODE   what NODE publishes of a guest: JSON, without a lease
     PREFIX/v1/serial             written with each change that adds ports
     PREFIX/v1/nodes/NODE         the presence of NODE: JSON, with a lease
+    PREFIX/v1/addresses/NODE     by what the return paths know NODE: JSON, without a lease
 
 Another node has written the values, so they are checked like an annotation.
 """
@@ -16,6 +17,7 @@ from cgw_hooks.core.annotation import refuse_excess
 from cgw_hooks.core.guest import REGISTRY, Guest, GuestKey
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.parse import fields
+from cgw_hooks.core.parse.known_nodes import node_from_texts, node_to_texts
 from cgw_hooks.core.record import port_from_list, port_to_list
 from cgw_hooks.errors import InvalidAnnotation, RegistryError, quoted
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from cgw_hooks.core.node_config import RemoteNode
     from cgw_hooks.core.published_port import PublishedPort
 
 #: The version of keys and values.
@@ -43,6 +46,7 @@ class Keys:
         self.all = f"{prefix}/v{VERSION}/"
         self.guests = f"{self.all}guests/"
         self.nodes = f"{self.all}nodes/"
+        self.addresses = f"{self.all}addresses/"
         self.serial = f"{self.all}serial"
 
     def guest(self, uuid: str, node: str) -> str:
@@ -62,6 +66,14 @@ class Keys:
     def node_of(self, key: str) -> str:
         """Return the name of the node whose presence this key is; empty for any other key."""
         return key.removeprefix(self.nodes) if key.startswith(self.nodes) else ""
+
+    def addressed_node(self, key: str) -> str:
+        """Return the name of the node whose addresses are in this key; empty for any other key."""
+        node = key.removeprefix(self.addresses) if key.startswith(self.addresses) else ""
+        try:
+            return fields.parse_name(node)
+        except ValueError:
+            return ""
 
 
 class Presence(NamedTuple):
@@ -134,6 +146,32 @@ def presence_of(node: str, data: dict[str, Any]) -> Presence:
         return Presence(node, networks, closed, since)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return Presence(node)
+
+
+def addresses_value(node: RemoteNode) -> str:
+    """Return the value of the key with a node's addresses."""
+    addresses, uplinks, macs = node_to_texts(node)
+    members = {"node-addresses": addresses, "uplink-addresses": uplinks, "bridge-macs": macs}
+    return json.dumps({"version": VERSION, **members})
+
+
+def addresses(node: str, text: str) -> RemoteNode:
+    """Read the value of the key with a node's addresses. Raises ``RegistryError``.
+
+    Whether the node can be told apart from the others: see ``known_nodes.add_known``.
+    """
+    try:
+        data = _object(text)
+        kinds = [data[kind] for kind in ("node-addresses", "uplink-addresses", "bridge-macs")]
+        if not all(isinstance(found, list) for found in kinds):
+            raise ValueError("its addresses are no lists")
+        return node_from_texts(node, *kinds)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RegistryError(
+            f"node {quoted(node)}",
+            f"its addresses in the registry cannot be used: {quoted(error)}",
+            "see: cgw registry export",
+        ) from None
 
 
 def _object(text: str) -> dict[str, Any]:

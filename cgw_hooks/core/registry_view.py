@@ -45,8 +45,10 @@ class View:
         #: Keys that this version of cgw does not know.
         self.unknown: set[str] = set()
         self._guests: dict[str, dict[str, Entry]] = {}
-        #: Entries that this node has deleted, and when; older events of them may still come.
-        self._deleted: dict[tuple[str, str], int] = {}
+        #: By what the return paths know each node (see ``registry_value.addresses``).
+        self._addresses: dict[str, Entry] = {}
+        #: Keys that this node has deleted, and when; older events of them may still come.
+        self._deleted: dict[str, int] = {}
 
     def replace(self, revision: int, changes: Iterable[Change], cluster: str = "") -> set[str]:
         """Replace everything. Return the uuids of the guests that differ.
@@ -56,12 +58,15 @@ class View:
         missing of theirs. Until ``forget_kept``, what was there before stays.
         """
         before, self._guests = self._guests, {}
+        addresses, self._addresses = self._addresses, {}
         is_lost = revision < self.revision or (self.cluster not in {"", cluster} and cluster != "")
         self.nodes, self.unknown, self.serial, self._deleted = {}, set(), 0, {}
         self.apply(revision, changes)
         self.revision, self.cluster = revision, cluster
         if is_lost:
             self._keep(before)
+            for node in addresses.keys() - self._addresses.keys() - {self.node}:
+                self._addresses[node] = addresses[node]._replace(modified=_KEPT)
         uuids = before.keys() | self._guests.keys()
         return {uuid for uuid in uuids if before.get(uuid) != self._guests.get(uuid)}
 
@@ -76,7 +81,8 @@ class View:
     @property
     def has_kept(self) -> bool:
         """Whether there are entries that etcd has lost."""
-        return any(e.modified == _KEPT for found in self._guests.values() for e in found.values())
+        found = (*self._guests.values(), self._addresses)
+        return any(e.modified == _KEPT for entries in found for e in entries.values())
 
     def forget_kept(self) -> set[str]:
         """Delete the entries that etcd has lost. Return the uuids of their guests."""
@@ -88,6 +94,8 @@ class View:
         ]
         for uuid, node in kept:
             self._remove(uuid, node)
+        for node in [node for node, e in self._addresses.items() if e.modified == _KEPT]:
+            del self._addresses[node]
         return {uuid for uuid, _ in kept}
 
     def apply(self, revision: int, changes: Iterable[Change]) -> set[str]:
@@ -98,23 +106,21 @@ class View:
         """
         changed = set()
         for key, value, created, modified in changes:
-            place = self.keys.guest_of(key)
+            place, addressed = self.keys.guest_of(key), self.keys.addressed_node(key)
+            if (place or addressed) and self._is_overtaken(key, value, modified, revision):
+                continue
             if place:
-                if value is None and modified > revision:
-                    self._deleted[place] = modified
-                elif modified < self._deleted.get(place, 0):
-                    continue
-                else:
-                    self._deleted.pop(place, None)
                 if self._apply(*place, value, created, modified):
                     changed.add(place[0])
+            elif addressed:
+                _change(self._addresses, addressed, value, created, modified)
             elif key == self.keys.serial:
                 self.serial = max(self.serial, modified)
             elif node := self.keys.node_of(key):
                 self.nodes.pop(node, None)
                 if value is not None:
                     self.nodes[node] = presence(node, value)
-            elif key.startswith(self.keys.guests) or not key.startswith(self.keys.all):
+            elif self._is_unknown(key):
                 (self.unknown.discard if value is None else self.unknown.add)(key)
         self.revision = max(self.revision, revision)
         return changed
@@ -125,18 +131,27 @@ class View:
         self.apply(self.revision, changes)
         return before != self._guests.get(uuid, {})
 
+    def _is_overtaken(self, key: str, value: str | None, modified: int, revision: int) -> bool:
+        """Whether this node has deleted the key since this change; note that it deletes it now."""
+        if value is None and modified > revision:
+            self._deleted[key] = modified
+            return False
+        if modified < self._deleted.get(key, 0):
+            return True
+        self._deleted.pop(key, None)
+        return False
+
+    def _is_unknown(self, key: str) -> bool:
+        """Whether no node of this version writes a key. Other kinds of keys may be added to it."""
+        strict = (self.keys.guests, self.keys.addresses)
+        return key.startswith(strict) or not key.startswith(self.keys.all)
+
     def _apply(self, uuid: str, node: str, value: str | None, created: int, modified: int) -> bool:
         entries = self._guests.setdefault(uuid, {})
-        old = entries.get(node)
-        if old and old.modified >= modified:
-            return False  # this node's own change is in the view before its event comes
-        if value is None:
-            self._remove(uuid, node)
-            return old is not None
-        if old and old.modified != _KEPT:
-            created = min(created, old.created)
-        entries[node] = Entry(node, value, created, modified)
-        return True
+        is_changed = _change(entries, node, value, created, modified)
+        if not entries:
+            del self._guests[uuid]
+        return is_changed
 
     def _remove(self, uuid: str, node: str) -> None:
         self._guests[uuid].pop(node, None)
@@ -176,8 +191,36 @@ class View:
             if entry.node != self.node and entry.node not in self.nodes
         ]
 
+    def addresses(self) -> list[Entry]:
+        """Return the entry with the addresses of each node: the oldest first, kept ones last."""
+        found = self._addresses.values()
+        return sorted(found, key=lambda e: (e.modified == _KEPT, e.created, e.node))
+
+    def own_addresses(self) -> str:
+        """Return what the registry says of this node's addresses; empty if nothing."""
+        own = self._addresses.get(self.node)
+        return own.value if own else ""
+
     def all(self) -> Iterator[tuple[str, str, int, int]]:
-        """Yield all guests' keys, with value and revisions."""
+        """Yield the keys that have no lease but the serial, with value and revisions."""
         for uuid, entries in self._guests.items():
             for node, entry in entries.items():
                 yield self.keys.guest(uuid, node), entry.value, entry.created, entry.modified
+        for node, entry in self._addresses.items():
+            yield self.keys.addresses + node, entry.value, entry.created, entry.modified
+
+
+def _change(
+    entries: dict[str, Entry], node: str, value: str | None, created: int, modified: int
+) -> bool:
+    """Change the entry of a node; return whether it has changed."""
+    old = entries.get(node)
+    if old and old.modified >= modified:
+        return False  # this node's own change is in the view before its event comes
+    if value is None:
+        entries.pop(node, None)
+        return old is not None
+    if old and old.modified != _KEPT:
+        created = min(created, old.created)
+    entries[node] = Entry(node, value, created, modified)
+    return True

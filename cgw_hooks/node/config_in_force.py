@@ -12,10 +12,21 @@ if TYPE_CHECKING:
 
 
 def config_in_force(config: NodeConfig, state: State) -> NodeConfig:
-    """Return the config without its guest networks after ``cgw node down``, until ``up``.
+    """Return the config with the nodes that the registry names.
 
-    Otherwise the next sync, for example that of the agent, would make the node a gateway again.
+    After ``cgw node down``, until ``up``, return it without its guest networks. Otherwise the next
+    sync, for example that of the agent, would make the node a gateway again.
     """
     if config.guest_networks and state.is_gateway_down():
         return config._replace(guest_networks=(), remote_guests=(), registry=None)
-    return config
+    return with_known_nodes(config, state)
+
+
+def with_known_nodes(config: NodeConfig, state: State) -> NodeConfig:
+    """Return the config with the other nodes that the registry names, as the agent last knew."""
+    if config.registry is None or not (config.replicates or config.steered_networks):
+        return config
+    from cgw_hooks.core.parse.known_nodes import add_known
+    from cgw_hooks.host.state.known_nodes import KnownNodes
+
+    return add_known(config, KnownNodes(state.directory).read())[0]

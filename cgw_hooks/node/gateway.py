@@ -87,11 +87,12 @@ def _isolate(changes: GatewayChanges, config: NodeConfig) -> Iterator[str]:
 
 def _route_answers(changes: GatewayChanges, config: NodeConfig) -> Iterator[str]:
     wanted = list(gateway_settings.steering_routes(config))
+    # First, since a node with the number of a former one has its routing table.
+    for route in changes.delete_other_routes(wanted):
+        yield f"removed route of answers by {route.via}"
     for route in wanted:
         if changes.add_route(route):
             yield f"added  route of answers by {route.via}"
-    for route in changes.delete_other_routes(wanted):
-        yield f"removed route of answers by {route.via}"
 
 
 def _missing_devices(config: NodeConfig) -> Iterator[str]:

@@ -62,7 +62,7 @@ class GatewayChanges:
 
     def add_route(self, wanted: gateway_settings.SteeringRoute) -> bool:
         """Add a route of answers; False if it is there already."""
-        entry = [str(wanted.subnet), *wanted[1:4], str(wanted.via), wanted.device]
+        entry = wanted.to_list()
         if entry not in self._content["routes"]:
             self._content["routes"].append(entry)
             self._save()

@@ -9,7 +9,7 @@ from cgw_hooks.core.rules import table
 from cgw_hooks.core.rules.commands import remove
 from cgw_hooks.core.rules.elements import BRIDGE_TABLE
 from cgw_hooks.errors import RulesetError
-from cgw_hooks.host.nft_tables import table_names
+from cgw_hooks.host.nft_tables import object_names, table_names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,8 @@ class TableWriter:
         """Make the tables hold the static rules and exactly these contents."""
         unneeded = self._removal()
         try:
-            self._nft.apply(unneeded + table.restore(self._config, held))
+            text = table.restore(self._config, held) + self._of_former_nodes()
+            self._nft.apply(unneeded + text)
         except RulesetError:  # another version's objects have other types
             self._nft.apply(unneeded + table.replace(self._config, held))
 
@@ -53,3 +54,15 @@ class TableWriter:
 
             text += lift.removal(BRIDGE_TABLE)
         return text
+
+    def _of_former_nodes(self) -> str:
+        """Return text that deletes the chains and sets of nodes that are no more."""
+        if not self._config.steered_networks:
+            return ""
+        from cgw_hooks.core.rules.return_path.former_nodes import removals  # not for FULL-NAT
+
+        try:
+            chains, sets = object_names("chain"), object_names("set")
+        except OSError as error:
+            raise RulesetError("nftables", f"the kernel lists no chains: {error}") from error
+        return removals(table.static_rules(self._config), chains, sets)

@@ -26,6 +26,7 @@ from cgw_hooks.errors import (
 )
 from cgw_hooks.host import addresses, announce, links, node_flows, routes
 from cgw_hooks.node import replication
+from cgw_hooks.node.gateway_addresses import TAKEN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from cgw_hooks.host.state.state import State
     from cgw_hooks.node.publisher import Publisher
 
-#: The key of the recorded changes: node -> [device, address, prefix length] of each taken one.
-_TAKEN = "taken"
 #: Seconds until the flows of a node that is back are deleted here. Until then it has made them its
 #: own; a deletion is replicated, too.
 _SETTLING = 3.0
@@ -102,13 +101,13 @@ def hand_back(publisher: Publisher, name: str) -> Iterator[str]:
 
 def give_back_all(state: State) -> Iterator[str]:
     """Delete all addresses that were taken over. The caller holds the lock."""
-    for name in list(state.gateway_changes().get(_TAKEN, {})):
+    for name in list(state.gateway_changes().get(TAKEN, {})):
         yield from _give_back(state, name)
 
 
 def restore(state: State) -> Iterator[str]:
     """Add the addresses again that were taken over and are gone, with a bridge for example."""
-    for entries in state.gateway_changes().get(_TAKEN, {}).values():
+    for entries in state.gateway_changes().get(TAKEN, {}).values():
         for place in map(_place, entries):
             if not links.missing_devices([place.device]) and links.add_address(place):
                 yield f"added  {place.address} to {place.device}"
@@ -127,7 +126,7 @@ def _remote_node(config: NodeConfig, name: str) -> RemoteNode:
     known = ", ".join(quoted(node.name) for node in config.remote_nodes) or "none"
     raise NotFound(
         f"node {quoted(name)}",
-        "no [[remote-node]] of cgw.toml has this name",
+        "no node of cgw.toml or of the registry has this name",
         f"give one that is there: {known}",
     )
 
@@ -243,7 +242,7 @@ def _forget_flows_of_living_nodes(publisher: Publisher, dead: RemoteNode) -> Non
     config = publisher.config
     if not conntrackd_config.is_needed(config):
         return
-    taken = publisher.state.gateway_changes().get(_TAKEN, {})
+    taken = publisher.state.gateway_changes().get(TAKEN, {})
     others = [n for n in config.remote_nodes if n.name != dead.name and n.name not in taken]
     alive = frozenset(address for node in others for address in _addresses(node))
     if node_flows.delete_flows(alive, lambda ends: is_translated_for(ends, alive)):
@@ -264,7 +263,7 @@ def _add_addresses(state: State, node: RemoteNode, wanted: list[DeviceAddress]) 
     with state.locked():
         changes = state.gateway_changes()
         entries = [[place.device, str(place.address), place.prefix_length] for place in wanted]
-        changes.setdefault(_TAKEN, {})[node.name] = entries
+        changes.setdefault(TAKEN, {})[node.name] = entries
         state.write_gateway_changes(changes)
         for place in wanted:
             if links.add_address(place):
@@ -274,10 +273,10 @@ def _add_addresses(state: State, node: RemoteNode, wanted: list[DeviceAddress]) 
 def _give_back(state: State, name: str) -> Iterator[str]:
     """Delete the addresses that were taken over from a node, those of the uplink first."""
     changes = state.gateway_changes()
-    for place in map(_place, reversed(changes.get(_TAKEN, {}).get(name, []))):
+    for place in map(_place, reversed(changes.get(TAKEN, {}).get(name, []))):
         if links.delete_address(place):
             yield f"removed {place.address} from {place.device}"
-    if changes.get(_TAKEN, {}).pop(name, None) is not None:
+    if changes.get(TAKEN, {}).pop(name, None) is not None:
         state.write_gateway_changes(changes)
 
 

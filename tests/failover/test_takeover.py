@@ -43,7 +43,7 @@ def test_an_unknown_node_is_an_error(failover: Failover) -> None:
         refused = failover.node(BETWEEN).cgw("node", verb, "node9", check=False)
         assert refused.returncode == 8
         assert refused.stderr == (
-            'cgw: node "node9": no [[remote-node]] of cgw.toml has this name; '
+            'cgw: node "node9": no node of cgw.toml or of the registry has this name; '
             'give one that is there: "node1", "node3"\n'
         )
 

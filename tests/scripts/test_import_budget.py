@@ -6,10 +6,13 @@ import os
 import shutil
 import struct
 import subprocess
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 import pytest
 
+from cgw_hooks.core.node_config import RemoteNode
+from cgw_hooks.host.state.known_nodes import KnownNodes
 from tests.lab.namespace import Namespace, namespace
 from tests.unit.builders import PYTHON, ROOT, annotated, domain
 
@@ -150,6 +153,37 @@ def test_a_call_loads_no_slow_module_of_the_standard_library(
     slow = NOT_ON_THE_HOOKS_PATH | (set() if operation == "prepare" else ONLY_FOR_LXML)
     assert set() == loaded & (HEAVY | slow)
     assert f"{PACKAGE}.core.record" in loaded
+
+
+STEERING = """
+[node]
+name = "node1"
+[[guest-network]]
+bridge = "guestbr0"
+subnet = "10.5.5.0/24"
+node-address = "10.5.5.1"
+gateway-address = "10.5.5.254"
+internode-devices = ["eth1"]
+return-path = "RETURN-PATH"
+[registry]
+endpoints = ["http://10.0.0.1:2379"]
+"""
+
+
+@pytest.mark.parametrize("return_path", ["full-nat", "steer"])
+def test_only_a_call_that_steers_loads_what_knows_the_other_nodes(
+    node: Namespace, tmp_path: Path, return_path: str
+) -> None:
+    config = tmp_path / CONFIG
+    config.write_text(STEERING.replace("RETURN-PATH", return_path))
+    config.chmod(0o600)
+    known = KnownNodes(str(tmp_path / "run"))
+    known.write([RemoteNode("n2", (ip_address("10.5.5.2"),), (), ("02:00:00:00:00:02",))])
+    loaded = loaded_by_a_hook_call(node, tmp_path, annotated(start=61202), "prepare")
+    assert f"{PACKAGE}.core.record" in loaded
+    assert (f"{PACKAGE}.host.state.known_nodes" in loaded) == (return_path == "steer")
+    # tomllib needs typing.
+    assert set() == loaded & ((HEAVY | NOT_ON_THE_HOOKS_PATH) - {"tomllib", "typing"})
 
 
 def test_make_install_compiles_every_module_and_make_uninstall_leaves_none(

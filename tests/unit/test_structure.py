@@ -51,6 +51,7 @@ STATE_NAMES = {
     "node.json",
     "node.down",
     "node.lost",
+    "nodes.json",
     "record.new",
     "lock",
     "bridges",

@@ -76,6 +76,7 @@ class Follower:
         config = self.publisher.loaded.registry
         if config is None:
             self.publisher.state.write_registry_status({})
+            self.publisher.known_nodes.remove()
         else:
             # TLS and HTTP take 6 MiB, which a host without a registry need not spend.
             from cgw_hooks.agent.registry.session import Session

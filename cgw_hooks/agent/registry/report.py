@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cgw_hooks.agent.agent_publisher import AgentPublisher
+    from cgw_hooks.agent.registry.addresses import NodeAddresses
     from cgw_hooks.agent.registry.outbox import Outbox
     from cgw_hooks.agent.registry.presence import PresenceKeeper
     from cgw_hooks.core.guest import GuestKey
@@ -34,6 +35,7 @@ class Reporter:
         view: View,
         outbox: Outbox,
         presence: PresenceKeeper,
+        addresses: NodeAddresses,
     ) -> None:
         #: Why the registry did not answer; None if it did.
         self.error: RegistryError | None = None
@@ -43,6 +45,7 @@ class Reporter:
         self._view = view
         self._outbox = outbox
         self._presence = presence
+        self._addresses = addresses
         self._closed: dict[str, dict[GuestKey, tuple[str, ...]]] = {}
         self._since = 0.0
         self._started = time.time()
@@ -104,6 +107,7 @@ class Reporter:
             if found.networks and set(found.networks) != set(own):
                 message = "its config has other guest networks than this node's"
                 problems.append(Problem("registry", f"node {node}", message, _NETWORKS_CURE))
+        problems += self._addresses.problems
         if self._view.unknown:
             key = min(self._view.unknown)
             message = f"it has keys that this version does not know, for example {key}"

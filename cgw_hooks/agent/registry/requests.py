@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from cgw_hooks.core.registry_value import guest
+from cgw_hooks.core import registry_value
 from cgw_hooks.errors import CgwError, RegistryError
 from cgw_hooks.host.etcd.values import Delete, Put
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cgw_hooks.agent.registry.inbox import Ticket
     from cgw_hooks.agent.registry.outbox import Outbox
     from cgw_hooks.core.guest import GuestKey
-    from cgw_hooks.core.registry_view import View
+    from cgw_hooks.core.registry_view import Entry, View
     from cgw_hooks.node.registered import Registered
 
 
@@ -61,7 +61,10 @@ def forget(request: Forget, view: View, outbox: Outbox) -> None:
         uuids = [
             uuid for uuid in view.uuids() for e in view.entries(uuid) if e.node == request.node
         ]
-        outbox.write([Delete(view.keys.guest(uuid, request.node)) for uuid in uuids])
+        keys = [view.keys.guest(uuid, request.node) for uuid in uuids]
+        if request.node in {entry.node for entry in view.addresses()}:
+            keys.append(view.keys.addresses + request.node)
+        outbox.write(list(map(Delete, keys)))
     except CgwError as error:
         request.ticket.finish(error)
     else:
@@ -71,16 +74,26 @@ def forget(request: Forget, view: View, outbox: Outbox) -> None:
 def import_(request: Import, view: View, outbox: Outbox) -> None:
     """Write the entries that are missing, but for this node's own: its records say these."""
     try:
-        missing = []
-        for key, text in request.entries:
-            place = view.keys.guest_of(key)
-            if place is None:
-                raise RegistryError("registry", f"{key} is no key of a guest")
-            guest(place[0], text)
-            if place[1] != view.node and place[1] not in {e.node for e in view.entries(place[0])}:
-                missing.append(Put(key, text))
+        given = [(key, text, *_read(key, text, view)) for key, text in request.entries]
+        missing = [
+            Put(key, text)
+            for key, text, node, entries in given
+            if node != view.node and node not in {entry.node for entry in entries}
+        ]
         outbox.write(missing)
     except CgwError as error:
         request.ticket.finish(error)
     else:
         request.ticket.finish(text=str(len(missing)))
+
+
+def _read(key: str, text: str, view: View) -> tuple[str, list[Entry]]:
+    """Return the node of a key, and the entries beside it. Raises ``RegistryError``."""
+    place, addressed = view.keys.guest_of(key), view.keys.addressed_node(key)
+    if place:
+        registry_value.guest(place[0], text)
+        return place[1], view.entries(place[0])
+    if addressed:
+        registry_value.addresses(addressed, text)
+        return addressed, view.addresses()
+    raise RegistryError("registry", f"{key} is no key of a guest or of a node's addresses")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cgw_hooks.agent import worker
 from cgw_hooks.agent.registry import requests
+from cgw_hooks.agent.registry.addresses import NodeAddresses
 from cgw_hooks.agent.registry.inbox import Told
 from cgw_hooks.agent.registry.outbox import Outbox
 from cgw_hooks.agent.registry.presence import PresenceKeeper
@@ -65,6 +66,7 @@ class Session:
         self.keys = Keys(config.prefix)
         self.view = View(self.keys, publisher.loaded.name)
         self.registered = Registered(publisher, self.view, log)
+        self.addresses = NodeAddresses(publisher, self.view)
         self.outbox = Outbox(config, self.registered, self._changed, self._catch_up)
         self._prefix = config.prefix
         self._is_connected = False
@@ -80,7 +82,7 @@ class Session:
         presence_key = self.keys.nodes + self.view.node
         self._watcher = Watcher(config, self.keys.root, self._tell)
         self._presence = PresenceKeeper(config, presence_key, self._tell)
-        self._reporter = Reporter(publisher, self.view, self.outbox, self._presence)
+        self._reporter = Reporter(publisher, self.view, self.outbox, self._presence, self.addresses)
         self.outbox.dirty |= self.registered.own_uuids()
         worker.start("registry watcher", self._watcher.run)
         worker.start("registry presence", self._presence.run)
@@ -118,6 +120,7 @@ class Session:
             if self.view.has_kept:
                 self._keeps_until = time.monotonic() + _KEEP_SECONDS
             self.look_at_all()
+            self.addresses.look_again()
             self._is_saved = False
             self._apply(None)
             memory.give_back()
@@ -176,6 +179,7 @@ class Session:
         self.outbox.dirty |= self.registered.forget_overdue()
         if self._unapplied:
             self._apply(self._unapplied)
+        worker.attempt("known nodes", self._follow_nodes)
         self._flush()
         self._reporter.write(changed, is_connected=self._is_connected)
         now = time.monotonic()
@@ -183,10 +187,14 @@ class Session:
             self._saved = now
             self.save()
 
+    def _follow_nodes(self) -> None:
+        self.addresses.follow(is_connected=self._is_connected)
+
     def _flush(self) -> None:
         """Write what differs, or tell those who wait that it cannot be written now."""
         if self._is_connected:
             try:
+                self.outbox.write(self.addresses.differing())
                 self.outbox.flush()
             except RegistryError as error:
                 self._reporter.error = error

@@ -21,7 +21,7 @@ from cgw_hooks.errors import InvalidConfig, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cgw_hooks.core.published_port import Address, Network
+    from cgw_hooks.core.published_port import Network
 
 
 #: The header of a remote guest's table, as people write it.
@@ -116,7 +116,7 @@ def _guest_network(table: Table) -> GuestNetwork:
         ("node-address", network.node_address),
         ("gateway-address", network.gateway_address),
     ):
-        if address not in network.subnet or address in _unusable(network.subnet):
+        if address not in network.subnet or address in nodes_config.unusable(network.subnet):
             raise table.error(
                 key, address, f"give a host's address in the subnet, {network.subnet}"
             )
@@ -127,12 +127,6 @@ def _guest_network(table: Table) -> GuestNetwork:
             "give this node one of its own",
         )
     return network
-
-
-def _unusable(subnet: Network) -> set[Address]:
-    """Return the network address and the broadcast address; RFC 3021 has none in a /31."""
-    has_both = subnet.version == 4 and subnet.prefixlen < 31  # noqa: PLR2004
-    return {subnet.network_address, subnet.broadcast_address} if has_both else set()
 
 
 def _refuse_overlapping(networks: tuple[GuestNetwork, ...]) -> None:

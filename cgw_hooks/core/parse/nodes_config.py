@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from cgw_hooks.core.node_config import GuestNetwork, NodeConfig
     from cgw_hooks.core.parse.config_table import Table
-    from cgw_hooks.core.published_port import Address
+    from cgw_hooks.core.published_port import Address, Network
 
 _HEXADECIMAL = "0x"
 _MARK_BITS = 32  # of a packet mark and of a conntrack mark: __u32 in the kernel
@@ -60,35 +60,86 @@ def _refuse_unprotected(config: NodeConfig) -> None:
 def refuse_ambiguous(config: NodeConfig) -> None:
     """Refuse nodes that the return paths could not tell apart. Raises ``InvalidConfig``."""
     for network in config.steered_networks:
-        owners = {marks.number(network.node_address, config.mark_mask): "this node"}
-        macs = {network.bridge_mac: "this node"}
+        members = Members(network, config.mark_mask)
         for node in config.remote_nodes:
             where = f"remote-node {quoted(node.name)}"
-            address = node.address_in(network.subnet)
-            if address is None:
+            if node.address_in(network.subnet) is None:
                 raise InvalidConfig(
                     where, f"node-address in {network.subnet} is missing", "add it to the list"
                 )
-            number = marks.number(address, config.mark_mask)
-            if number in owners:
+            members.refuse(node, where)
+            members.add(node)
+        members.refuse_nobody()
+
+
+class Members:
+    """The nodes of one guest network, which its rules must be able to tell apart.
+
+    Return paths know a node by its number and its MAC addresses; FULL-NAT by its address.
+    """
+
+    def __init__(self, network: GuestNetwork, mask: int) -> None:
+        self._network = network
+        self._mask = mask
+        self._is_steered = network.return_path != FULL_NAT
+        self._numbers = {self._number(network.node_address): "this node"}
+        self._macs = {network.bridge_mac: "this node"}
+
+    def _number(self, address: Address) -> int:
+        return marks.number(address, self._mask) if self._is_steered else int(address)
+
+    def add(self, node: RemoteNode) -> None:
+        """Add a node."""
+        address = node.address_in(self._network.subnet)
+        if address:
+            self._numbers[self._number(address)] = node.name
+        self._macs |= dict.fromkeys(node.bridge_macs, node.name)
+
+    def refuse(self, node: RemoteNode, where: str) -> None:
+        """Refuse a node that looks like another one. Raises ``InvalidConfig``."""
+        address = node.address_in(self._network.subnet)
+        if address:
+            self._refuse_address(address, where)
+        for mac in node.bridge_macs if self._is_steered else ():
+            if mac in self._macs:
                 raise InvalidConfig(
-                    where,
-                    f"the last bits of {address} are those of {owners[number]}",
-                    "give node.mark-mask more bits, or the node another address",
+                    where, f"{mac} is the MAC address of {self._macs[mac]}", "give each its own"
                 )
-            owners[number] = node.name
-            for mac in node.bridge_macs:
-                if mac in macs:
-                    raise InvalidConfig(
-                        where, f"{mac} is the MAC address of {macs[mac]}", "give each its own"
-                    )
-            macs |= dict.fromkeys(node.bridge_macs, node.name)
-        if 0 in owners:
+
+    def _refuse_address(self, address: Address, where: str) -> None:
+        network, number = self._network, self._number(address)
+        if address == network.gateway_address or address in unusable(network.subnet):
             raise InvalidConfig(
-                "node.mark-mask",
-                f"the last bits of the address of {owners[0]} are 0, which means no node",
-                "give the mask more bits, or the node another address",
+                where, f"{address} is no address of a single node", "give the node its own address"
             )
+        if number in self._numbers:
+            last_bits = "the last bits of " if self._is_steered else ""
+            raise InvalidConfig(
+                where,
+                f"{last_bits}{address} are those of {self._numbers[number]}",
+                "give node.mark-mask more bits, or the node another address",
+            )
+        if number == 0:
+            raise _nobody(where.partition(" ")[2])
+
+    def refuse_nobody(self) -> None:
+        """Refuse this node if its number means no node. Raises ``InvalidConfig``."""
+        if 0 in self._numbers:
+            raise _nobody(self._numbers[0])
+
+
+def _nobody(who: str) -> InvalidConfig:
+    return InvalidConfig(
+        "node.mark-mask",
+        f"the last bits of the address of {who} are 0, which means no node",
+        "give the mask more bits, or the node another address",
+    )
+
+
+def unusable(subnet: Network) -> set[Address]:
+    """Return the network address and the broadcast address; RFC 3021 has none in a /31."""
+    has_both = subnet.version == 4 and subnet.prefixlen < 31  # noqa: PLR2004
+    return {subnet.network_address, subnet.broadcast_address} if has_both else set()
 
 
 def _refuse_two_steered(config: NodeConfig) -> None:

@@ -10,6 +10,7 @@ from cgw_hooks.core.rules.return_path import marks
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from cgw_hooks.core.node_config import NodeConfig
     from cgw_hooks.core.published_port import Address, Network
@@ -42,6 +43,10 @@ class SteeringRoute(NamedTuple):
     table: int
     via: Address
     device: str
+
+    def to_list(self) -> list[Any]:
+        """Return the route for JSON."""
+        return [str(self.subnet), self.mark, self.mask, self.table, str(self.via), self.device]
 
 
 class Sysctl(NamedTuple):
