@@ -55,6 +55,13 @@ def text(config: NodeConfig, directory: str) -> str:
     """Return conntrackd.conf; ``directory`` is that of its lock and of its control socket."""
     return f"""\
 # Written by cgw node up: changes are lost.
+{_sync(config)}
+{_general(config, directory)}
+"""
+
+
+def _sync(config: NodeConfig) -> str:
+    return f"""\
 Sync {{
     Mode NOTRACK {{
         DisableExternalCache no
@@ -68,7 +75,11 @@ Sync {{
         RcvSocketBuffer {_SOCKET_BUFFER}
         Checksum on
     }}
-}}
+}}"""
+
+
+def _general(config: NodeConfig, directory: str) -> str:
+    return f"""\
 General {{
     Systemd yes
     Syslog yes
@@ -90,8 +101,7 @@ General {{
 {_lines(_ignored(config))}
         }}
     }}
-}}
-"""
+}}"""
 
 
 def config_file(directory: str) -> str:

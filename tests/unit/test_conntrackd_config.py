@@ -72,13 +72,6 @@ def test_the_kernel_leaves_out_steered_networks_and_gets_one_ipv6_network_at_mos
     assert "Filter From Kernelspace {" in text(config(v4="steer"))
 
 
-@pytest.mark.parametrize(
-    ("path", "cache"), [("full-nat", "no"), ("steer", "no"), ("ct-sync", "yes")]
-)
-def test_flows_go_into_the_kernel_at_once_with_ct_sync_alone(path: str, cache: str) -> None:
-    assert f"DisableExternalCache {cache}\n" in text(config(v4=path))
-
-
 @pytest.mark.parametrize("families", [{"v4": "full-nat"}, {"v6": "full-nat", "v4": "steer"}])
 def test_messages_never_come_from_an_address_that_can_be_taken_over(
     families: dict[str, str],
@@ -90,7 +83,7 @@ def test_messages_never_come_from_an_address_that_can_be_taken_over(
 
 @pytest.mark.parametrize(("path", "replicate", "needed"), [
     ("full-nat", False, False), ("full-nat", True, True),
-    ("steer", False, False), ("ct-sync", False, True),
+    ("steer", False, False), ("steer", True, True),
 ])  # fmt: skip
 def test_conntrackd_runs_only_where_it_is_needed(path: str, replicate: bool, needed: bool) -> None:
     toml = config(v4=path)
