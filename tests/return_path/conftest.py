@@ -40,19 +40,19 @@ def machine() -> None:
     sweep_namespaces()
 
 
-@pytest.fixture(scope="session", params=RETURN_PATHS)
+@pytest.fixture(scope="package", params=RETURN_PATHS)
 def return_path(request: pytest.FixtureRequest) -> str:
     """How answers find back."""
     return str(request.param)
 
 
-@pytest.fixture(scope="session", params=[CHAIN, extended(MESH)])
+@pytest.fixture(scope="package", params=[CHAIN, extended(MESH)])
 def topology(request: pytest.FixtureRequest) -> str:
     """How the nodes are joined."""
     return str(request.param)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def built(
     return_path: str, topology: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:

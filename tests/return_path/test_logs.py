@@ -19,7 +19,7 @@ WORDS = {HTTP: "{} - - [", SSH: "Connection from {} port ", SMTP: " connect from
 _VISIT = (b"SSH-2.0-visitor\r\n", b"QUIT\r\n")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def servers(built: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """The servers, in web2."""
     folder: Path = tmp_path_factory.mktemp("servers") / "shared"

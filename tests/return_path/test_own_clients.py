@@ -70,7 +70,7 @@ def test_nodes_and_guests_reach_a_guest_directly(
         assert (who, said) == (who, dict.fromkeys(PROTOCOLS, f"{placed.name} saw {source}"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def serving(built: Cluster) -> Cluster:
     """The cluster, whose clients outside serve a port of their own."""
     for who, addresses in _OUTSIDE.items():
