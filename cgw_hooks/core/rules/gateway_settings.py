@@ -109,7 +109,8 @@ def isolated_ports(config: NodeConfig) -> list[tuple[str, str]]:
     return list(dict.fromkeys(pairs))
 
 
-#: A node that takes a connection over in its middle has not seen its windows.
+#: A node that gets to know a connection in its middle has not seen its windows. A segment outside
+#: of them would be "invalid", and an answer of a steered guest would ask all other nodes.
 _LIBERAL = "net/netfilter/nf_conntrack_tcp_be_liberal"
 
 
@@ -139,7 +140,7 @@ def sysctls(config: NodeConfig) -> Iterator[Sysctl]:
         # 2 is loose mode (RFC 3704 section 2.4): a guest may answer a packet that came in by
         # another node.
         yield Sysctl(f"net/ipv4/conf/{bridge}/rp_filter", "2")
-    if conntrackd_config.is_needed(config):
+    if config.steered_networks or conntrackd_config.is_needed(config):
         yield Sysctl(_LIBERAL, "1")
     if six:
         for device in sorted(config.uplink.devices):

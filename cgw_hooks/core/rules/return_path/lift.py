@@ -11,14 +11,15 @@ from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, devices, listed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    from cgw_hooks.core.node_config import GuestNetwork, NodeConfig, RemoteNode
+    from cgw_hooks.core.node_config import GuestNetwork, NodeConfig
     from cgw_hooks.core.published_port import Network
     from cgw_hooks.core.rules.commands import Table
 
 _PRIORITY = -300  # before br_netfilter (0), as the ARP filter
 _LINK_LOCAL = IPv6Network("fe80::/10")
+_CHAINS = ("lift_arriving", "lift_leaving")
 _SIZE = 65536
 #: After this time a guest that is silent is thought to be where its record is.
 _AWAY = "timeout 10m;"
@@ -31,19 +32,24 @@ def outside(subnet: Network) -> str:
 
 
 def add_to(table: Table, config: NodeConfig) -> None:
-    """Add the chain that lifts frames to the bridge's table."""
+    """Add the chains that lift frames to the bridge's table."""
     for text in _sets():
         table.add_set(text)
     table.add_chain("lift", f"type filter hook prerouting priority {_PRIORITY}")
-    table.add_rules(_away_rules(config))
-    for network in config.steered_networks:
-        table.add_rules(_lift_rules(network, config.remote_nodes))
+    for chain in _CHAINS:
+        table.add_chain(chain)
+    macs = [mac for node in config.remote_nodes for mac in node.bridge_macs]
+    if macs:
+        table.add_rules(_common_rules(config, listed(macs)))
+        for network in config.steered_networks:
+            table.add_rules(_lift_rules(network))
 
 
 def removal(table: str) -> str:
     """Return text that removes the chain and its sets from the bridge's table, if it has them."""
     lines = [f"add table {table}"]
-    lines += [f"{command} chain {table} lift" for command in ("add", "flush", "delete")]
+    for command in ("add", "flush", "delete"):  # all are flushed before one that they name goes
+        lines += [f"{command} chain {table} {chain}" for chain in ("lift", *_CHAINS)]
     for text in _sets():
         name = text.split()[1]
         lines += [f"add set {table} {text.removeprefix('set ')}", f"delete set {table} {name}"]
@@ -56,32 +62,28 @@ def _sets() -> Iterator[str]:
     yield f"set away {{ type ether_addr; flags dynamic,timeout; size {_SIZE}; {_AWAY} }}"
 
 
-def _away_rules(config: NodeConfig) -> Iterator[str]:
-    """Yield rules that learn which guests are on another node, as the bridge itself learns it.
+def _common_rules(config: NodeConfig, macs: str) -> Iterator[str]:
+    """Yield rules that part frames by where they come from, and learn which guests are away.
 
-    While a guest migrates, both nodes have its record. A node that lifted the frames to a guest
-    that is not there would come between the entry node and the guest's node.
+    They learn it as the bridge itself learns it. While a guest migrates, both nodes have its
+    record. A node that lifted the frames to a guest that is not there would come between the entry
+    node and the guest's node.
     """
     internode = devices({d: None for n in config.steered_networks for d in n.internode_devices})
-    macs = [mac for node in config.remote_nodes for mac in node.bridge_macs]
-    if macs:
-        yield f"lift iifname {internode} ether saddr != {listed(macs)} add @away {{ ether saddr }}"
-        yield f"lift iifname != {internode} ether saddr @away delete @away {{ ether saddr }}"
+    yield f"lift iifname {internode} goto lift_arriving"
+    yield "lift ether saddr @away delete @away { ether saddr }"
+    yield f"lift ether daddr {macs} goto lift_leaving"
+    yield f"lift_arriving ether saddr != {macs} add @away {{ ether saddr }} accept"
+    yield "lift_arriving ether daddr @away accept"
 
 
-def _lift_rules(network: GuestNetwork, nodes: Iterable[RemoteNode]) -> Iterator[str]:
-    macs = [mac for node in nodes for mac in node.bridge_macs]
-    if not macs:
-        return
+def _lift_rules(network: GuestNetwork) -> Iterator[str]:
     family, subnet = network.subnet.version, network.subnet
-    ip, internode = IP[family], devices(network.internode_devices)
-    lift = f"ether daddr set {network.bridge_mac} meta pkttype set host"
+    ip = IP[family]
+    lift = f"ether daddr set {network.bridge_mac} meta pkttype set host accept"
     yield (
-        f"lift iifname {internode} ether saddr {listed(macs)} ether daddr != @away "
-        f"{ip} daddr @here{family} {ip} saddr {outside(subnet)} {lift}"
+        f"lift_arriving {ip} daddr @here{family} {ip} daddr {subnet} "
+        f"{ip} saddr {outside(subnet)} {lift}"
     )
     # A guest that has just moved here still sends to the MAC address of its former node.
-    yield (
-        f"lift iifname != {internode} ether daddr {listed(macs)} "
-        f"{ip} saddr {subnet} {ip} daddr {outside(subnet)} {lift}"
-    )
+    yield f"lift_leaving {ip} saddr {subnet} {ip} daddr {outside(subnet)} {lift}"

@@ -46,8 +46,11 @@ _OPENING = "tcp flags & (fin | syn | rst | ack) == syn"
 #: Packets of one guest that are copied per second. TCP sends again what was not copied, and a
 #: stream of datagrams is copied for some milliseconds only.
 _LONGEST_BURST = 1000
-#: How long a node waits for an acknowledgement, and how often the entry node sends one.
-_ASKING, _ACKNOWLEDGING = "500ms", "100ms"
+#: How long a node waits for an acknowledgement.
+_ASKING = "500ms"
+#: A copy of a datagram that asks has this TTL, by which the entry node knows it. `dup` takes one
+#: off each time (net/ipv4/netfilter/nf_dup_ipv4.c), so an acknowledgement has two less.
+_ASKED_HOPS = 255
 #: How long a node remembers that it has asked, and the answer. Until the next packet of the flow
 #: nothing else remembers it.
 _ASKED = "60s"
@@ -87,7 +90,7 @@ def _sets(family: int) -> Iterator[str]:
     yield f"set served_ranges {served} flags interval; }}"
     flow = f"{address} . inet_service . {address} . inet_service"
     seen = f"flags dynamic,timeout; size {_SIZE};"
-    for name, time in (("asking", _ASKING), ("asked", _ASKED), ("acknowledged", _ACKNOWLEDGING)):
+    for name, time in (("asking", _ASKING), ("asked", _ASKED)):
         yield f"set {name} {{ type {flow}; {seen} timeout {time}; }}"
     yield f"set askers {{ type {address}; {seen} timeout 10s; }}"
 
@@ -105,6 +108,7 @@ class _Rules:
         self._ip = ip = IP[family]
         self._flow_type = f"{ADDRESS_TYPE[family]} . inet_service . " * 2
         self._flow = f"{ip} saddr . th sport . {ip} daddr . th dport"
+        self._hops = "ip ttl" if family == 4 else "ip6 hoplimit"  # noqa: PLR2004
         self._served_key = f"{ip} saddr . meta l4proto . th sport"
         self._nodes = [
             (node, address, marks.mark(address, config.mark_mask))
@@ -205,6 +209,7 @@ class _Rules:
         yield f"{unknown} add @asking {{ {flow} }} add @asked {{ {flow} }} goto {ask}"
         limit = f"limit rate over {_LONGEST_BURST}/second burst {_LONGEST_BURST} packets"
         yield f"{ask} update @askers {{ {self._ip} saddr {limit} }} drop"
+        yield f"{ask} meta l4proto {_DATAGRAM_PROTOCOLS} {self._hops} set {_ASKED_HOPS}"
         for _, address, _ in self._nodes:
             yield f"{ask} {self._copy_to(address)}"
         yield f"{ask} drop"
@@ -213,6 +218,9 @@ class _Rules:
         """From another node that has a guest: an answer, a question, or an acknowledgement."""
         handed, stray, learn = (self._chain(stem) for stem in ("handed", "stray", "learn"))
         flow = self._flow
+        # Perhaps the same client has come in here as well, so a flow of its port may be tracked.
+        acknowledged = f"meta l4proto {_DATAGRAM_PROTOCOLS} {self._hops} {_ASKED_HOPS - 2}"
+        yield f"{handed} {acknowledged} goto {stray}"
         yield f"{handed} ct state new,invalid goto {stray}"
         # Only a node that has the guest can have asked; else this is a question.
         for served in ("served", "served_ranges"):
@@ -223,9 +231,8 @@ class _Rules:
         yield f"{handed} meta l4proto {_TCP} return"
         for node, address, mark in self._nodes:
             yield (
-                f"{handed} meta l4proto {_DATAGRAM_PROTOCOLS} "
-                f"ether saddr {listed(node.bridge_macs)} {flow} != @acknowledged "
-                f"add @acknowledged {{ {flow} }} {self._copy_to(address)}"
+                f"{handed} meta l4proto {_DATAGRAM_PROTOCOLS} {self._hops} {_ASKED_HOPS - 1} "
+                f"ether saddr {listed(node.bridge_macs)} {self._copy_to(address)}"
             )
             yield (
                 f"{learn} ether saddr {listed(node.bridge_macs)} "
