@@ -43,7 +43,7 @@ help:
 	@echo "sudo make release   the same with wheel, source archive and checksums, of a tagged commit"
 	@echo "make venv           make .venv with .venv/bin/cgw from this checkout"
 	@echo "make lint           ruff, mypy and codespell"
-	@echo "sudo make bench     measure what a hook call, the registry, many flows, FULL-NAT, a migration and a vif cost"
+	@echo "sudo make bench     measure what a hook call, the registry, many flows, FULL-NAT, the return paths, a migration and a vif cost"
 
 demo: venv apt-lab
 	@SUITE=$(SUITE) .venv/bin/python -m tests.lab.demo
@@ -70,6 +70,7 @@ bench: venv apt-lab
 	@.venv/bin/python -m benchmarks.many_flows
 	@.venv/bin/python -m benchmarks.migration_gap
 	@.venv/bin/python -m benchmarks.registry
+	@.venv/bin/python -m benchmarks.return_paths
 	@.venv/bin/python -m benchmarks.throughput
 	@.venv/bin/python -m benchmarks.xen_online
 

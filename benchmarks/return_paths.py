@@ -75,11 +75,10 @@ def print_table(times: Times) -> None:
         table.add_column(heading, justify="right")
     for (name, on), turns in times.items():
         base = times[FULL_NAT, on]
-        ratio, (median, tail) = _ratios(turns, base), _latency(turns)
+        ratio, (median, tail), (_, whole) = _ratios(turns, base), _latency(turns), _latency(base)
         table.add_row(
             name + (", br_netfilter" if on else ""),
-            f"{median:.2f}", f"{ratio.asks[0]:.2f}",
-            f"{tail:.2f}", f"{tail / _latency(base)[1]:.2f}",
+            f"{median:.2f}", f"{ratio.asks[0]:.2f}", f"{tail:.2f}", f"{tail / whole:.2f}",
             f"{statistics.median(t.connections for t in turns):,.0f}", f"{ratio.connections:.2f}",
             f"{statistics.median(t.down for t in turns):.1f}", f"{ratio.down:.2f}",
             f"{statistics.median(t.up for t in turns):.1f}", f"{ratio.up:.2f}",

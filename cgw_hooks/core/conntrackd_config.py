@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from cgw_hooks.core.node_config import GuestNetwork, NodeConfig
     from cgw_hooks.core.published_port import Network
 
-#: The UDP port of its messages, as in conntrackd's own examples, and the groups that they are sent
-#: to: of the local scope (RFC 2365 section 6.1) and of the link (RFC 4291 section 2.7). They are
-#: not those of the examples: guests may be firewalls that replicate among themselves.
+#: The UDP port of its messages, as in conntrackd's own examples, and the group that they are sent
+#: to, of one link (RFC 4291 section 2.7). It is not that of the examples: guests may be firewalls
+#: that replicate among themselves. It is not one of IPv4, since the messages would then come from
+#: the node address: the host that stands in for a node has that address, and would drop them.
 PORT = 3780
-GROUPS = {4: "239.255.37.80", 6: "ff12::3780"}
+GROUP = "ff12::3780"
 
 _SOCKET_BUFFER = 4 << 20  # NOTRACK does not repeat a message that was lost
 _LONGEST_SOCKET_BUFFER = 16 << 20
@@ -45,22 +46,40 @@ def sync_network(config: NodeConfig) -> GuestNetwork:
     return min(config.guest_networks, key=lambda n: (n.subnet.version, int(n.subnet[0])))
 
 
+def bridge(config: NodeConfig) -> str:
+    """Return the bridge that carries the messages; it must have a link-local IPv6 address."""
+    return sync_network(config).bridge
+
+
 def text(config: NodeConfig, directory: str) -> str:
     """Return conntrackd.conf; ``directory`` is that of its lock and of its control socket."""
     return f"""\
 # Written by cgw node up: changes are lost.
+{_sync(config)}
+{_general(config, directory)}
+"""
+
+
+def _sync(config: NodeConfig) -> str:
+    return f"""\
 Sync {{
     Mode NOTRACK {{
         DisableExternalCache no
         StartupResync yes
     }}
     Multicast {{
-{_channel(sync_network(config))}
+        IPv6_address {GROUP}
+        Group {PORT}
+        Interface {bridge(config)}
         SndSocketBuffer {_SOCKET_BUFFER}
         RcvSocketBuffer {_SOCKET_BUFFER}
         Checksum on
     }}
-}}
+}}"""
+
+
+def _general(config: NodeConfig, directory: str) -> str:
+    return f"""\
 General {{
     Systemd yes
     Syslog yes
@@ -82,8 +101,7 @@ General {{
 {_lines(_ignored(config))}
         }}
     }}
-}}
-"""
+}}"""
 
 
 def config_file(directory: str) -> str:
@@ -94,16 +112,6 @@ def config_file(directory: str) -> str:
 def lock_file(directory: str) -> str:
     """Return the path of the lock; conntrackd does not start if a killed one has left it."""
     return f"{directory}/conntrackd.lock"
-
-
-def _channel(network: GuestNetwork) -> str:
-    version = network.subnet.version
-    lines = [f"{_WORDS[version]} {GROUPS[version]}", f"Group {PORT}"]
-    if version == 4:  # noqa: PLR2004
-        lines.append(f"IPv4_interface {network.node_address}")
-    # After the address: conntrackd must know by then which family the device is for.
-    lines.append(f"Interface {network.bridge}")
-    return "\n".join(f"        {line}" for line in lines)
 
 
 def _ignored(config: NodeConfig) -> list[str]:

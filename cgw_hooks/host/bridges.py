@@ -1,4 +1,4 @@
-"""The spanning tree of a bridge, as the kernel reports it.
+"""The spanning tree and the MAC address of a bridge, as the kernel reports them.
 
 This module must not import pyroute2: that takes longer than a whole ``cgw status``.
 
@@ -13,7 +13,7 @@ from cgw_hooks.host import netlink
 
 _GET_LINK = 18  # RTM_GETLINK
 _MESSAGE = struct.Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, change
-_NAME, _LINK_INFO = 3, 18  # IFLA_IFNAME, IFLA_LINKINFO
+_ADDRESS, _NAME, _LINK_INFO = 1, 3, 18  # IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINKINFO
 _INFO_KIND, _INFO_DATA = 1, 2  # IFLA_INFO_KIND, IFLA_INFO_DATA
 _FORWARD_DELAY, _STP_STATE = 1, 5  # IFLA_BR_FORWARD_DELAY (hundredths of a second) ...
 _NUMBER = struct.Struct("=I")
@@ -25,14 +25,7 @@ def forward_delay(bridge: str) -> float:
 
     It is 0 if the bridge runs none, or if there is no such bridge.
     """
-    request = _MESSAGE.pack(0, 0, 0, 0, 0)
-    request += netlink.attribute(_NAME, bridge.encode() + b"\0")
-    with netlink.Channel(netlink.ROUTE) as channel:
-        try:
-            answers = channel.ask(_GET_LINK, request)
-        except OSError:
-            return 0.0
-    found = netlink.attributes(answers[0][_MESSAGE.size :])
+    found = _link(bridge)
     information = netlink.attributes(found.get(_LINK_INFO, b""))
     if bytes(information.get(_INFO_KIND, b"")).rstrip(b"\0") != b"bridge":
         return 0.0
@@ -40,6 +33,22 @@ def forward_delay(bridge: str) -> float:
     if _number(data, _STP_STATE) != _KERNEL_STP:
         return 0.0
     return _number(data, _FORWARD_DELAY) / 100
+
+
+def mac_address(bridge: str) -> str:
+    """Return the MAC address of a bridge; empty if there is no such bridge."""
+    return bytes(_link(bridge).get(_ADDRESS, b"")).hex(":")
+
+
+def _link(name: str) -> dict[int, bytes | memoryview]:
+    """Return the attributes of a device; none if there is no such device."""
+    request = _MESSAGE.pack(0, 0, 0, 0, 0) + netlink.attribute(_NAME, name.encode() + b"\0")
+    with netlink.Channel(netlink.ROUTE) as channel:
+        try:
+            answers = channel.ask(_GET_LINK, request)
+        except OSError:
+            return {}
+    return netlink.attributes(answers[0][_MESSAGE.size :])
 
 
 def _number(data: dict[int, bytes | memoryview], kind: int) -> int:

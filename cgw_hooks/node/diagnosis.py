@@ -16,7 +16,7 @@ from cgw_hooks.core.record import Contents, Record, State, contents, overridden,
 from cgw_hooks.core.rules.elements import BRIDGE_TABLE, TABLE, elements
 from cgw_hooks.errors import CgwError
 from cgw_hooks.host import bridges, listeners
-from cgw_hooks.node import cluster, definitions, ports, replication, ruleset
+from cgw_hooks.node import cluster, definitions, gateway_addresses, ports, replication, ruleset
 from cgw_hooks.node.firewall_exceptions import bridges_of
 from cgw_hooks.node.forwarding import Forwarding
 from cgw_hooks.sources.found_addresses import Look, aimed_at, known_addresses
@@ -108,6 +108,7 @@ class _Look:
     def node_problems(self) -> Iterator[Problem]:
         """Yield the problems of the node itself."""
         yield from cluster.problems(self.registry)
+        yield from gateway_addresses.problems(self.publisher)
         yield from replication.problems(self.publisher)
         difference = self.difference
         if self.should_be or self.publisher.state.gateway_changes():

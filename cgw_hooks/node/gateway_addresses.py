@@ -10,8 +10,9 @@ from _socket import if_nameindex
 from ipaddress import ip_address
 
 from cgw_hooks.core import conntrackd_config
+from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.rules import gateway_settings
-from cgw_hooks.host import addresses, conntrackd
+from cgw_hooks.host import addresses, bridges, conntrackd, routing_rules
 
 #: The key of recorded changes: node -> [device, address, prefix length] of each address that this
 #: node has taken over from it.
@@ -19,6 +20,7 @@ TAKEN = "taken"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from cgw_hooks.core.node_config import NodeConfig
@@ -37,8 +39,20 @@ def wrong(publisher: Publisher) -> list[str]:
     config, changes = publisher.config, publisher.state.gateway_changes()
     if not config.guest_networks or not changes:  # it was never up
         return []
-    found = [*_lost_addresses(config), *_wrong_routes(config, changes)]
+    found = [*_lost_addresses(config), *_wrong_macs(config), *_wrong_routes(config, changes)]
     return [*found, *_wrong_replication(config, publisher.state.directory)]
+
+
+def problems(publisher: Publisher) -> Iterator[Problem]:
+    """Yield what guests and clients notice of it. Raises ``RecordError``, and ``OSError``."""
+    config, changes = publisher.config, publisher.state.gateway_changes()
+    if config.guest_networks and changes:
+        for text in (
+            *_lost_addresses(config),
+            *_wrong_macs(config),
+            *_wrong_routes(config, changes),
+        ):
+            yield Problem("gateway", "node", f"the gateway {text}", "run: cgw node up")
 
 
 def taken_over(changes: dict[str, Any]) -> set[Address]:
@@ -57,11 +71,32 @@ def _lost_addresses(config: NodeConfig) -> list[str]:
     ]
 
 
-def _wrong_routes(config: NodeConfig, changes: dict[str, Any]) -> list[str]:
-    wanted = [route.to_list() for route in gateway_settings.steering_routes(config)]
-    found = changes.get("routes", [])
+def _wrong_macs(config: NodeConfig) -> list[str]:
+    wanted = gateway_settings.bridge_macs(config)
+    there = {bridge: bridges.mac_address(bridge) for bridge in wanted}
     return [
-        *(f"has no route of answers by {route[-2]}" for route in wanted if route not in found),
+        f"has lost the MAC address {mac} of {bridge}"
+        for bridge, mac in wanted.items()
+        if there[bridge] not in {"", mac}
+    ]
+
+
+def _wrong_routes(config: NodeConfig, changes: dict[str, Any]) -> list[str]:
+    routes = list(gateway_settings.steering_routes(config))
+    wanted = [route.to_list() for route in routes]
+    found = changes.get("routes", [])
+    rules = {v: routing_rules.marked_tables(v) for v in {r.subnet.version for r in routes}}
+    lost = [
+        route.to_list()
+        for route in routes
+        if (route.mark, route.table) not in rules[route.subnet.version]
+    ]
+    return [
+        *(
+            f"has no route of answers by {route[-2]}"
+            for route in wanted
+            if route not in found or route in lost
+        ),
         *(f"has a needless route of answers by {r[-2]}" for r in found if r not in wanted),
     ]
 

@@ -127,6 +127,8 @@ class Publisher(GuestChanges):
 
         with self.state.locked():
             old, is_damaged = self._old(guest.key)
+            if has_moved and old and not old.has_moved:
+                return old  # the registry has named it in the meantime
             record = published(guest, old, time.time())
             record = ports.withhold(record, ports.node_listeners([guest]))
             record = record._replace(has_moved=has_moved)

@@ -71,6 +71,7 @@ class Registered:
         named = {key: guest for key, guest in (found | rivals).items() if guest}
         report = reconcile.sync(self.publisher, drivers=(), registered=named)
         self._log.write(report)
+        self._note_all_moved(self.publisher.state.all()[0])
 
     def _rivals(
         self, found: dict[GuestKey, Guest | CgwError | None]
@@ -107,6 +108,7 @@ class Registered:
     def _apply_one(self, key: GuestKey, found: Guest | CgwError | None) -> None:
         record = self.publisher.state.peek(key)
         if found is None and record and record.has_moved:
+            self._moved.add(key)
             return
         if found is None:
             old = self.publisher.forget_remote(key)
@@ -154,7 +156,7 @@ class Registered:
         """Return the uuids of all guests that have a record here."""
         records, _ = self.publisher.state.all()
         own = {key: record for key, record in records.items() if not key.is_remote}
-        self._moved = {key for key, record in records.items() if record.has_moved}
+        self._note_all_moved(records)
         self._uuids = {key: r.guest.uuid for key, r in own.items() if r.guest.uuid != key.id}
         return {record.guest.uuid for record in own.values() if record.guest.uuid}
 
@@ -197,6 +199,9 @@ class Registered:
                 self._log.withdrawn(record)
                 forgotten.add(key.id)
         return forgotten
+
+    def _note_all_moved(self, records: dict[GuestKey, Record]) -> None:
+        self._moved = {key for key, record in records.items() if record.has_moved}
 
     def _note_moved(self, key: GuestKey) -> None:
         # To read all records of other nodes' guests would take long if there are many.

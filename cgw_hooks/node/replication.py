@@ -7,7 +7,7 @@ import time
 from cgw_hooks.core import conntrackd_config
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.errors import ReplicationError
-from cgw_hooks.host import conntrackd, paths, systemd
+from cgw_hooks.host import conntrackd, paths, sysctl, systemd
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,6 +73,13 @@ def start(publisher: Publisher) -> Iterator[str]:
         yield f"wrote  {path}"
     if conntrackd.program() is None:
         daemon(state).received()  # raises the error
+    bridge = conntrackd_config.bridge(publisher.config)
+    if sysctl.read(f"net/ipv6/conf/{bridge}/disable_ipv6") != "0":
+        raise ReplicationError(
+            bridge,
+            "IPv6 is off, and conntrackd speaks over link-local addresses",
+            f"run: sysctl net.ipv6.conf.{bridge}.disable_ipv6=0; cgw node up",
+        )
     if not _is_served_by_unit(state):
         yield from _note(state, path, is_new=is_new)
     elif not systemd.start(UNIT, anew=is_new):

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from cgw_hooks.core.node_config import FULL_NAT, STEER
 from tests.failover.cluster import Failover, open_failover
 from tests.lab.namespace import sweep_namespaces
 from tests.netns.node import CGW
-from tests.return_path.cluster import CHAIN, FULL_NAT
+from tests.return_path.cluster import CHAIN
 
-RETURN_PATHS = (FULL_NAT,)
+RETURN_PATHS = (FULL_NAT, STEER)
 _NEEDED_PROGRAMS = ("ip", "nft", "nsenter", "conntrackd", "keepalived")
 
 

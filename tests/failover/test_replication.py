@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from cgw_hooks.core.node_config import FULL_NAT
 from tests.failover.cluster import (
     BETWEEN,
     ENTRY,
@@ -21,9 +22,12 @@ from tests.lab.status_json import read_status
 from tests.libvirt.waiting import eventually
 from tests.netns.node import Node
 
-pytestmark = pytest.mark.failover
+pytestmark = [
+    pytest.mark.failover,
+    pytest.mark.parametrize("failover", [FULL_NAT], indirect=True),
+]
 
-GROUP, PORT = "239.255.37.80", 3780
+GROUP, PORT = "ff12::3780", 3780
 LIBERAL = "net/netfilter/nf_conntrack_tcp_be_liberal"
 
 
@@ -114,7 +118,8 @@ def _send(inside: Namespace, address: str, device: str = "") -> Callable[[], Non
     """Send what conntrackd would read as one of its messages, and find malformed."""
 
     def send() -> None:
-        with inside.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sender:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with inside.call(lambda: socket.socket(family, socket.SOCK_DGRAM)) as sender:
             if device:
                 sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
             for _ in range(10):

@@ -125,6 +125,6 @@ def way(made: Cluster, entry: int, family: int) -> Way:
 
 
 @pytest.fixture
-def free_port() -> int:
-    """A client port that no other test uses."""
-    return next(_free_ports)
+def free_ports() -> Iterator[int]:
+    """Client ports that no other test uses."""
+    return _free_ports

@@ -1,12 +1,12 @@
 """A client port that is used again through another node: to the guest it may be the same peer."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import permutations
 
 import pytest
 
-from tests.netns.asker import spoken
+from tests.netns.asker import PATIENCE_FOR_NOTHING, spoken
 from tests.return_path.cluster import FULL_NAT, NODES, TALK, WHO, Cluster
 from tests.return_path.moving_guest import MovingGuest
 from tests.return_path.sessions import Connection
@@ -14,12 +14,8 @@ from tests.return_path.way import Way
 
 pytestmark = pytest.mark.return_path
 
-_SHORT = 2.0
 Order = tuple[int, ...]
-_ORDERS = list(permutations(NODES))
-orders = pytest.mark.parametrize(
-    "order", _ORDERS, ids=["-".join(map(str, order)) for order in _ORDERS]
-)
+ORDERS = list(permutations(NODES))
 
 
 def close_client_first(connection: Connection) -> None:
@@ -40,53 +36,58 @@ def reset(connection: Connection) -> None:
 
 
 @pytest.fixture
-def ways(made: Cluster, placed: MovingGuest, order: Order, family: int) -> list[Way]:
-    """The ways through the nodes in this order."""
-    return [Way(made, placed, entry, family) for entry in order]
+def ways(made: Cluster, placed: MovingGuest, family: int) -> list[list[Way]]:
+    """The ways through the nodes, in every order."""
+    of_nodes = {entry: Way(made, placed, entry, family) for entry in NODES}
+    return [[of_nodes[entry] for entry in order] for order in ORDERS]
 
 
-@orders
 @pytest.mark.parametrize("close", [close_client_first, close_guest_first, reset])
 def test_a_port_is_used_again_after_the_close(
-    ways: list[Way], close: Callable[[Connection], None], free_port: int
+    ways: list[list[Way]], close: Callable[[Connection], None], free_ports: Iterator[int]
 ) -> None:
-    for way in ways:
-        connection = way.connect(source_port=free_port)
-        connection.guest_speaks()
-        close(connection)
+    for order in ways:
+        port = next(free_ports)
+        for way in order:
+            connection = way.connect(source_port=port)
+            connection.guest_speaks()
+            close(connection)
 
 
-@orders
 @pytest.mark.parametrize("protocol", ["udp", "sctp"])
 def test_a_port_is_used_again_where_nothing_is_closed(
-    ways: list[Way], protocol: str, free_port: int
+    ways: list[list[Way]], protocol: str, free_ports: Iterator[int]
 ) -> None:
     """And through the first node again. Each answer comes from the node that was asked."""
-    for way in (*ways, ways[0]):
-        ask = {"udp": way.made.client.udp, "sctp": way.made.client.sctp}[protocol]
-        reply = ask(way.entry_address, way.port(WHO), source_port=free_port)
-        assert spoken(reply) == f"{way.guest.name} saw {way.seen()}"
+    for order in ways:
+        port = next(free_ports)
+        for way in (*order, order[0]):
+            ask = {"udp": way.made.client.udp, "sctp": way.made.client.sctp}[protocol]
+            reply = ask(way.entry_address, way.port(WHO), source_port=port)
+            assert spoken(reply) == f"{way.guest.name} saw {way.seen()}"
 
 
-@orders
-def test_of_two_connections_from_one_port_the_first_lives(ways: list[Way], free_port: int) -> None:
+def test_of_two_connections_from_one_port_the_first_lives(
+    ways: list[list[Way]], free_ports: Iterator[int]
+) -> None:
     """With FULL-NAT all do, since the guest sees several peers."""
-    first, *others = ways
-    connection = first.connect(source_port=free_port)
-    for other in others:
-        if other.made.return_path == FULL_NAT:
-            other.connect(source_port=free_port)
-        else:
-            try_to_connect(other, free_port)
-        connection.client_speaks()
-        connection.guest_speaks()
+    for first, *others in ways[::2]:  # each node once as the first
+        port = next(free_ports)
+        connection = first.connect(source_port=port)
+        for other in others:
+            if other.made.return_path == FULL_NAT:
+                other.connect(source_port=port)
+            else:
+                try_to_connect(other, port)
+            connection.client_speaks()
+            connection.guest_speaks()
 
 
 def try_to_connect(way: Way, source_port: int) -> None:
     """Connect and say something. It may work, be refused, or get no answer."""
     kind = socket.AF_INET6 if way.family == 6 else socket.AF_INET
     with way.made.client.namespace.call(lambda: socket.socket(kind)) as second:
-        second.settimeout(_SHORT)
+        second.settimeout(PATIENCE_FOR_NOTHING)
         second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         second.bind(("", source_port))
         try:

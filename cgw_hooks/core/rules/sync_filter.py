@@ -10,35 +10,30 @@ guest bridge. All else to its port is dropped:
 
 from __future__ import annotations
 
-from cgw_hooks.core.conntrackd_config import GROUPS, PORT, is_needed, sync_network
-from cgw_hooks.core.rules.commands import IP, devices
+from cgw_hooks.core.conntrackd_config import GROUP, PORT, is_needed, sync_network
+from cgw_hooks.core.rules.commands import devices
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cgw_hooks.core.node_config import NodeConfig
+
+_MESSAGES = f"ip6 daddr {GROUP} udp dport {PORT}"
 
 
 def bridge_rules(config: NodeConfig) -> list[str]:
     """Return the rules of the bridge's chain prerouting; none without conntrackd."""
     if not is_needed(config):
         return []
-    network = sync_network(config)
     # Not with "meta ibrname": not every kernel has nft_meta_bridge.
-    others = f"iifname != {devices(network.internode_devices)}"
-    return [f"{others} {_group(network.subnet.version)} udp dport {PORT} drop"]
+    others = f"iifname != {devices(sync_network(config).internode_devices)}"
+    return [f"{others} {_MESSAGES} drop"]
 
 
 def input_rules(config: NodeConfig) -> list[str]:
     """Return the rules of a filter chain of the hook input; none without conntrackd."""
     if not is_needed(config):
         return []
-    network = sync_network(config)
-    version = network.subnet.version
     return [
-        f'udp dport {PORT} iifname "{network.bridge}" {_group(version)} accept',
+        f'iifname "{sync_network(config).bridge}" {_MESSAGES} accept',
         f"udp dport {PORT} drop",
     ]
-
-
-def _group(version: int) -> str:
-    return f"{IP[version]} daddr {GROUPS[version]}"

@@ -166,8 +166,9 @@ class _Rules:
 
     def _request_rules(self) -> Iterator[str]:
         """From a client, by another node: remember this node."""
-        # A client that uses one port through two nodes at once: its first connection lives. One
-        # without a mark is not such a one: it waits since this node had FULL-NAT, and br_netfilter.
+        # A client that uses one port through two nodes at once: its first connection lives. A flow
+        # without a mark is none: br_netfilter has tracked it while this node had FULL-NAT, and its
+        # client still tries to connect.
         first_lives = f"ct state established ct mark & {self._mask} != 0 return"
         yield f"{self._chain('request')} {_SYN} {first_lives}"
         for node, _, mark in self._nodes:
