@@ -123,6 +123,8 @@ class Repairer:
             self._guests.folder_changed(folder)
         if paths.guests_directory() in folders:
             self._guests.look_at_all()
+        if is_other_cluster:
+            self._wrong = []  # it may be the same again, but for another reason
         is_late = bool(self._wrong) and self._was_noted_long_ago()
         if changes.links or changes.addresses or is_other_cluster or is_late:
             self._look_at_gateway()

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 
-def eventually(condition: Callable[[], bool], within: float = 40.0) -> bool:
+def eventually(condition: Callable[[], bool], within: float = 300.0) -> bool:
     """Whether the condition comes true in time (seconds)."""
     deadline = time.monotonic() + within
     while not condition():

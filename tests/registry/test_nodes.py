@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from tests.lab import network
 from tests.lab.network import GATEWAY_ADDRESS, NodeAddresses
 from tests.libvirt.conftest import SUITES
 from tests.libvirt.waiting import eventually
@@ -156,14 +157,14 @@ def test_a_node_that_boots_while_etcd_is_silent_knows_the_nodes(made: RegistryCl
 
 def test_addresses_are_exported_and_imported(made: RegistryCluster) -> None:
     exported = made.nodes[1].cgw("registry", "export").stdout
-    text = next(e["value"] for e in json.loads(exported)["entries"] if e["key"].endswith("/node3"))
+    before = value_of(made, "node3")
     made.kill_agent(3)
     made.nodes[1].cgw("registry", "forget", "node3")
     until_known(made, 1, 2)
     assert names_of_nodes(made) == {"node1", "node2"}
     said = made.nodes[1].cgw("registry", "import", "-", given=exported).stdout
     assert said == "1 entries written\n"
-    assert made.etcd.etcdctl("get", f"{PREFIX}node3", "--print-value-only").stdout == f"{text}\n"
+    assert value_of(made, "node3") == before != ""
 
 
 def test_a_call_that_still_had_the_former_nodes_is_corrected(made: RegistryCluster) -> None:
@@ -189,6 +190,35 @@ def test_a_call_that_still_had_the_former_nodes_is_corrected(made: RegistryClust
     assert late.returncode == 0
     assert eventually(partial(sees_its_client, made, "web1", FOURTH))
     assert eventually(partial(is_fine, node)), node.cgw("status", check=False).stderr
+
+
+def test_a_node_that_only_the_registry_names_can_be_taken_over(made: RegistryCluster) -> None:
+    start(made, "web1", "web2")
+    before = traces(made.nodes[1])
+    own = value_of(made, "node1")
+    dead = made.nodes[3].namespace
+    made.kill_agent(3)
+    network.unplug(dead)
+    try:
+        made.nodes[1].cgw("node", "takeover", "node3")
+        for name in ("web1", "web2"):
+            assert eventually(partial(sees_its_client, made, name, *MEMBERS)), name
+        # A node says nothing of addresses that it only stands in for: also not a new agent.
+        made.kill_agent(1)
+        made.start_agent(1)
+        assert stays(made.nodes[2], traces(made.nodes[2]), seconds=5.0)
+        assert value_of(made, "node1") == own
+        made.nodes[1].cgw("node", "handback", "node3")
+    finally:
+        network.plug_in(dead)
+    made.start_agent(3)
+    assert eventually(partial(sees_its_client, made, "web2", *MEMBERS))
+    assert eventually(partial(is_as, made.nodes[1], before))
+
+
+def value_of(made: RegistryCluster, name: str) -> str:
+    """What the registry says of a node's addresses."""
+    return made.etcd.etcdctl("get", f"{PREFIX}{name}", "--print-value-only").stdout
 
 
 def value(**members: object) -> str:
@@ -256,11 +286,9 @@ def says(node: Node, complaint: str) -> bool:
 def test_addresses_that_somebody_damages_are_written_again(made: RegistryCluster) -> None:
     start(made, "web1")
     before = {number: traces(made.nodes[number]) for number in MEMBERS}
-    good = made.etcd.etcdctl("get", f"{PREFIX}node2", "--print-value-only").stdout
+    good = value_of(made, "node2")
     made.etcd.etcdctl("put", f"{PREFIX}node2", given="{")
-    assert eventually(
-        lambda: made.etcd.etcdctl("get", f"{PREFIX}node2", "--print-value-only").stdout == good
-    )
+    assert eventually(lambda: value_of(made, "node2") == good)
     assert made.etcd.etcdctl("del", f"{PREFIX}node2")
     assert eventually(partial(lambda: names_of_nodes(made) == {"node1", "node2", "node3"}))
     for number in MEMBERS:
