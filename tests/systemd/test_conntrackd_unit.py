@@ -13,7 +13,7 @@ from tests.systemd.conftest import booted_host
 
 pytestmark = pytest.mark.systemd
 
-UNIT, DEBIANS = "cgw-conntrackd.service", "conntrackd.service"
+UNIT, OTHER_UNIT = "cgw-conntrackd.service", "conntrackd.service"
 CONFIG = "/etc/cgw/cgw.toml"
 REPLICATE = "[failover]\nreplicate = true\n"
 TOML = gateway_config(NodeAddresses(1)) + remote_node_table(NodeAddresses(2))
@@ -49,10 +49,10 @@ def problems(host: SystemdHost) -> str:
 
 
 def test_up_runs_it_and_down_ends_it(host: SystemdHost) -> None:
-    host.systemctl("start", DEBIANS)
+    host.systemctl("start", OTHER_UNIT)
     host.systemctl("start", "cgw-node.service")
     assert host.is_active(UNIT)
-    assert not host.is_active(DEBIANS)
+    assert not host.is_active(OTHER_UNIT)
     assert answers(host)
     first = pid(host)
     host.systemctl("reload", "cgw-node.service")
