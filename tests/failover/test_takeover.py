@@ -1,7 +1,11 @@
 """`cgw node takeover` and `handback`: what they refuse, and that both are undone."""
 
+import signal
+import subprocess
+
 import pytest
 
+from cgw_hooks.core.node_config import FULL_NAT
 from tests.failover.cluster import (
     BETWEEN,
     ENTRY,
@@ -12,6 +16,8 @@ from tests.failover.cluster import (
 )
 from tests.lab import network
 from tests.lab.namespace import Namespace
+from tests.libvirt.waiting import eventually
+from tests.netns.node import PYTHON
 
 pytestmark = pytest.mark.failover
 
@@ -94,6 +100,30 @@ def _tracks(inside: Namespace, port: int) -> bool:
     return f"sport={port} " in flows
 
 
+_KILLED_IN_THE_MIDDLE = """
+import os, subprocess
+from ipaddress import ip_address
+from cgw_hooks.core.rules import takeover_guard
+from cgw_hooks.host.nft import Nft
+nft = Nft()
+nft.apply(takeover_guard.add([ip_address("10.5.5.251"), ip_address("fd00:5::251")]))
+subprocess.run(["nft", "list", "ruleset"])
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_takeover_that_is_killed_leaves_no_packet_dropped(failover: Failover) -> None:
+    inside = failover.node(BETWEEN).namespace
+    command = [*inside.enter_command(), str(PYTHON), "-c", _KILLED_IN_THE_MIDDLE]
+    killed = subprocess.run(command, capture_output=True, check=False, text=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert f"table inet {GUARD}" in killed.stdout
+    for address in ("10.5.5.251", "fd00:5::251"):
+        for field in ("saddr", "daddr"):
+            assert killed.stdout.count(f"{field} {address} drop") == 2
+    assert eventually(lambda: GUARD not in tables(inside))
+
+
 def test_down_gives_back_what_was_taken_over(failover: Failover) -> None:
     taker = failover.node(BETWEEN)
     failover.kill_node()
@@ -131,6 +161,10 @@ def test_a_node_that_comes_back_goes_on(failover: Failover, family: int) -> None
     for each in (session, later):
         each.client_speaks()
         each.guest_speaks()
+    if failover.made.return_path != FULL_NAT:
+        # With steering, the guest's node learns from the client's next packet that it is back.
+        exchange.client_speaks()
+        datagrams.client_speaks()
     exchange.guest_speaks()
     datagrams.guest_speaks()
     datagrams.client_speaks()

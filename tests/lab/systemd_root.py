@@ -29,15 +29,22 @@ PACKAGES = (
 )
 
 
-def systemd_root(suite: str) -> Path:
+def systemd_root(suite: str, *more: str) -> Path:
     """A root of `suite` ("bookworm", "trixie"), built at first use (about a minute), then cached.
 
-    Raises DebianRootError when mmdebstrap is missing or fails.
+    `more` packages are installed as well. Raises DebianRootError when mmdebstrap is missing or
+    fails.
     """
+    packages = (*PACKAGES, *more)
 
     def build(folder: Path) -> None:
         with progress(f"building a Debian {suite} root with systemd"):
-            bootstrap(suite, folder / "root", PACKAGES)
+            bootstrap(suite, folder / "root", packages)
 
-    ingredients = [BUILDER_VERSION, suite, *PACKAGES, *UNWANTED]
+    ingredients = [BUILDER_VERSION, suite, *packages, *UNWANTED]
     return cached(f"systemd-{suite}", ingredients, build) / "root"
+
+
+def replicating_root(suite: str) -> Path:
+    """The same with conntrackd, whose own service runs at boot, as Debian's packages do."""
+    return systemd_root(suite, "conntrackd")

@@ -114,13 +114,15 @@ def test_every_kind_of_port_that_is_withdrawn_is_missing(inside: Namespace) -> N
 
 
 def test_every_chain_that_is_flushed_makes_a_difference(inside: Namespace) -> None:
-    whole = parse_listing(listed(inside, table.restore(CLUSTER, Contents(PORTS))))
-    assert set(whole.chains) == set(table.tables(CLUSTER)[TABLE])
+    networks = (CLUSTER.guest_networks[0]._replace(internode_devices=("eth1.100",)),)
+    config = CLUSTER._replace(guest_networks=networks, replicates=True)  # no chain is empty
+    whole = parse_listing(listed(inside, table.restore(config, Contents(PORTS))))
+    assert set(whole.chains) == set(table.tables(config)[TABLE])
     for chain in whole.chains:
-        text = table.restore(CLUSTER, Contents(PORTS)) + f"flush chain {TABLE} {chain}\n"
+        text = table.restore(config, Contents(PORTS)) + f"flush chain {TABLE} {chain}\n"
         found = {TABLE: parse_listing(listed(inside, text))}
         assert whole.chains | {chain: 0} == found[TABLE].chains
-        rules = ruleset.compare(CLUSTER, Contents(PORTS), found).rules
+        rules = ruleset.compare(config, Contents(PORTS), found).rules
         assert rules.startswith(f"table {TABLE}: chain {chain} does not have its ")
 
 
