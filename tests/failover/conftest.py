@@ -13,8 +13,23 @@ from tests.lab.namespace import sweep_namespaces
 from tests.netns.node import CGW
 from tests.return_path.cluster import CHAIN
 
+TIER = "tests/failover/"
 RETURN_PATHS = (FULL_NAT, STEER)
 _NEEDED_PROGRAMS = ("ip", "nft", "nsenter", "conntrackd", "keepalived")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave two of the four combinations of return path and IP family to a full run.
+
+    Each death takes some seconds.
+    """
+    for item in items:
+        values = getattr(item, "callspec", None) and item.callspec.params  # type: ignore[attr-defined]
+        if values and values.keys() == {"failover", "family"}:
+            usual = {(FULL_NAT, 4), (STEER, 6)}
+            if (values["failover"], values["family"]) not in usual and item.nodeid.startswith(TIER):
+                item.add_marker(pytest.mark.extended)
 
 
 @pytest.fixture(scope="session", autouse=True)
