@@ -35,6 +35,7 @@ RUN_BY = {
     "docs/cluster.md#backup-and-restore.3": "tests/registry/test_runbook.py",
     "README.md#xen": "tests/unit/test_documents.py",
     "docs/return-paths.md#what-they-ask-for": "tests/unit/test_documents.py",
+    "docs/return-paths.md#the-death-of-a-node": "tests/unit/test_documents.py",
     "docs/troubleshooting.md#troubleshooting": "tests/systemd/test_agent_service.py",
     "docs/troubleshooting.md#nothing-is-wrong-and-still-there-is-no-answer": (
         "tests/netns/test_troubleshooting.py"
@@ -98,7 +99,10 @@ def test_the_config_of_the_readme_is_valid() -> None:
 
 
 def test_the_config_of_a_steering_node_is_valid() -> None:
-    config = parse_config(block("docs/return-paths.md#what-they-ask-for").text)
+    text = block("docs/return-paths.md#what-they-ask-for").text
+    config = parse_config(text)
+    assert not config.replicates
+    assert parse_config(text + block("docs/return-paths.md#the-death-of-a-node").text).replicates
     assert [str(network.subnet) for network in config.steered_networks] == ["10.5.5.0/24"]
     assert [(node.name, node.bridge_macs) for node in config.remote_nodes] == [
         ("node2", ("02:63:0a:05:05:fc",))
