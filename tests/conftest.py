@@ -95,6 +95,7 @@ def lab(nodeid: str) -> str:
     module, _, name = nodeid.partition("::")
     suites = [suite for suite in SUITES if suite in name]
     has_own_labs = Path(module).stem in MODULES_WITH_OWN_LABS
-    shares_nothing = has_own_labs or tier(nodeid) in {"netns", "cluster", "packaging"}
+    own_networks = {"netns", "cluster", "packaging", "failover"}
+    shares_nothing = has_own_labs or tier(nodeid) in own_networks
     place = module if shares_nothing else tier(nodeid)
     return "-".join([place, *suites])
