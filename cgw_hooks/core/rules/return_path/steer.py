@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from ipaddress import collapse_addresses, ip_network
 
-from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, devices, listed
+from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, listed
 from cgw_hooks.core.rules.return_path import marks
 from cgw_hooks.core.rules.return_path.hosted import TABLES
 from cgw_hooks.core.rules.return_path.lift import outside
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 _RAW_PRIORITY = -300  # before connection tracking (-200)
 _MANGLE_PRIORITY = -150  # after connection tracking, before routing and before our NAT (-105)
-_LEAK_PRIORITY = 300  # after all NAT
 
 _TCP, _DATAGRAM_PROTOCOLS = 6, "{ 17, 132 }"
 _SYN = "tcp flags & (syn | ack) == syn"
@@ -76,7 +75,6 @@ def ip_table(config: NodeConfig, family: int) -> Table:
         table.add_set(text)
     table.add_chain("raw", f"type filter hook prerouting priority {_RAW_PRIORITY}")
     table.add_chain("prerouting", f"type filter hook prerouting priority {_MANGLE_PRIORITY}")
-    table.add_chain("postrouting", f"type filter hook postrouting priority {_LEAK_PRIORITY}")
     for number, network in enumerate(config.guest_networks):
         if network in config.steered_networks and network.subnet.version == family:
             _Rules(config, network, str(number)).add_to(table)
@@ -161,12 +159,6 @@ class _Rules:
                 f"prerouting {bridge} ether daddr {own} ether saddr {self._macs} {client_to_guest} "
                 f"jump {self._chain('request')}"
             )
-        # The kernel does not translate a packet that connection tracking calls invalid.
-        out = self._config.uplink.devices
-        yield (
-            f"postrouting {ip} saddr {network.subnet} {ip} daddr {self._outside} "
-            + (f"oifname {devices(out)} drop" if out else f'oifname != "{network.bridge}" drop')
-        )
 
     def _request_rules(self) -> Iterator[str]:
         """From a client, by another node: remember this node."""
