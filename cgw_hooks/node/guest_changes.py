@@ -107,7 +107,8 @@ class GuestChanges:
         that this one supersedes. ``rebuild`` means that the guest's present elements are
         unknown.
         """
-        before, after = Contents.of(old, remotes), Contents.of(record, remotes)
+        before = Contents.of(old, remotes)
+        after = Contents.of(record._replace(leaving=()), remotes)
         of_twins = [port for twin in twins for port in perhaps_translated(twin)]
         before = Contents([*before.ports, *of_twins], [*before.hosted, *of_twins])
         gone = list(dict.fromkeys(before.ports).keys() - set(after.ports))

@@ -95,7 +95,9 @@ def test_everybody_elses_tables_stay_as_they_are_in_every_fallback(
     node: Node, guests: list[Guest]
 ) -> None:
     """The fixtures compare them at the end; here there are some, of all families."""
-    foreign = "table ip cgw { chain c { counter; }; }\ntable inet other { set s { type mark; }; }\n"
+    foreign = (
+        "table arp cgw { chain c { counter; }; }\ntable inet other { set s { type mark; }; }\n"
+    )
     fresh = node.foreign_tables()
     node.nft(foreign)
     theirs = node.foreign_tables()
@@ -107,7 +109,7 @@ def test_everybody_elses_tables_stay_as_they_are_in_every_fallback(
         node.cgw("sync", check=False)
         assert theirs == node.foreign_tables()
         assert_as_recorded(node)
-    node.nft("delete table ip cgw; delete table inet other\n")
+    node.nft("delete table arp cgw; delete table inet other\n")
 
 
 def test_static_rules_follow_the_config_with_the_next_call(

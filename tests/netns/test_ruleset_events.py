@@ -102,7 +102,7 @@ def test_a_flush_of_everything(host: Namespace, events: RulesetEvents) -> None:
 def test_a_table_of_our_name_in_another_family_is_not_ours(
     host: Namespace, events: RulesetEvents
 ) -> None:
-    commit(host, "table ip cgw { }")
+    commit(host, "table arp cgw { }")
     assert heard(events) == OTHERS
 
 

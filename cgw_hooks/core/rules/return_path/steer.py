@@ -97,7 +97,6 @@ class _Rules:
     """The rules of one steered network."""
 
     def __init__(self, config: NodeConfig, network: GuestNetwork, suffix: str) -> None:
-        self._config = config
         self._network = network
         self._suffix = suffix
         self._mask = f"{config.mark_mask:#010x}"
