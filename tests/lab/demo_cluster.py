@@ -1,14 +1,12 @@
 """The demo's second part: published once, open on three gateways, whatever happens to one of them.
 
-The guests see the client's own address: the return path is "steer". web1 moves from node to node
-while its clients stay connected; the leader of etcd is killed, and a node loses its power. web2 is
-there to go on.
+web1 moves from node to node while its clients stay connected; the leader of etcd is killed, and a
+node loses its power. web2 is there to go on.
 """
 
 import shlex
 from collections.abc import Sequence
 
-from cgw_hooks.core.node_config import STEER
 from tests.lab import migrating_guest as guest
 from tests.lab.client import Client
 from tests.lab.cluster import Cluster, migrate_command
@@ -33,7 +31,7 @@ def show() -> None:
 
     Raises DemoError, EtcdError, HostError, TimeoutError.
     """
-    with open_registered_cluster(return_path=STEER) as (cluster, registry):
+    with open_registered_cluster() as (cluster, registry):
         _introduce(cluster, registry)
         _show_entries(cluster)
         _show_migration(cluster, registry)
@@ -47,7 +45,6 @@ def _introduce(cluster: Cluster, registry: ClusterRegistry) -> None:
     for node in cluster.nodes:
         addresses = f"{node.addresses.uplink:16}{node.addresses.guest_network:12}"
         say(f"{DETAIL}{node.name}  {addresses}gateway {GATEWAY_ADDRESS}, by cgw node up")
-    say('return-path = "steer": a guest sees its client, wherever that has come in')
     say(f"guest {guest.NAME} runs on {first.name}, and publishes nothing yet")
     say(f"guest {SECOND} runs on {third.name}; its own definition publishes ports")
     say("")
@@ -86,7 +83,7 @@ def _asks(cluster: Cluster, address: str, port: int = guest.PORTS.connection) ->
     reply = Client(cluster.client).until_answered("tcp", address, port)
     if (reply.guest, reply.peer) != (guest.NAME, guest.entries(cluster)[address]):
         raise DemoError(f"{address}:{port} gave {reply}")
-    say(f"{DETAIL}{reply.guest} answers; it saw the client as {reply.peer}")
+    say(f"{DETAIL}{reply.guest} answers; it saw the node as {reply.peer}")
 
 
 def _show_migration(cluster: Cluster, registry: ClusterRegistry) -> None:
