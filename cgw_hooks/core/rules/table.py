@@ -24,7 +24,6 @@ address
   this node; ``hairpin``, only for flows that ``publish`` has translated; and NAT for the guests'
 own
   outbound connections.
-- *leak* drops invalid packets that would leave by the uplink with a guest's address.
 
 The text contains only parsed addresses, numbers and fixed words, and never a guest's name.
 """
@@ -34,7 +33,7 @@ from __future__ import annotations
 from binascii import crc32
 
 from cgw_hooks.core.rules import arp_filter, sync_filter
-from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, devices, remove
+from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, remove
 from cgw_hooks.core.rules.elements import (
     BRIDGE_TABLE,
     KINDS,
@@ -60,7 +59,6 @@ NAMES = (TABLE, BRIDGE_TABLE, "ip cgw", "ip6 cgw")
 # order must not depend on which was loaded first.
 _DSTNAT_PRIORITY = -105
 _SRCNAT_PRIORITY = 95
-_LEAK_PRIORITY = 300  # after all NAT
 
 # These bits of the conntrack label (0 to 127) mark the flows of `publish` for postrouting. "ct
 # status dnat" cannot do that: other programs' port forwards have it too. A rule can set a bit
@@ -157,7 +155,6 @@ _CHAINS = {
     "prerouting": f"type nat hook prerouting priority {_DSTNAT_PRIORITY}",
     "output": f"type nat hook output priority {_DSTNAT_PRIORITY}",
     "postrouting": f"type nat hook postrouting priority {_SRCNAT_PRIORITY}",
-    "leak": f"type filter hook postrouting priority {_LEAK_PRIORITY}",
     "input": "type filter hook input priority 0",
 }
 
@@ -190,7 +187,7 @@ def _rules(config: NodeConfig) -> Iterator[str]:
     yield from _hairpin_rules()
     yield from (f"input {rule}" for rule in sync_filter.input_rules(config))
     for network in config.guest_networks:
-        yield from _outbound_rules(network, config.uplink)
+        yield _outbound_rule(network, config.uplink)
 
 
 def _publish_rules() -> Iterator[str]:
@@ -224,18 +221,18 @@ def _hairpin_rules() -> Iterator[str]:
     yield "hairpin iif 0 fib saddr type != local masquerade"
 
 
-def _outbound_rules(network: GuestNetwork, uplink: Uplink) -> Iterator[str]:
+def _outbound_rule(network: GuestNetwork, uplink: Uplink) -> str:
     ip = IP[network.subnet.version]
     if uplink.devices:
-        out = f"oifname {devices(uplink.devices)}"
+        out = "oifname { " + ", ".join(f'"{device}"' for device in uplink.devices) + " }"
     else:
         out = f'oifname != "{network.bridge}"'
-    leaves = f"{ip} saddr {network.subnet} {ip} daddr != {network.subnet} {out}"
     address = next((a for a in uplink.addresses if a.version == network.subnet.version), None)
     translation = f"snat {ip} to {address}" if address else "masquerade"
-    yield f"postrouting {leaves} {translation}"
-    # The kernel does not translate a packet that connection tracking calls invalid.
-    yield f"leak {leaves} ct state invalid drop"
+    return (
+        f"postrouting {ip} saddr {network.subnet} {ip} daddr != {network.subnet} "
+        f"{out} {translation}"
+    )
 
 
 def _revision(static: list[str]) -> str:

@@ -43,7 +43,6 @@ def add_to(table: Table, config: NodeConfig) -> None:
         table.add_rules(_common_rules(config, listed(macs)))
         for network in config.steered_networks:
             table.add_rules(_lift_rules(network))
-            table.add_rules(_output_rules(network, config.mark_mask))
 
 
 def removal(table: str) -> str:
@@ -76,17 +75,6 @@ def _common_rules(config: NodeConfig, macs: str) -> Iterator[str]:
     yield f"lift ether daddr {macs} goto lift_leaving"
     yield f"lift_arriving ether saddr != {macs} add @away {{ ether saddr }} accept"
     yield "lift_arriving ether daddr @away accept"
-
-
-def _output_rules(network: GuestNetwork, mask: int) -> Iterator[str]:
-    """Yield the rule that drops a lifted packet whose guest has just left for another node.
-
-    That node would take this one for the entry node, and send the answers here. Its client sends
-    the packet again. Steering has marked what was lifted.
-    """
-    ip, internode = IP[network.subnet.version], devices(network.internode_devices)
-    lifted = f"meta mark & {mask:#010x} == {mask:#010x}"
-    yield f"output oifname {internode} {lifted} {ip} daddr {network.subnet} drop"
 
 
 def _lift_rules(network: GuestNetwork) -> Iterator[str]:

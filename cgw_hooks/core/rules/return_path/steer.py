@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from ipaddress import collapse_addresses, ip_network
 
-from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, listed
+from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, devices, listed
 from cgw_hooks.core.rules.return_path import marks
 from cgw_hooks.core.rules.return_path.hosted import TABLES
 from cgw_hooks.core.rules.return_path.lift import outside
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 _RAW_PRIORITY = -300  # before connection tracking (-200)
 _MANGLE_PRIORITY = -150  # after connection tracking, before routing and before our NAT (-105)
+_LEAK_PRIORITY = 300  # after all NAT
 
 _TCP, _DATAGRAM_PROTOCOLS = 6, "{ 17, 132 }"
 _SYN = "tcp flags & (syn | ack) == syn"
@@ -47,7 +48,7 @@ _OPENING = "tcp flags & (fin | syn | rst | ack) == syn"
 _LONGEST_BURST = 1000
 #: How long a node waits for an acknowledgement.
 _ASKING = "500ms"
-#: A copy that asks has this TTL, by which the entry node knows it. `dup` takes one
+#: A copy of a datagram that asks has this TTL, by which the entry node knows it. `dup` takes one
 #: off each time (net/ipv4/netfilter/nf_dup_ipv4.c), so an acknowledgement has two less.
 _ASKED_HOPS = 255
 #: How long a node remembers that it has asked, and the answer. Until the next packet of the flow
@@ -75,6 +76,7 @@ def ip_table(config: NodeConfig, family: int) -> Table:
         table.add_set(text)
     table.add_chain("raw", f"type filter hook prerouting priority {_RAW_PRIORITY}")
     table.add_chain("prerouting", f"type filter hook prerouting priority {_MANGLE_PRIORITY}")
+    table.add_chain("postrouting", f"type filter hook postrouting priority {_LEAK_PRIORITY}")
     for number, network in enumerate(config.guest_networks):
         if network in config.steered_networks and network.subnet.version == family:
             _Rules(config, network, str(number)).add_to(table)
@@ -97,6 +99,7 @@ class _Rules:
     """The rules of one steered network."""
 
     def __init__(self, config: NodeConfig, network: GuestNetwork, suffix: str) -> None:
+        self._config = config
         self._network = network
         self._suffix = suffix
         self._mask = f"{config.mark_mask:#010x}"
@@ -105,10 +108,6 @@ class _Rules:
         self._ip = ip = IP[family]
         self._flow_type = f"{ADDRESS_TYPE[family]} . inet_service . " * 2
         self._flow = f"{ip} saddr . th sport . {ip} daddr . th dport"
-        lowest = config.mark_mask & -config.mark_mask
-        #: In flows that this node translates: the client, and the guest, have ended the connection.
-        self._client_ended, self._guest_ended = f"{lowest:#010x}", f"{lowest << 1:#010x}"
-        self._ended = f"{lowest * 3:#010x}"
         self._hops = "ip ttl" if family == 4 else "ip6 hoplimit"  # noqa: PLR2004
         self._served_key = f"{ip} saddr . meta l4proto . th sport"
         self._nodes = [
@@ -155,12 +154,6 @@ class _Rules:
         # If they were tracked, the states would be wrong when their guest moves to this node.
         yield f"raw {bridge} ether daddr != {own} {client_to_guest} notrack"
         yield f"raw {bridge} ether daddr != {own} {guest_to_client} notrack"
-        # Of connections that came in here: who has ended them. See `_handed_rules`.
-        reset = "tcp flags & rst == rst ct status dnat"
-        yield f"prerouting {reset} ct mark set ct mark | {self._ended}"
-        ends = f"tcp flags & fin == fin ct status dnat {ip} saddr"
-        yield f"prerouting {ends} != {network.subnet} ct mark set ct mark | {self._client_ended}"
-        yield f"prerouting {ends} {network.subnet} ct mark set ct mark | {self._guest_ended}"
         to_answer = f"jump {self._chain('answer')}"
         yield f"prerouting {bridge} ether daddr {own} {guest_to_client} {to_answer}"
         if self._nodes:
@@ -168,10 +161,15 @@ class _Rules:
                 f"prerouting {bridge} ether daddr {own} ether saddr {self._macs} {client_to_guest} "
                 f"jump {self._chain('request')}"
             )
+        # The kernel does not translate a packet that connection tracking calls invalid.
+        out = self._config.uplink.devices
+        yield (
+            f"postrouting {ip} saddr {network.subnet} {ip} daddr {self._outside} "
+            + (f"oifname {devices(out)} drop" if out else f'oifname != "{network.bridge}" drop')
+        )
 
     def _request_rules(self) -> Iterator[str]:
         """From a client, by another node: remember this node."""
-        yield f"{self._chain('request')} meta mark set meta mark | {self._mask}"
         # A client that uses one port through two nodes at once: its first connection lives. A flow
         # without a mark is none: br_netfilter has tracked it while this node had FULL-NAT, and its
         # client still tries to connect.
@@ -211,7 +209,7 @@ class _Rules:
         yield f"{unknown} add @asking {{ {flow} }} add @asked {{ {flow} }} goto {ask}"
         limit = f"limit rate over {_LONGEST_BURST}/second burst {_LONGEST_BURST} packets"
         yield f"{ask} update @askers {{ {self._ip} saddr {limit} }} drop"
-        yield f"{ask} {self._hops} set {_ASKED_HOPS}"
+        yield f"{ask} meta l4proto {_DATAGRAM_PROTOCOLS} {self._hops} set {_ASKED_HOPS}"
         for _, address, _ in self._nodes:
             yield f"{ask} {self._copy_to(address)}"
         yield f"{ask} drop"
@@ -228,10 +226,6 @@ class _Rules:
         for served in ("served", "served_ranges"):
             yield f"{stray} {self._served_key} @{served} {flow} @asking jump {learn}"
         yield f"{stray} drop"
-        # A client may use a port again by another node. If this node let the copy out under the
-        # ended connection, the client would reset the present one.
-        ended = f"ct mark & {self._ended} == {self._ended}"
-        yield f"{handed} meta l4proto {_TCP} {self._hops} {_ASKED_HOPS - 1} {ended} drop"
         # The flow was steered here earlier: this is not the node where the client came in.
         yield f"{handed} ct status & dnat != dnat drop"
         yield f"{handed} meta l4proto {_TCP} return"
