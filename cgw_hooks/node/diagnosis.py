@@ -13,7 +13,8 @@ from math import inf
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.record import Contents, Record, State, contents, overridden, unexpired
-from cgw_hooks.core.rules.elements import BRIDGE_TABLE, TABLE, elements
+from cgw_hooks.core.rules.elements import elements
+from cgw_hooks.core.rules.names import BRIDGE_TABLE, TABLE
 from cgw_hooks.errors import CgwError
 from cgw_hooks.host import bridges, listeners
 from cgw_hooks.node import cluster, definitions, gateway_addresses, ports, replication, ruleset

@@ -10,7 +10,7 @@ from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.record import contents
 from cgw_hooks.core.rules import gateway_settings, table
 from cgw_hooks.core.rules.commands import remove
-from cgw_hooks.core.rules.elements import TABLE
+from cgw_hooks.core.rules.names import TABLE
 from cgw_hooks.errors import CgwError, InvalidConfig, LinkError, ReplicationError
 from cgw_hooks.host import links
 from cgw_hooks.node import replication, takeover

@@ -9,7 +9,8 @@ from ipaddress import ip_address
 
 from cgw_hooks.core.parse.nft_listing import parse_listing
 from cgw_hooks.core.published_port import ANY_ADDRESS, PublishedPort
-from cgw_hooks.core.rules.elements import PROTOCOL_NUMBER, TABLE, map_names
+from cgw_hooks.core.rules.elements import map_names
+from cgw_hooks.core.rules.names import PROTOCOL_NUMBER, TABLE
 from cgw_hooks.errors import RulesetError
 
 TYPE_CHECKING = False

@@ -5,7 +5,8 @@ from __future__ import annotations
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.parse.nft_listing import Listing, parse_listing
 from cgw_hooks.core.rules import table
-from cgw_hooks.core.rules.elements import BRIDGE_TABLE, TABLE, elements, filled
+from cgw_hooks.core.rules.elements import elements, filled
+from cgw_hooks.core.rules.names import BRIDGE_TABLE, TABLE
 from cgw_hooks.errors import RulesetError
 from cgw_hooks.host.nft_tables import table_names
 

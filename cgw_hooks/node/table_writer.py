@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cgw_hooks.core.rules import table
 from cgw_hooks.core.rules.commands import remove
-from cgw_hooks.core.rules.elements import BRIDGE_TABLE
+from cgw_hooks.core.rules.names import BRIDGE_TABLE
 from cgw_hooks.errors import RulesetError
 from cgw_hooks.host.nft_tables import object_names, table_names
 

@@ -11,7 +11,8 @@ from cgw_hooks.core.parse.nft_listing import parse_listing
 from cgw_hooks.core.record import Contents
 from cgw_hooks.core.rules import table
 from cgw_hooks.core.rules.commands import remove
-from cgw_hooks.core.rules.elements import TABLE, map_names
+from cgw_hooks.core.rules.elements import map_names
+from cgw_hooks.core.rules.names import TABLE
 from cgw_hooks.errors import RulesetError
 from cgw_hooks.host.nft import Nft
 from cgw_hooks.node import ruleset

@@ -9,7 +9,8 @@ from cgw_hooks.core.parse.nft_listing import Listing, parse_listing
 from cgw_hooks.core.published_port import PublishedPort
 from cgw_hooks.core.record import Contents
 from cgw_hooks.core.rules import table
-from cgw_hooks.core.rules.elements import TABLE, map_names
+from cgw_hooks.core.rules.elements import map_names
+from cgw_hooks.core.rules.names import TABLE
 from cgw_hooks.node import ruleset
 from tests.unit.builders import CLUSTER, by_map, port, random_ports
 

@@ -12,7 +12,8 @@ from cgw_hooks.core.published_port import PublishedPort
 from cgw_hooks.core.record import Contents
 from cgw_hooks.core.rules import table
 from cgw_hooks.core.rules.commands import remove
-from cgw_hooks.core.rules.elements import TABLE, map_names
+from cgw_hooks.core.rules.elements import map_names
+from cgw_hooks.core.rules.names import TABLE
 from tests.unit.builders import CLUSTER, annotated, by_map, guest_of, port, random_ports
 
 pytestmark = pytest.mark.unit

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from cgw_hooks.core.published_port import ANY_ADDRESS
 from cgw_hooks.core.rules.commands import IP
+from cgw_hooks.core.rules.names import PROTOCOL_NUMBER, TABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,12 +19,6 @@ if TYPE_CHECKING:
 
     #: Table and name of a map or set -> key -> data; the data is empty in a set.
     Elements = dict[tuple[str, str], dict[str, str]]
-
-TABLE = "inet cgw"
-BRIDGE_TABLE = "bridge cgw"
-
-#: Protocols must be numbers: nft looks words up in /etc/protocols, which small hosts lack.
-PROTOCOL_NUMBER = {"tcp": 6, "udp": 17, "sctp": 132}
 
 #: The kinds of maps: suffix of the name -> the fields that precede protocol and port in the key.
 #: In this order: for any local address; for one listening address; for given source networks.

@@ -34,14 +34,8 @@ from binascii import crc32
 
 from cgw_hooks.core.rules import arp_filter, sync_filter
 from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, remove
-from cgw_hooks.core.rules.elements import (
-    BRIDGE_TABLE,
-    KINDS,
-    PROTOCOL_NUMBER,
-    TABLE,
-    elements,
-    filled,
-)
+from cgw_hooks.core.rules.elements import KINDS, elements, filled
+from cgw_hooks.core.rules.names import BRIDGE_TABLE, FAMILY_TABLES, PROTOCOL_NUMBER, TABLE
 from cgw_hooks.core.rules.return_path import full_nat
 
 TYPE_CHECKING = False
@@ -53,7 +47,7 @@ if TYPE_CHECKING:
     from cgw_hooks.core.rules.elements import Elements
 
 #: All tables that cgw may have made.
-NAMES = (TABLE, BRIDGE_TABLE, "ip cgw", "ip6 cgw")
+NAMES = (TABLE, BRIDGE_TABLE, *FAMILY_TABLES.values())
 
 # Each is five before the standard priority. Docker and libvirt use the standard ones, and the
 # order must not depend on which was loaded first.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cgw_hooks.core.rules.commands import IP
-from cgw_hooks.core.rules.elements import BRIDGE_TABLE, PROTOCOL_NUMBER
+from cgw_hooks.core.rules.names import BRIDGE_TABLE, FAMILY_TABLES, PROTOCOL_NUMBER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -11,9 +11,6 @@ if TYPE_CHECKING:
 
     from cgw_hooks.core.node_config import NodeConfig
     from cgw_hooks.core.published_port import PublishedPort
-
-#: The table of an IP family. `dup` exists in the families ip and ip6 only, not in inet.
-TABLES = {4: "ip cgw", 6: "ip6 cgw"}
 
 
 def families(config: NodeConfig) -> list[int]:
@@ -23,7 +20,9 @@ def families(config: NodeConfig) -> list[int]:
 
 def served_names(config: NodeConfig) -> list[tuple[str, str]]:
     """Return table and name of the sets that are filled with the guests that run here."""
-    served = [(TABLES[f], name) for f in families(config) for name in ("served", "served_ranges")]
+    served = [
+        (FAMILY_TABLES[f], name) for f in families(config) for name in ("served", "served_ranges")
+    ]
     return served + [(BRIDGE_TABLE, f"here{family}") for family in IP]
 
 
@@ -37,7 +36,7 @@ def elements(config: NodeConfig, hosted: Iterable[PublishedPort]) -> Iterator[tu
         yield BRIDGE_TABLE, f"here{address.version}", str(address)
         key = f"{address} . {PROTOCOL_NUMBER[port.protocol]} . {port.to}"
         if port.start == port.end:
-            yield TABLES[address.version], "served", key
+            yield FAMILY_TABLES[address.version], "served", key
         else:
             last = port.to + port.end - port.start
-            yield TABLES[address.version], "served_ranges", f"{key}-{last}"
+            yield FAMILY_TABLES[address.version], "served_ranges", f"{key}-{last}"

@@ -24,8 +24,8 @@ from __future__ import annotations
 from ipaddress import collapse_addresses, ip_network
 
 from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, devices, listed
+from cgw_hooks.core.rules.names import FAMILY_TABLES
 from cgw_hooks.core.rules.return_path import marks
-from cgw_hooks.core.rules.return_path.hosted import TABLES
 from cgw_hooks.core.rules.return_path.lift import outside
 
 TYPE_CHECKING = False
@@ -71,7 +71,7 @@ def full_nat_clients(network: GuestNetwork, config: NodeConfig) -> str:
 
 def ip_table(config: NodeConfig, family: int) -> Table:
     """Return the table of one IP family. The config must have steered networks of this family."""
-    table = Table(TABLES[family])
+    table = Table(FAMILY_TABLES[family])
     for text in _sets(family):
         table.add_set(text)
     table.add_chain("raw", f"type filter hook prerouting priority {_RAW_PRIORITY}")
