@@ -1,7 +1,5 @@
 """The cluster of this tier, made anew for each test: a dead node stays dead."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pytest
 from cgw_hooks.core.node_config import FULL_NAT, STEER
 from tests.failover.cluster import Failover, open_failover
 from tests.lab.namespace import sweep_namespaces
+from tests.needs import fail_without
 from tests.netns.node import CGW
 from tests.return_path.cluster import CHAIN
 
@@ -35,13 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def machine() -> None:
     """Fail with one line if the machine lacks something for this tier."""
-    if os.geteuid() != 0:
-        pytest.fail("this tier makes network namespaces: run it as root (sudo make test)")
-    missing = [program for program in _NEEDED_PROGRAMS if not shutil.which(program)]
-    if missing:
-        pytest.fail(f"the failover tier needs {', '.join(missing)}: run make apt-lab")
-    if not CGW.exists():
-        pytest.fail(f"the failover tier calls {CGW}: run make venv")
+    fail_without("failover", "this tier makes network namespaces", _NEEDED_PROGRAMS, called=CGW)
     sweep_namespaces()
 
 

@@ -1,7 +1,5 @@
 """The hosts of these tests: fresh ones with libvirt and a guest, without cgw."""
 
-import os
-import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +8,7 @@ from tests.host.debian import Debian
 from tests.lab.lab import sweep
 from tests.lab.whole_host.host import WholeHost
 from tests.libvirt.conftest import SUITES
+from tests.needs import fail_without
 from tests.packaging.built import built
 
 _NEEDED_PROGRAMS = ("ip", "nsenter", "qemu-system-x86_64", "mmdebstrap", "mke2fs", "gcc")
@@ -18,11 +17,7 @@ _NEEDED_PROGRAMS = ("ip", "nsenter", "qemu-system-x86_64", "mmdebstrap", "mke2fs
 @pytest.fixture(scope="session", autouse=True)
 def machine() -> None:
     """Say in one line what the machine lacks for this tier."""
-    if os.geteuid() != 0:
-        pytest.fail("the host tier makes a Debian root: run it as root (sudo make test)")
-    missing = [program for program in _NEEDED_PROGRAMS if not shutil.which(program)]
-    if missing:
-        pytest.fail(f"the host tier needs {', '.join(missing)}: run make apt-lab")
+    fail_without("host", "the host tier makes a Debian root", _NEEDED_PROGRAMS)
     sweep()
 
 

@@ -1,7 +1,5 @@
 """The labs of these tests: each runs on Debian 12 (libvirt 9) and on Debian 13 (libvirt 11)."""
 
-import os
-import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +7,7 @@ import pytest
 from tests.lab.lab import open_lab, sweep
 from tests.libvirt.answers import PUBLISHED, assert_closed, assert_open
 from tests.libvirt.hypervisor import STARTED, STOPPED, Guest, Hypervisor
+from tests.needs import fail_without
 from tests.netns.configs import FULL_NAT
 
 SUITES = ("bookworm", "trixie")
@@ -23,11 +22,7 @@ _NEEDED_PROGRAMS = ("ip", "nft", "nsenter", "unshare", "mmdebstrap", "gcc", "lz4
 @pytest.fixture(scope="session", autouse=True)
 def machine() -> None:
     """Say in one line what the machine lacks for this tier."""
-    if os.geteuid() != 0:
-        pytest.fail("the libvirt tier makes a lab of namespaces: run it as root (sudo make test)")
-    missing = [program for program in _NEEDED_PROGRAMS if not shutil.which(program)]
-    if missing:
-        pytest.fail(f"the libvirt tier needs {', '.join(missing)}: run make apt-lab")
+    fail_without("libvirt", "the libvirt tier makes a lab of namespaces", _NEEDED_PROGRAMS)
     sweep()
 
 

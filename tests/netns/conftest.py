@@ -9,8 +9,6 @@
 uplink 192.168.122.0/24 and fd00:122::/64, guests 10.5.5.0/24 and fd00:5::/64.
 """
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ import pytest
 
 from tests.lab import network
 from tests.lab.namespace import namespace, sweep_namespaces
+from tests.needs import fail_without
 from tests.netns.asker import Asker
 from tests.netns.clean import assert_clean
 from tests.netns.configs import NODE
@@ -31,13 +30,7 @@ _NEEDED_PROGRAMS = ("ip", "nft", "nsenter", "iptables", "ip6tables")
 @pytest.fixture(scope="session", autouse=True)
 def machine() -> None:
     """Fail with one line if the machine lacks something for this tier."""
-    if os.geteuid() != 0:
-        pytest.fail("the netns tier makes network namespaces: run it as root (sudo make test)")
-    missing = [program for program in _NEEDED_PROGRAMS if not shutil.which(program)]
-    if missing:
-        pytest.fail(f"the netns tier needs {', '.join(missing)}: run make apt-lab")
-    if not CGW.exists():
-        pytest.fail(f"the netns tier calls {CGW}: run make venv")
+    fail_without("netns", "the netns tier makes network namespaces", _NEEDED_PROGRAMS, called=CGW)
     sweep_namespaces()
 
 

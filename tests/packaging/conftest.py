@@ -1,7 +1,5 @@
 """Hosts for the packages: fresh Debian roots, each in namespaces of its own."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -13,6 +11,7 @@ from tests.lab.lab import sweep
 from tests.lab.namespace import namespace
 from tests.lab.package_root import package_root
 from tests.libvirt.conftest import SUITES
+from tests.needs import fail_without
 from tests.packaging.built import Built
 from tests.packaging.built import built as build
 from tests.packaging.package_host import PackageHost
@@ -23,11 +22,9 @@ _NEEDED_PROGRAMS = ("git", "ip", "nsenter", "unshare", "setpriv", "mmdebstrap", 
 @pytest.fixture(scope="session", autouse=True)
 def machine() -> None:
     """Say in one line what the machine lacks for this tier."""
-    if os.geteuid() != 0:
-        pytest.fail("the packages are built and installed in roots of their own: run it as root")
-    missing = [program for program in _NEEDED_PROGRAMS if not shutil.which(program)]
-    if missing:
-        pytest.fail(f"the packaging tier needs {', '.join(missing)}: run make apt-lab")
+    fail_without(
+        "packaging", "the packages are built and installed in roots of their own", _NEEDED_PROGRAMS
+    )
     sweep()
 
 

@@ -4,8 +4,6 @@ Each test runs inside the namespace of a node that reaches all members. What a t
 paused or killed is mended after it, and all keys are deleted.
 """
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -18,6 +16,7 @@ from tests.lab.etcd import EtcdCluster, open_etcd, sweep
 from tests.lab.namespace import Namespace, namespace
 from tests.libvirt.conftest import SUITES
 from tests.libvirt.waiting import eventually
+from tests.needs import fail_without
 from tests.registry.cluster import RegistryCluster, has_no_records, registry_cluster
 from tests.registry.follower import Follower
 
@@ -31,11 +30,7 @@ _NEEDED_PROGRAMS = (
 @pytest.fixture(scope="session", autouse=True)
 def machine() -> None:
     """Say in one line what the machine lacks for this tier."""
-    if os.geteuid() != 0:
-        pytest.fail("the registry tier makes network namespaces: run it as root (sudo make test)")
-    missing = [program for program in _NEEDED_PROGRAMS if not shutil.which(program)]
-    if missing:
-        pytest.fail(f"the registry tier needs {', '.join(missing)}: run make apt-lab")
+    fail_without("registry", "the registry tier makes network namespaces", _NEEDED_PROGRAMS)
     sweep()
 
 

@@ -4,8 +4,6 @@ A test takes a part of the parameters: the fixtures are the return path, the top
 br_netfilter is on, the entry node, the IP family, and the place of the guest or its move.
 """
 
-import os
-import shutil
 from collections.abc import Iterator
 from itertools import count
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 from cgw_hooks.core.node_config import FULL_NAT, STEER
 from tests.full import extended
 from tests.lab.namespace import sweep_namespaces
+from tests.needs import fail_without
 from tests.netns.node import CGW
 from tests.return_path.cluster import CHAIN, MESH, NODES, Cluster, open_cluster
 from tests.return_path.moving_guest import MovingGuest
@@ -30,13 +29,7 @@ _free_ports = count(20000)
 @pytest.fixture(scope="session", autouse=True)
 def machine() -> None:
     """Fail with one line if the machine lacks something for this tier."""
-    if os.geteuid() != 0:
-        pytest.fail("this tier makes network namespaces: run it as root (sudo make test)")
-    missing = [program for program in _NEEDED_PROGRAMS if not shutil.which(program)]
-    if missing:
-        pytest.fail(f"the return-path tier needs {', '.join(missing)}: run make apt-lab")
-    if not CGW.exists():
-        pytest.fail(f"the return-path tier calls {CGW}: run make venv")
+    fail_without("return-path", "this tier makes network namespaces", _NEEDED_PROGRAMS, called=CGW)
     sweep_namespaces()
 
 

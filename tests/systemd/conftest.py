@@ -12,8 +12,6 @@ exception. The guests are namespaces: no hypervisor runs them, their hooks are c
 `agent_host` has the agent, and on such a network a real guest, vm1, with a DHCP lease.
 """
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,6 +24,7 @@ from tests.lab.namespace import Namespace, namespace, sweep_namespaces
 from tests.lab.systemd_host import SystemdHost
 from tests.lab.systemd_root import systemd_root
 from tests.libvirt.conftest import SUITES
+from tests.needs import fail_without
 from tests.netns.asker import Asker
 from tests.systemd.agent_host import AgentHost
 from tests.systemd.gateway import Gateway
@@ -36,11 +35,7 @@ _NEEDED_PROGRAMS = ("ip", "nsenter", "unshare", "setpriv", "mmdebstrap", "make")
 @pytest.fixture(scope="session", autouse=True)
 def machine() -> None:
     """Say in one line what the machine lacks for this tier."""
-    if os.geteuid() != 0:
-        pytest.fail("the systemd tier boots a host in namespaces: run it as root (sudo make test)")
-    missing = [program for program in _NEEDED_PROGRAMS if not shutil.which(program)]
-    if missing:
-        pytest.fail(f"the systemd tier needs {', '.join(missing)}: run make apt-lab")
+    fail_without("systemd", "the systemd tier boots a host in namespaces", _NEEDED_PROGRAMS)
     sweep_namespaces()
 
 
