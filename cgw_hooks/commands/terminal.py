@@ -96,6 +96,20 @@ def _unpublish(arguments: Namespace) -> int:
     return publish.unpublish(publisher(), arguments)
 
 
+def _deny(arguments: Namespace) -> int:
+    from cgw_hooks.commands import bans
+
+    if arguments.list:
+        return bans.show(as_json=arguments.json)
+    return bans.deny(publisher(), arguments)
+
+
+def _allow(arguments: Namespace) -> int:
+    from cgw_hooks.commands import bans
+
+    return bans.allow(publisher(), arguments)
+
+
 def _complete(arguments: Namespace) -> int:
     from cgw_hooks.commands import complete
 
@@ -278,6 +292,8 @@ def _print_json(value: dict[str, Any]) -> None:
 _ACTIONS = {
     "publish": _publish,
     "unpublish": _unpublish,
+    "deny": _deny,
+    "allow": _allow,
     "complete": _complete,
     "status": _status,
     "check": _check,

@@ -35,7 +35,14 @@ from binascii import crc32
 from cgw_hooks.core.rules import arp_filter, sync_filter
 from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, remove
 from cgw_hooks.core.rules.elements import KINDS, elements, filled
-from cgw_hooks.core.rules.names import BRIDGE_TABLE, FAMILY_TABLES, PROTOCOL_NUMBER, TABLE
+from cgw_hooks.core.rules.names import (
+    BRIDGE_TABLE,
+    FAMILY_TABLES,
+    LEFT_LABEL,
+    PROTOCOL_NUMBER,
+    SEEN_LABEL,
+    TABLE,
+)
 from cgw_hooks.core.rules.return_path import full_nat
 
 TYPE_CHECKING = False
@@ -53,14 +60,6 @@ NAMES = (TABLE, BRIDGE_TABLE, *FAMILY_TABLES.values())
 # order must not depend on which was loaded first.
 _DSTNAT_PRIORITY = -105
 _SRCNAT_PRIORITY = 95
-
-# These bits of the conntrack label (0 to 127) mark the flows of `publish` for postrouting. "ct
-# status dnat" cannot do that: other programs' port forwards have it too. A rule can set a bit
-# but cannot clear it (the kernel's nft_ct.c), and can test whether a map holds a key only since
-# Linux 6.5. So there are two bits: one is set before the lookups of `publish`, the other after
-# them if none of them translated the flow.
-_SEEN_LABEL = 118
-_LEFT_LABEL = 119
 
 _NO_ELEMENTS: dict[str, str] = {}
 
@@ -188,7 +187,7 @@ def _publish_rules() -> Iterator[str]:
     protocols = "{ " + ", ".join(map(str, PROTOCOL_NUMBER.values())) + " }"
     # This label is set before all rules that translate, the other one after them: "dnat" ends
     # the chain.
-    yield f"publish ct label set {_SEEN_LABEL}"
+    yield f"publish ct label set {SEEN_LABEL}"
     for family, ip in IP.items():
         for kind, prefix in KINDS.items():
             key = " . ".join([*(f"{ip} {field}" for field in prefix), "meta l4proto", "th dport"])
@@ -196,7 +195,7 @@ def _publish_rules() -> Iterator[str]:
                 yield (
                     f"publish meta l4proto {protocols} dnat {ip} to {key} map @{stem}{family}{kind}"
                 )
-    yield f"publish ct label set {_LEFT_LABEL}"
+    yield f"publish ct label set {LEFT_LABEL}"
 
 
 def _hairpin_rules() -> Iterator[str]:
@@ -204,8 +203,8 @@ def _hairpin_rules() -> Iterator[str]:
     # Without SNAT the target would answer directly, and the client would refuse the answer. The
     # rules match only flows that `publish` has translated. Another chain may have translated a
     # flow that `publish` left unchanged or never got.
-    yield f"postrouting ct label {_SEEN_LABEL} jump hairpin"
-    yield f"hairpin ct label {_LEFT_LABEL} return"
+    yield f"postrouting ct label {SEEN_LABEL} jump hairpin"
+    yield f"hairpin ct label {LEFT_LABEL} return"
     # nft cannot compare two registers. A set of pairs {x, x} tests whether iif and oif are
     # equal.
     yield "hairpin add @hairpin { iif . iif }"
