@@ -107,7 +107,7 @@ def _add_bans(commands: Commands) -> None:
         "--force", action="store_true", help="also this node's own addresses, or every client"
     )
     deny.add_argument("--list", action="store_true", help="print who is banned")
-    deny.add_argument("--json", action="store_true", help="with --list: print JSON, for programs")
+    deny.add_argument("--json", action="store_true", help="print JSON, for programs")
     allow = commands.add("allow", "Lift the bans of clients, and of all clients within a network.")
     _add_clients(allow)
     allow.add_argument("--all", action="store_true", help="lift the bans of all clients")

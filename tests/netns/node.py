@@ -27,6 +27,7 @@ _PATH = f"{CGW.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
 _LISTED_TABLE = re.compile(r"^table (?P<name>\S+ \S+) \{.*?^\}$", flags=re.DOTALL | re.MULTILINE)
 _HAIRPIN_ELEMENTS = re.compile(r"(set hairpin \{[^}]*?)\n\t\telements = \{[^}]*\}")
 OUR_TABLE = "inet cgw"
+OUR_TABLES = {OUR_TABLE, "inet cgw_denied"}
 Process = subprocess.Popen[bytes] | forked.Forked
 #: The modules that cgw imports from other packages, at once or later.
 _LOADED = ("cgw_hooks.*", "libvirt", "lxml.etree", "nftables", "pyroute2", "rich.table")
@@ -207,7 +208,7 @@ class Node(Asker):
     def foreign_tables(self) -> str:
         """The tables of other programs, with handles."""
         listing = _tables(self.nft("list ruleset\n", "-s", "-a"))
-        return "\n".join(text for name, text in sorted(listing.items()) if name != OUR_TABLE)
+        return "\n".join(text for name, text in sorted(listing.items()) if name not in OUR_TABLES)
 
     def files(self) -> dict[str, str]:
         """Every record and index entry, as path -> content."""
