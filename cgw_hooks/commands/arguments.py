@@ -64,6 +64,22 @@ def _add_publish(commands: Commands) -> None:
         help="take the ports back after this time: 90s, 30m, 2h, 1d",
     )
     publish.add_argument(
+        "--limit",
+        action=Once,
+        type=_parsed_by(fields.parse_rate),
+        default=(0, ""),
+        metavar="NUMBER/UNIT",
+        help="new connections of one client: 10/second, 30/minute, 100/hour",
+    )
+    publish.add_argument(
+        "--max-connections",
+        action=Once,
+        type=_parsed_by(fields.parse_connections),
+        default=0,
+        metavar="NUMBER",
+        help="connections of one client at once",
+    )
+    publish.add_argument(
         "--guest-address",
         action=Once,
         type=_parsed_by(_guest_addresses),

@@ -14,6 +14,7 @@ from cgw_hooks.errors import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from cgw_hooks.core.published_port import PublishedPort
     from cgw_hooks.node.diagnosis import Diagnosis, Row
 
 _HEADINGS = ("GUEST", "LISTEN", "TARGET", "FROM", "SINCE", "STATE")
@@ -93,10 +94,16 @@ def _cells(row: Row, today: str) -> tuple[str, ...]:
         printable(row.record.guest.name),
         port.listen if port else "-",
         port.target if port else "-",
-        ", ".join(map(str, port.sources)) if port and port.sources else "anywhere",
+        _clients(port),
         _since(row.record.since, today),
         row.state,
     )
+
+
+def _clients(port: PublishedPort | None) -> str:
+    """Format which clients may connect, and the limits for each of them."""
+    sources = ", ".join(map(str, port.sources)) if port and port.sources else "anywhere"
+    return f"{sources} ({port.limits})" if port and port.limits else sources
 
 
 def _since(seconds: float, today: str) -> str:
