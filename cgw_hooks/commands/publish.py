@@ -31,15 +31,7 @@ if TYPE_CHECKING:
 
 def publish(publisher: Publisher, arguments: Namespace) -> int:
     """Publish ports of a guest; return the exit code. Raises ``CgwError``."""
-    rate, unit = arguments.limit
-    limits = ClientLimits(rate, unit, arguments.max_connections)
-    wish = publishing.Wish(
-        tuple(arguments.ports),
-        arguments.source,
-        arguments.seconds,
-        arguments.guest_address,
-        limits if any(limits) else None,
-    )
+    wish = _wish(arguments)
     dry_run = arguments.dry_run
     done = _with_store(
         publisher,
@@ -70,6 +62,18 @@ def publish(publisher: Publisher, arguments: Namespace) -> int:
         if note:
             sys.stderr.write(f"cgw: guest {quoted(done.name)}: {note}\n")
     return 0
+
+
+def _wish(arguments: Namespace) -> publishing.Wish:
+    rate, unit = arguments.limit
+    limits = ClientLimits(rate, unit, arguments.max_connections)
+    of_all = limits if any(limits) else None
+    return publishing.Wish(
+        tuple(port._replace(limits=port.limits or of_all) for port in arguments.ports),
+        arguments.source,
+        arguments.seconds,
+        arguments.guest_address,
+    )
 
 
 def _confirm(publisher: Publisher, key: GuestKey) -> CgwError | None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cgw_hooks.core.annotation import PortForward
     from cgw_hooks.core.guest import Guest, GuestKey
     from cgw_hooks.core.parse.port_spec import ListenPorts
-    from cgw_hooks.core.published_port import Address, ClientLimits, Network, PublishedPort
+    from cgw_hooks.core.published_port import Address, Network, PublishedPort
     from cgw_hooks.node.annotation_store import Store
     from cgw_hooks.node.publisher import Publisher
 
@@ -52,8 +52,6 @@ class Wish(NamedTuple):
     sources: tuple[Network, ...] = ()
     seconds: int | None = None
     guest_addresses: tuple[Address, ...] = ()
-    #: Of each port that does not name its own.
-    limits: ClientLimits | None = None
 
 
 class Edit(NamedTuple):
@@ -120,7 +118,7 @@ def _adding(publisher: Publisher, name: str, wish: Wish) -> _Job:
     now = time.time()
     until = None if wish.seconds is None else int(now) + wish.seconds
     forwards = [
-        forward._replace(sources=wish.sources, until=until, limits=forward.limits or wish.limits)
+        forward._replace(sources=wish.sources, until=until)
         for forward in free_ports.pick(publisher, wish.ports)
     ]
 

@@ -12,7 +12,7 @@ _cgw() {
             continue # bash makes three words of --source=NETWORK
         elif [[ $skip ]]; then
             skip=
-        elif [[ $word == --source || $word == --for || $word == --guest-address || $word == --root || $word == --by || $word == --file ]]; then
+        elif [[ $word == --source || $word == --for || $word == --guest-address || $word == --root || $word == --limit || $word == --max-connections || $word == --by || $word == --file ]]; then
             skip=yes
         elif [[ $word != -* && -z $command ]]; then
             command=$word
@@ -25,7 +25,7 @@ _cgw() {
         found=(publish unpublish deny allow status check render sync agent node registry install uninstall --help --version)
     elif [[ $current == -* ]]; then
         case $command in
-        publish) found=(--source --for --guest-address --live --config --dry-run --json --help) ;;
+        publish) found=(--source --for --limit --max-connections --guest-address --live --config --dry-run --json --help) ;;
         unpublish) found=(--live --config --dry-run --json --help) ;;
         deny) found=(--for --by --file --force --list --json --help) ;;
         allow) found=(--by --file --all --help) ;;
