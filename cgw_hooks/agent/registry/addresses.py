@@ -11,13 +11,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cgw_hooks.core import registry_value
+from cgw_hooks.core.etcd.values import Delete, Put
 from cgw_hooks.core.node_config import RemoteNode
 from cgw_hooks.core.parse import fields
 from cgw_hooks.core.parse.known_nodes import MOST_ADDRESSES, add_known, are_needed
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.errors import InvalidConfig, RegistryError
 from cgw_hooks.host import addresses, log
-from cgw_hooks.host.etcd.values import Delete, Put
 from cgw_hooks.node.gateway_addresses import taken_over
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from cgw_hooks.core import registry_value
+from cgw_hooks.core.etcd.values import Delete, Put
 from cgw_hooks.errors import CgwError, RegistryError
-from cgw_hooks.host.etcd.values import Delete, Put
 
 if TYPE_CHECKING:
     from cgw_hooks.agent.registry.inbox import Ticket
