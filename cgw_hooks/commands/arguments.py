@@ -204,6 +204,9 @@ def _add_registry(commands: Commands) -> None:
         "forget", help="withdraw what a node publishes that will not come back as it was"
     )
     forget.add_argument("subject", metavar="NODE", help="the node's name")
+    forget.add_argument(
+        "--for-good", action="store_true", help="the node will not come back: forget its addresses"
+    )
     verbs.add_parser("export", help="print all guests of the registry as JSON")
     write = verbs.add_parser("import", help="write the entries again that export has printed")
     write.add_argument("subject", metavar="FILE", help="- for standard input")

@@ -177,7 +177,9 @@ def _registry(arguments: Namespace) -> int:
     if arguments.what == "status":
         return registry.status(publisher_of_gateway(), as_json=arguments.json)
     if arguments.what == "forget":
-        return registry.forget(publisher_of_gateway(), arguments.subject)
+        return registry.forget(
+            publisher_of_gateway(), arguments.subject, is_for_good=arguments.for_good
+        )
     if arguments.what == "import":
         return registry.import_(publisher_of_gateway(), arguments.subject)
     return registry.export(publisher_of_gateway())

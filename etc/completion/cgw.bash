@@ -31,6 +31,7 @@ _cgw() {
         registry)
             found=(--help)
             [[ $guest == status ]] && found+=(--json)
+            [[ $guest == forget ]] && found+=(--for-good)
             ;;
         check) found=(--schema --help) ;;
         sync) found=(--json --settle --help) ;;

@@ -30,6 +30,7 @@ complete -c cgw -n '__fish_seen_subcommand_from unpublish; and not __cgw_guest_i
 complete -c cgw -n '__fish_seen_subcommand_from node; and __cgw_guest_is_missing' -a 'up down takeover handback'
 complete -c cgw -n '__fish_seen_subcommand_from registry; and __cgw_guest_is_missing' -a 'status forget export import'
 complete -c cgw -n '__fish_seen_subcommand_from registry; and __fish_seen_subcommand_from import' -F
+complete -c cgw -n '__fish_seen_subcommand_from registry; and __fish_seen_subcommand_from forget' -l for-good -d 'Also its addresses'
 complete -c cgw -n '__fish_seen_subcommand_from check' -F
 complete -c cgw -n '__fish_seen_subcommand_from publish' -l source -x -d 'Only these clients may connect'
 complete -c cgw -n '__fish_seen_subcommand_from publish' -l for -x -d 'Take the ports back after this time'
