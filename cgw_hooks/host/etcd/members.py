@@ -78,6 +78,10 @@ class Members:
                 self._shunned[endpoint] = time.monotonic() + _SHUN_SECONDS
                 if errors[-1].is_unknown:
                     raise errors[-1] from error
+        if len(errors) == len(self._config.endpoints):
+            # No member refuses a token of before the restore of a backup: each waits for the
+            # index in it (auth/simple_token.go), and so answers nothing.
+            _tokens.pop(self._user, None)
         raise joined(errors)
 
     def ask_one(self, question: Question[Value], endpoint: Endpoint, deadline: Deadline) -> Value:
@@ -114,13 +118,7 @@ class Members:
     def _post(self, connection: Connection, question: Question[Value], deadline: Deadline) -> Value:
         body = json.dumps(question.body).encode()
         self._is_sent = question.is_write
-        try:
-            status, answer = connection.ask(question.path, body, self.headers(), deadline)
-        except TimeoutError:
-            # No member refuses a token of before the restore of a backup: each waits for the
-            # index in it (auth/simple_token.go).
-            _tokens.pop(self._user, None)
-            raise
+        status, answer = connection.ask(question.path, body, self.headers(), deadline)
         found: Any = json.loads(answer) if status == OK else None
         if not isinstance(found, dict) or "error" in found:
             raise Refusal.of(status, answer)
