@@ -106,7 +106,7 @@ def _guest_addresses(text: str) -> tuple[Address, ...]:
     return addresses
 
 
-def _add_what_looks(commands: Commands) -> None:
+def _add_status(commands: Commands) -> None:
     status = commands.add_with_json(
         "status",
         "Show what is published, and what is wrong. Each problem names its cure. No packet is "
@@ -123,6 +123,23 @@ def _add_what_looks(commands: Commands) -> None:
         "--cluster",
         action="store_true",
         help="all guests of the cluster, and at which nodes their ports are open",
+    )
+    status.add_argument(
+        "--figures",
+        action="store_true",
+        help="also connections since a port was published, and what is open now with its bytes",
+    )
+
+
+def _add_what_looks(commands: Commands) -> None:
+    _add_status(commands)
+    flows = commands.add_with_json(
+        "flows",
+        "Show the open connections to published ports: the client, whom the guest sees, bytes and "
+        "age. Only connections that came in at this node are known.",
+    )
+    flows.add_argument(
+        "guest", nargs="?", metavar="GUEST", help="only this guest, by its name or uuid"
     )
     check = commands.add(
         "check",
