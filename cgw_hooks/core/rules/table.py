@@ -35,7 +35,14 @@ from binascii import crc32
 from cgw_hooks.core.rules import arp_filter, sync_filter
 from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, remove
 from cgw_hooks.core.rules.elements import KINDS, elements, filled
-from cgw_hooks.core.rules.names import BRIDGE_TABLE, FAMILY_TABLES, PROTOCOL_NUMBER, TABLE
+from cgw_hooks.core.rules.names import (
+    BRIDGE_TABLE,
+    FAMILY_TABLES,
+    PROTOCOL_NUMBER,
+    SYNC_BRIDGE_TABLE,
+    SYNC_FAMILY_TABLES,
+    TABLE,
+)
 from cgw_hooks.core.rules.return_path import full_nat
 
 TYPE_CHECKING = False
@@ -47,7 +54,9 @@ if TYPE_CHECKING:
     from cgw_hooks.core.rules.elements import Elements
 
 #: All tables that cgw may have made.
-NAMES = (TABLE, BRIDGE_TABLE, *FAMILY_TABLES.values())
+NAMES = (
+    TABLE, BRIDGE_TABLE, *FAMILY_TABLES.values(), SYNC_BRIDGE_TABLE, *SYNC_FAMILY_TABLES.values(),
+)  # fmt: skip
 
 # Each is five before the standard priority. Docker and libvirt use the standard ones, and the
 # order must not depend on which was loaded first.
@@ -133,7 +142,11 @@ def _tables(config: NodeConfig) -> list[Table]:
         arp_filter.add_to(bridge, config)
         bridge.add_rules(f"prerouting {rule}" for rule in sync_filter.bridge_rules(config))
         found.append(bridge)
-    if config.steered_networks:
+    if config.is_synced:
+        from cgw_hooks.core.rules.return_path import ct_sync  # not for FULL-NAT
+
+        found += ct_sync.tables(config)
+    elif config.steered_networks:
         from cgw_hooks.core.rules.return_path import hosted, lift, steer  # not for FULL-NAT
 
         lift.add_to(bridge, config)
