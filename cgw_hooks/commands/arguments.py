@@ -7,6 +7,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from cgw_hooks.commands.command_parser import Commands, Once
+from cgw_hooks.core import bans
 from cgw_hooks.core.parse import fields, port_spec
 from cgw_hooks.errors import quoted
 
@@ -27,6 +28,7 @@ def parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     commands = Commands(actions)
     _add_publish(commands)
     _add_unpublish(commands)
+    _add_bans(commands)
     _add_what_looks(commands)
     _add_what_changes(commands)
     return commands.parser
@@ -85,6 +87,50 @@ def _add_unpublish(commands: Commands) -> None:
     complete = commands.add_hidden("complete")
     complete.add_argument("what", choices=("names", "ports"))
     complete.add_argument("guest", nargs="?", default="")
+
+
+def _add_bans(commands: Commands) -> None:
+    deny = commands.add(
+        "deny",
+        "Ban clients from all published ports of this node, and end their connections. The bans "
+        "outlast a reload and a reboot. The node itself stays open to them.",
+    )
+    _add_clients(deny)
+    deny.add_argument(
+        "--for",
+        dest="seconds",
+        type=_parsed_by(port_spec.parse_duration),
+        metavar="DURATION",
+        help="until then: 90s, 30m, 2h, 1d; without it, until cgw allow",
+    )
+    deny.add_argument(
+        "--force", action="store_true", help="also this node's own addresses, or every client"
+    )
+    deny.add_argument("--list", action="store_true", help="print who is banned")
+    deny.add_argument("--json", action="store_true", help="with --list: print JSON, for programs")
+    allow = commands.add("allow", "Lift the bans of clients, and of all clients within a network.")
+    _add_clients(allow)
+    allow.add_argument("--all", action="store_true", help="lift the bans of all clients")
+
+
+def _add_clients(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "clients",
+        nargs="*",
+        type=_parsed_by(lambda text: [fields.parse_client(word) for word in fields.words(text)]),
+        metavar="ADDRESS|NETWORK",
+        help="for example 203.0.113.7 or 2001:db8::/64",
+    )
+    command.add_argument(
+        "--file", metavar="FILE", help="also those of a file, one per line; - for standard input"
+    )
+    command.add_argument(
+        "--by",
+        dest="maker",
+        type=_parsed_by(bans.parse_maker),
+        metavar="NAME",
+        help="only the bans of this name: so several programs do not lift each other's bans",
+    )
 
 
 def _parsed_by(parse: Callable[[str], _T]) -> Callable[[str], _T]:

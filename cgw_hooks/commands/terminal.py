@@ -94,6 +94,20 @@ def _unpublish(arguments: Namespace) -> int:
     return publish.unpublish(publisher(), arguments)
 
 
+def _deny(arguments: Namespace) -> int:
+    from cgw_hooks.commands import bans
+
+    if arguments.list:
+        return bans.show(as_json=arguments.json)
+    return bans.deny(publisher(), arguments)
+
+
+def _allow(arguments: Namespace) -> int:
+    from cgw_hooks.commands import bans
+
+    return bans.allow(publisher(), arguments)
+
+
 def _complete(arguments: Namespace) -> int:
     from cgw_hooks.commands import complete
 
@@ -208,6 +222,8 @@ def _hook_usage(_arguments: Namespace) -> int:
 _ACTIONS = {
     "publish": _publish,
     "unpublish": _unpublish,
+    "deny": _deny,
+    "allow": _allow,
     "complete": _complete,
     "status": _status,
     "flows": _flows,
