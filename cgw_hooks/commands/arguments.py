@@ -124,6 +124,7 @@ def _add_what_looks(commands: Commands) -> None:
         action="store_true",
         help="all guests of the cluster, and at which nodes their ports are open",
     )
+    _add_doctor(commands)
     check = commands.add(
         "check",
         "Validate the config, or what a guest would publish. A definition is read as the hook "
@@ -141,6 +142,23 @@ def _add_what_looks(commands: Commands) -> None:
         "--schema", action="store_true", help="print the path of the annotation's RELAX NG schema"
     )
     commands.add("render", "Print the ruleset as text for nft -f. Applies nothing.")
+
+
+def _add_doctor(commands: Commands) -> None:
+    doctor = commands.add_with_json(
+        "doctor",
+        "Find out why clients cannot reach a guest. Checks all that status checks, the rules of "
+        "other firewalls, the installation, and whether the guests answer. Each fault has its "
+        "cure, and the first one is the nearest to the root. Packets are sent to the guests; "
+        "nothing is changed.",
+    )
+    doctor.add_argument(
+        "guest", nargs="?", metavar="GUEST", help="only this guest, by its name or uuid"
+    )
+    doctor.add_argument("--verbose", action="store_true", help="also list the checks that passed")
+    doctor.add_argument(
+        "--schema", action="store_true", help="print the path of the JSON Schema of --json"
+    )
 
 
 def _add_what_changes(commands: Commands) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 import io
-import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cgw_hooks.commands.arguments import parser
+from cgw_hooks.commands.json_output import print_json
 from cgw_hooks.commands.this_node import publisher, publisher_of_gateway
 from cgw_hooks.core.node_config import NodeConfig
 from cgw_hooks.core.record import contents
@@ -123,7 +123,7 @@ def _status(arguments: Namespace) -> int:
     if arguments.json:
         from cgw_hooks.commands.status import as_json
 
-        _print_json(as_json(found, node.config.name))
+        print_json(as_json(found, node.config.name))
     elif arguments.graph:
         from cgw_hooks.commands.graph import graph
 
@@ -133,6 +133,12 @@ def _status(arguments: Namespace) -> int:
 
         print_status(found)
     return 0 if found.is_well else CgwError.exit_code
+
+
+def _doctor(arguments: Namespace) -> int:
+    from cgw_hooks.commands import doctor
+
+    return doctor.run(publisher, next(iter(_absence_of_agent()), None), arguments)
 
 
 def _absence_of_agent() -> list[Problem]:
@@ -163,7 +169,7 @@ def _cluster(arguments: Namespace) -> int:
         )
     found.problems.extend(problems)
     if arguments.json:
-        _print_json(cluster_status.as_json(found))
+        print_json(cluster_status.as_json(found))
     elif arguments.graph:
         sys.stdout.write(cluster_status.graph(found))
     else:
@@ -264,22 +270,12 @@ def _hook_usage(_arguments: Namespace) -> int:
     raise AssertionError("cgw hook runs without this parser")
 
 
-def _print_json(value: dict[str, Any]) -> None:
-    """Print an object, one line per entry of its lists; json's ``indent`` would be slow."""
-    members = []
-    for key, member in value.items():
-        text = json.dumps(member)
-        if isinstance(member, list) and member:
-            text = "[\n    " + ",\n    ".join(map(json.dumps, member)) + "\n  ]"
-        members.append(f"  {json.dumps(key)}: {text}")
-    sys.stdout.write("{\n" + ",\n".join(members) + "\n}\n")
-
-
 _ACTIONS = {
     "publish": _publish,
     "unpublish": _unpublish,
     "complete": _complete,
     "status": _status,
+    "doctor": _doctor,
     "check": _check,
     "render": _render,
     "sync": _sync,

@@ -1,0 +1,18 @@
+"""How commands print JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print an object, one line per entry of its lists; json's ``indent`` would be slow."""
+    members = []
+    for key, member in value.items():
+        text = json.dumps(member)
+        if isinstance(member, list) and member:
+            text = "[\n    " + ",\n    ".join(map(json.dumps, member)) + "\n  ]"
+        members.append(f"  {json.dumps(key)}: {text}")
+    sys.stdout.write("{\n" + ",\n".join(members) + "\n}\n")
