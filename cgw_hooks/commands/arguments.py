@@ -179,6 +179,7 @@ def _add_status(commands: Commands) -> None:
 
 def _add_what_looks(commands: Commands) -> None:
     _add_status(commands)
+    _add_doctor(commands)
     flows = commands.add_with_json(
         "flows",
         "Show the open connections to published ports: the client, whom the guest sees, bytes and "
@@ -204,6 +205,23 @@ def _add_what_looks(commands: Commands) -> None:
         "--schema", action="store_true", help="print the path of the annotation's RELAX NG schema"
     )
     commands.add("render", "Print the ruleset as text for nft -f. Applies nothing.")
+
+
+def _add_doctor(commands: Commands) -> None:
+    doctor = commands.add_with_json(
+        "doctor",
+        "Find out why clients cannot reach a guest. Checks all that status checks, the rules of "
+        "other firewalls, the installation, and whether the guests answer. Each fault has its "
+        "cure, and the first one is the nearest to the root. Packets are sent to the guests; "
+        "nothing is changed.",
+    )
+    doctor.add_argument(
+        "guest", nargs="?", metavar="GUEST", help="only this guest, by its name or uuid"
+    )
+    doctor.add_argument("--verbose", action="store_true", help="also list the checks that passed")
+    doctor.add_argument(
+        "--schema", action="store_true", help="print the path of the JSON Schema of --json"
+    )
 
 
 def _add_what_changes(commands: Commands) -> None:

@@ -126,6 +126,12 @@ def _flows(arguments: Namespace) -> int:
     return flows.run(publisher(), arguments.guest, as_json=arguments.json)
 
 
+def _doctor(arguments: Namespace) -> int:
+    from cgw_hooks.commands import doctor
+
+    return doctor.run(publisher, arguments)
+
+
 def _registry(arguments: Namespace) -> int:
     from cgw_hooks.commands import registry
 
@@ -227,6 +233,7 @@ _ACTIONS = {
     "complete": _complete,
     "status": _status,
     "flows": _flows,
+    "doctor": _doctor,
     "check": _check,
     "render": _render,
     "sync": _sync,

@@ -2,9 +2,7 @@
 
 import json
 import os
-import signal
 import stat
-import subprocess
 import time
 from collections.abc import Callable
 
@@ -348,7 +346,9 @@ def test_a_time_that_has_passed_while_the_node_was_off_is_over(client: Asker, no
     node.guest("web1", "2202:22", serves="22/tcp").start()
     node.cgw("deny", CLIENT[4], "--for", "1h")
     file = node.folder / "state/bans"
-    file.write_text(file.read_text().replace(f"{CLIENT[4]} ", f"{CLIENT[4]} 1").replace(" 11", " 1", 1))
+    file.write_text(
+        file.read_text().replace(f"{CLIENT[4]} ", f"{CLIENT[4]} 1").replace(" 11", " 1", 1)
+    )
     file.write_text(f"cgw-bans 1\n{CLIENT[4]} {int(time.time()) - 5} \n")
     node.nft("flush ruleset\n")
     node.cgw("sync")
