@@ -90,6 +90,8 @@ def hand_back(publisher: Publisher, name: str) -> Iterator[str]:
         node = _remote_node(publisher.config, name)
         yield f"note   node {quoted(node.name)} was not taken over"
         return
+    if publisher.config.is_synced:
+        return  # the flows stay as copies; the node makes them its own again
     time.sleep(_SETTLING)
     own = frozenset(place.address for place in places)
     count = node_flows.delete_flows(own, lambda ends: is_translated_for(ends, own))
@@ -194,6 +196,11 @@ def _take_flows(
     """Make the kernel track what a node has tracked; return the error if it cannot."""
     config = publisher.config
     try:
+        if config.is_synced:
+            # conntrackd has made the kernel track them all the time. They become this node's own
+            # with the next packet of each client (`return_path/synced_answers`).
+            yield f"note   the flows of node {quoted(node.name)} are tracked here already"
+            return None
         if node.name != config.name:
             count = _forget_clashing_flows(config, node)
             yield f"forgot {count} flows to and from node {quoted(node.name)}"
@@ -238,7 +245,7 @@ def _forget_flows_of_living_nodes(publisher: Publisher, dead: RemoteNode) -> Non
     translated here.
     """
     config = publisher.config
-    if not conntrackd_config.is_needed(config):
+    if not conntrackd_config.is_needed(config) or config.is_synced:
         return
     taken = taken_addresses.by_node(publisher.state.gateway_changes())
     others = [n for n in config.remote_nodes if n.name != dead.name and n.name not in taken]

@@ -72,6 +72,8 @@ NEVER_IN_A_HOOK_CALL = {
     "host/etcd/connection.py": "the agent alone speaks to etcd",
     "host/libvirt_api.py": "a hook must not call libvirt: libvirt waits for the hook",
     "host/policy_routes.py": "pyroute2: only `cgw node` makes routes",
+    "host/link_probe.py": "only `cgw doctor` asks links",
+    "host/tcp_probe.py": "only `cgw doctor` connects to guests",
     "host/own_network.py": "only `cgw install` makes a network namespace, to try its hook",
 }
 #: Of these rings, a hook call loads nothing but the commands that follow.
