@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cgw_hooks.agent import client
 from cgw_hooks.commands.status import port_members
 from cgw_hooks.core.annotation_edit import time_in_words
+from cgw_hooks.core.port_change import Wish
 from cgw_hooks.core.published_port import host, span
 from cgw_hooks.errors import PortConflict, RegistryError, printable, quoted
 from cgw_hooks.host import addresses, log, routes
@@ -22,16 +23,16 @@ if TYPE_CHECKING:
 
     from cgw_hooks.commands.arguments import Namespace
     from cgw_hooks.core.guest import Guest, GuestKey
+    from cgw_hooks.core.port_change import Outcome
     from cgw_hooks.core.published_port import Address, PublishedPort
     from cgw_hooks.errors import CgwError
     from cgw_hooks.node.annotation_store import Store
     from cgw_hooks.node.publisher import Publisher
-    from cgw_hooks.node.publishing import Outcome
 
 
 def publish(publisher: Publisher, arguments: Namespace) -> int:
     """Publish ports of a guest; return the exit code. Raises ``CgwError``."""
-    wish = publishing.Wish(
+    wish = Wish(
         tuple(arguments.ports), arguments.source, arguments.seconds, arguments.guest_address
     )
     dry_run = arguments.dry_run
