@@ -13,8 +13,8 @@ from cgw_hooks.core.guest import REMOTE, GuestKey
 from cgw_hooks.core.node_config import (
     Endpoint,
     GuestNetwork,
-    NodeConfig,
     Metrics,
+    NodeConfig,
     Policy,
     Registry,
     RemoteNode,
@@ -219,8 +219,7 @@ def test_a_bridge_may_have_a_second_subnet_of_ipv6() -> None:
         (
             "nodes = 1",
             '"nodes": unknown key',
-            "failover, guest-network, metrics, node, policy, registry, remote-guest, remote-node, "
-            "uplink",
+            "failover, guest-network, metrics, node, policy, registry, remote-guest, remote-node",
         ),
         ('"a\\nb\\u001b[2J" = 1', r'"a\nb\x1b[2J": unknown key', "known here are"),
         ('[node]\nnmae = "n"', 'node."nmae": unknown key', "mark-mask, name"),
