@@ -153,7 +153,9 @@ def _check(arguments: Namespace) -> int:
     if arguments.schema:
         sys.stdout.write(f"{schemas.ANNOTATION}\n")
     elif subject is None:
-        static.refuse_invalid(load_config(paths.config_file()))
+        config = load_config(paths.config_file())
+        static.refuse_invalid(config)
+        check.refuse_missing_library(config)
         shown = paths.config_file() if Path(paths.config_file()).exists() else "defaults (no file)"
         sys.stdout.write(f"{shown}: ok\n")
     elif check.is_config(subject):
