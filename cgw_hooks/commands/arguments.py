@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Namespace", "parser"]
 
+#: Seconds.
+_TRACE_TIMEOUT, _LONGEST_TRACE = 30, 86400
+
 
 def parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     """Return the parser of ``cgw``; it sets ``carry_out`` to the command's action."""
@@ -83,7 +86,7 @@ def _add_unpublish(commands: Commands) -> None:
         help="[ADDRESS:]PORT[-END][/PROTOCOL]; without it, all ports",
     )
     complete = commands.add_hidden("complete")
-    complete.add_argument("what", choices=("names", "ports"))
+    complete.add_argument("what", choices=("names", "ports", "traceable"))
     complete.add_argument("guest", nargs="?", default="")
 
 
@@ -124,6 +127,7 @@ def _add_what_looks(commands: Commands) -> None:
         action="store_true",
         help="all guests of the cluster, and at which nodes their ports are open",
     )
+    _add_trace(commands)
     check = commands.add(
         "check",
         "Validate the config, or what a guest would publish. A definition is read as the hook "
@@ -141,6 +145,47 @@ def _add_what_looks(commands: Commands) -> None:
         "--schema", action="store_true", help="print the path of the annotation's RELAX NG schema"
     )
     commands.add("render", "Print the ruleset as text for nft -f. Applies nothing.")
+
+
+def _add_trace(commands: Commands) -> None:
+    trace = commands.add_with_json(
+        "trace",
+        "Show the way of a client's next packet to a published port, and of its answer. Each "
+        "table that it meets on this host is named, and the rule that ended it.",
+    )
+    trace.add_argument(
+        "subject",
+        metavar="GUEST:PORT",
+        help="the guest's name or uuid, and its published port: web1:8080, web1:5353/udp, "
+        "web1:192.0.2.1:8080",
+    )
+    trace.add_argument(
+        "--from",
+        dest="clients",
+        action=Once,
+        type=_parsed_by(fields.parse_networks),
+        default=(),
+        metavar="NETWORK[,NETWORK]",
+        help="only a client of one of these networks",
+    )
+    trace.add_argument(
+        "--timeout",
+        type=_parsed_by(_timeout),
+        default=_TRACE_TIMEOUT,
+        metavar="SECONDS",
+        help=f"how long to wait for a client; {_TRACE_TIMEOUT} without it",
+    )
+
+
+def _timeout(text: str) -> float:
+    """Parse a time in seconds; ``30s`` and ``2m`` are understood too."""
+    if text.isascii() and text.isdigit() and 0 < int(text) <= _LONGEST_TRACE:
+        return float(text)
+    if text.isascii() and not text.isdigit():
+        seconds = port_spec.parse_duration(text)
+        if seconds <= _LONGEST_TRACE:
+            return float(seconds)
+    raise ValueError(f"give 1 to {_LONGEST_TRACE} seconds")
 
 
 def _add_what_changes(commands: Commands) -> None:

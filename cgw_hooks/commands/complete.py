@@ -1,4 +1,4 @@
-"""``cgw complete names|ports``: the names that shells complete. Errors are silent.
+"""``cgw complete names|ports|traceable``: the names that shells complete. Errors are silent.
 
 The files in etc/completion call this at a press of Tab, so it must end soon, also if libvirt hangs
 or one of its hooks runs.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from functools import partial
 
 from cgw_hooks.core.operations import DRIVERS
 from cgw_hooks.core.published_port import span
@@ -21,8 +22,9 @@ _LONGEST = 2.0
 
 
 def run(what: str, guest: str) -> int:
-    """Print the names of all guests, or the published ports of one; one per line."""
-    found = set(_published_ports(guest) if what == "ports" else _recorded_names())
+    """Print the names of all guests, the ports of one, or all as ``GUEST:PORT``; one per line."""
+    look = {"ports": partial(_published_ports, guest), "traceable": _traceable}
+    found = set(look.get(what, _recorded_names)())
     if what == "names":
         asking = threading.Thread(target=_ask_libvirt, args=(found,), daemon=True)
         asking.start()
@@ -51,6 +53,11 @@ def _recorded_names() -> set[str]:
 
 def _published_ports(guest: str) -> set[str]:
     return {port for name, port in _records() if name == guest}
+
+
+def _traceable() -> set[str]:
+    """Return what `cgw trace` takes; a range by its first port."""
+    return {f"{name}:{port}" for name, port in _records() if "-" not in port}
 
 
 def _ask_libvirt(found: set[str]) -> None:

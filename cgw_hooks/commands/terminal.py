@@ -183,6 +183,15 @@ def _registry(arguments: Namespace) -> int:
     return registry.export(publisher_of_gateway())
 
 
+def _trace(arguments: Namespace) -> int:
+    from cgw_hooks.commands import trace
+
+    code, value = trace.run(publisher(), arguments)
+    if value is not None:
+        _print_json(value)
+    return code
+
+
 def _check(arguments: Namespace) -> int:
     from cgw_hooks.commands import check, schemas
 
@@ -280,6 +289,7 @@ _ACTIONS = {
     "unpublish": _unpublish,
     "complete": _complete,
     "status": _status,
+    "trace": _trace,
     "check": _check,
     "render": _render,
     "sync": _sync,

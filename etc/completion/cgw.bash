@@ -12,7 +12,7 @@ _cgw() {
             continue # bash makes three words of --source=NETWORK
         elif [[ $skip ]]; then
             skip=
-        elif [[ $word == --source || $word == --for || $word == --guest-address || $word == --root ]]; then
+        elif [[ $word == --source || $word == --for || $word == --guest-address || $word == --from || $word == --timeout || $word == --root ]]; then
             skip=yes
         elif [[ $word != -* && -z $command ]]; then
             command=$word
@@ -22,7 +22,7 @@ _cgw() {
     done
     [[ $skip ]] && return
     if [[ -z $command ]]; then
-        found=(publish unpublish status check render sync agent node registry install uninstall --help --version)
+        found=(publish unpublish status trace check render sync agent node registry install uninstall --help --version)
     elif [[ $current == -* ]]; then
         case $command in
         publish) found=(--source --for --guest-address --live --config --dry-run --json --help) ;;
@@ -32,6 +32,7 @@ _cgw() {
             found=(--help)
             [[ $guest == status ]] && found+=(--json)
             ;;
+        trace) found=(--from --timeout --json --help) ;;
         check) found=(--schema --help) ;;
         sync) found=(--json --settle --help) ;;
         install) found=(--xen --root --help) ;;
@@ -41,6 +42,7 @@ _cgw() {
     elif [[ -z $guest ]]; then
         case $command in
         publish | unpublish | status | check) mapfile -t found < <(cgw complete names 2>/dev/null) ;;
+        trace) mapfile -t found < <(cgw complete traceable 2>/dev/null) ;;
         node) found=(up down takeover handback) ;;
         registry) found=(status forget export import) ;;
         esac
