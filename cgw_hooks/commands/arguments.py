@@ -6,23 +6,17 @@ import argparse
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from cgw_hooks.commands.command_parser import Commands, Once
+from cgw_hooks.commands import trace_arguments
+from cgw_hooks.commands.command_parser import Commands, Once, parsed_by
 from cgw_hooks.core.parse import fields, port_spec
-from cgw_hooks.errors import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import TypeVar
+    from collections.abc import Mapping
 
     from cgw_hooks.commands.command_parser import Action
     from cgw_hooks.core.published_port import Address
 
-    _T = TypeVar("_T")
-
 __all__ = ["Namespace", "parser"]
-
-#: Seconds.
-_TRACE_TIMEOUT, _LONGEST_TRACE = 30, 86400
 
 
 def parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
@@ -44,7 +38,7 @@ def _add_publish(commands: Commands) -> None:
     publish.add_argument(
         "ports",
         nargs="+",
-        type=_parsed_by(port_spec.parse_wish),
+        type=parsed_by(port_spec.parse_wish),
         metavar="PORT",
         help="[ADDRESS:]PORT[-END]:GUEST-PORT[/PROTOCOL], for example 8080:80 or 5353:53/udp; "
         ":GUEST-PORT picks a free port and prints HOST:PORT",
@@ -52,7 +46,7 @@ def _add_publish(commands: Commands) -> None:
     publish.add_argument(
         "--source",
         action=Once,
-        type=_parsed_by(fields.parse_networks),
+        type=parsed_by(fields.parse_networks),
         default=(),
         metavar="NETWORK[,NETWORK]",
         help="only these clients may connect",
@@ -60,14 +54,14 @@ def _add_publish(commands: Commands) -> None:
     publish.add_argument(
         "--for",
         dest="seconds",
-        type=_parsed_by(port_spec.parse_duration),
+        type=parsed_by(port_spec.parse_duration),
         metavar="DURATION",
         help="take the ports back after this time: 90s, 30m, 2h, 1d",
     )
     publish.add_argument(
         "--guest-address",
         action=Once,
-        type=_parsed_by(_guest_addresses),
+        type=parsed_by(_guest_addresses),
         default=(),
         metavar="ADDRESS[,ADDRESS]",
         help="the guest's address, if libvirt does not know it (a static one on a plain bridge)",
@@ -81,25 +75,13 @@ def _add_unpublish(commands: Commands) -> None:
     unpublish.add_argument(
         "ports",
         nargs="*",
-        type=_parsed_by(port_spec.parse_listen_ports),
+        type=parsed_by(port_spec.parse_listen_ports),
         metavar="PORT",
         help="[ADDRESS:]PORT[-END][/PROTOCOL]; without it, all ports",
     )
     complete = commands.add_hidden("complete")
     complete.add_argument("what", choices=("names", "ports", "traceable"))
     complete.add_argument("guest", nargs="?", default="")
-
-
-def _parsed_by(parse: Callable[[str], _T]) -> Callable[[str], _T]:
-    """Return the parser for argparse: its error says what to give instead."""
-
-    def parsed(text: str) -> _T:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{quoted(text)} cannot be used; {error}") from None
-
-    return parsed
 
 
 def _guest_addresses(text: str) -> tuple[Address, ...]:
@@ -109,7 +91,7 @@ def _guest_addresses(text: str) -> tuple[Address, ...]:
     return addresses
 
 
-def _add_what_looks(commands: Commands) -> None:
+def _add_status(commands: Commands) -> None:
     status = commands.add_with_json(
         "status",
         "Show what is published, and what is wrong. Each problem names its cure. No packet is "
@@ -127,7 +109,24 @@ def _add_what_looks(commands: Commands) -> None:
         action="store_true",
         help="all guests of the cluster, and at which nodes their ports are open",
     )
-    _add_trace(commands)
+    status.add_argument(
+        "--figures",
+        action="store_true",
+        help="also connections since a port was published, and what is open now with its bytes",
+    )
+
+
+def _add_what_looks(commands: Commands) -> None:
+    _add_status(commands)
+    trace_arguments.add_to(commands)
+    flows = commands.add_with_json(
+        "flows",
+        "Show the open connections to published ports: the client, whom the guest sees, bytes and "
+        "age. Only connections that came in at this node are known.",
+    )
+    flows.add_argument(
+        "guest", nargs="?", metavar="GUEST", help="only this guest, by its name or uuid"
+    )
     check = commands.add(
         "check",
         "Validate the config, or what a guest would publish. A definition is read as the hook "
@@ -145,47 +144,6 @@ def _add_what_looks(commands: Commands) -> None:
         "--schema", action="store_true", help="print the path of the annotation's RELAX NG schema"
     )
     commands.add("render", "Print the ruleset as text for nft -f. Applies nothing.")
-
-
-def _add_trace(commands: Commands) -> None:
-    trace = commands.add_with_json(
-        "trace",
-        "Show the way of a client's next packet to a published port, and of its answer. Each "
-        "table that it meets on this host is named, and the rule that ended it.",
-    )
-    trace.add_argument(
-        "subject",
-        metavar="GUEST:PORT",
-        help="the guest's name or uuid, and its published port: web1:8080, web1:5353/udp, "
-        "web1:192.0.2.1:8080",
-    )
-    trace.add_argument(
-        "--from",
-        dest="clients",
-        action=Once,
-        type=_parsed_by(fields.parse_networks),
-        default=(),
-        metavar="NETWORK[,NETWORK]",
-        help="only a client of one of these networks",
-    )
-    trace.add_argument(
-        "--timeout",
-        type=_parsed_by(_timeout),
-        default=_TRACE_TIMEOUT,
-        metavar="SECONDS",
-        help=f"how long to wait for a client; {_TRACE_TIMEOUT} without it",
-    )
-
-
-def _timeout(text: str) -> float:
-    """Parse a time in seconds; ``30s`` and ``2m`` are understood too."""
-    if text.isascii() and text.isdigit() and 0 < int(text) <= _LONGEST_TRACE:
-        return float(text)
-    if text.isascii() and not text.isdigit():
-        seconds = port_spec.parse_duration(text)
-        if seconds <= _LONGEST_TRACE:
-            return float(seconds)
-    raise ValueError(f"give 1 to {_LONGEST_TRACE} seconds")
 
 
 def _add_what_changes(commands: Commands) -> None:

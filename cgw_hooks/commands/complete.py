@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from functools import partial
 
 from cgw_hooks.core.operations import DRIVERS
 from cgw_hooks.core.published_port import span
@@ -23,8 +22,10 @@ _LONGEST = 2.0
 
 def run(what: str, guest: str) -> int:
     """Print the names of all guests, the ports of one, or all as ``GUEST:PORT``; one per line."""
-    look = {"ports": partial(_published_ports, guest), "traceable": _traceable}
-    found = set(look.get(what, _recorded_names)())
+    if what == "names":
+        found = _recorded_names()
+    else:
+        found = _published_ports(guest) if what == "ports" else _traceable()
     if what == "names":
         asking = threading.Thread(target=_ask_libvirt, args=(found,), daemon=True)
         asking.start()

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import gc
 import io
-import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cgw_hooks.commands.arguments import parser
 from cgw_hooks.commands.this_node import publisher, publisher_of_gateway
 from cgw_hooks.core.node_config import NodeConfig
 from cgw_hooks.core.record import contents
 from cgw_hooks.core.rules import table
-from cgw_hooks.errors import CgwError, NotFound, RecordError, RegistryError, printable, quoted
+from cgw_hooks.errors import CgwError, RecordError, printable
 from cgw_hooks.host import paths
 from cgw_hooks.host.config_file import load_config
 from cgw_hooks.host.state.state import State
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cgw_hooks.commands.arguments import Namespace
-    from cgw_hooks.core.problem import Problem
 
 
 def main(arguments: list[str]) -> int:
@@ -103,72 +101,15 @@ def _complete(arguments: Namespace) -> int:
 
 
 def _status(arguments: Namespace) -> int:
-    if arguments.schema:
-        from cgw_hooks.commands import schemas
+    from cgw_hooks.commands import show_status
 
-        sys.stdout.write(f"{schemas.CLUSTER if arguments.cluster else schemas.STATUS}\n")
-        return 0
-    if arguments.cluster:
-        return _cluster(arguments)
-    from cgw_hooks.node.diagnosis import diagnose
-
-    node = publisher()
-    absence = _absence_of_agent() if node.config.registry else []
-    found = diagnose(node, arguments.guest, has_agent=not absence)
-    found.problems.extend(absence)
-    if arguments.guest and not found.rows:
-        raise NotFound(
-            quoted(arguments.guest), "no guest of this name is published", "see: cgw status"
-        )
-    if arguments.json:
-        from cgw_hooks.commands.status import as_json
-
-        _print_json(as_json(found, node.config.name))
-    elif arguments.graph:
-        from cgw_hooks.commands.graph import graph
-
-        sys.stdout.write(graph(found, node.config.name or "this node"))
-    else:
-        from cgw_hooks.commands.status_table import print_status
-
-        print_status(found)
-    return 0 if found.is_well else CgwError.exit_code
+    return show_status.run(arguments)
 
 
-def _absence_of_agent() -> list[Problem]:
-    """Return the problem of a node of a cluster whose agent does not run."""
-    from cgw_hooks.agent import client
-    from cgw_hooks.core.problem import Problem
+def _flows(arguments: Namespace) -> int:
+    from cgw_hooks.commands import flows
 
-    absence = client.absence()
-    return [Problem.of(absence)] if absence else []
-
-
-def _cluster(arguments: Namespace) -> int:
-    from cgw_hooks.agent import client
-    from cgw_hooks.commands import cluster_status
-    from cgw_hooks.core.problem import Problem
-    from cgw_hooks.node import cluster
-
-    node = publisher_of_gateway()  # also after `cgw node down`
-    problems = []
-    try:
-        client.ask_registry("save")
-    except RegistryError as error:  # what the agent has known last is shown
-        problems.append(Problem.of(error))
-    found = cluster.read(node, arguments.guest, has_agent=not problems)
-    if arguments.guest and not found.rows:
-        raise NotFound(
-            quoted(arguments.guest), "no node publishes a guest of this name", "see: cgw status"
-        )
-    found.problems.extend(problems)
-    if arguments.json:
-        _print_json(cluster_status.as_json(found))
-    elif arguments.graph:
-        sys.stdout.write(cluster_status.graph(found))
-    else:
-        cluster_status.print_cluster(found)
-    return 0 if cluster_status.is_well(found) else CgwError.exit_code
+    return flows.run(publisher(), arguments.guest, as_json=arguments.json)
 
 
 def _registry(arguments: Namespace) -> int:
@@ -186,10 +127,7 @@ def _registry(arguments: Namespace) -> int:
 def _trace(arguments: Namespace) -> int:
     from cgw_hooks.commands import trace
 
-    code, value = trace.run(publisher(), arguments)
-    if value is not None:
-        _print_json(value)
-    return code
+    return trace.run(publisher(), arguments)
 
 
 def _check(arguments: Namespace) -> int:
@@ -273,23 +211,13 @@ def _hook_usage(_arguments: Namespace) -> int:
     raise AssertionError("cgw hook runs without this parser")
 
 
-def _print_json(value: dict[str, Any]) -> None:
-    """Print an object, one line per entry of its lists; json's ``indent`` would be slow."""
-    members = []
-    for key, member in value.items():
-        text = json.dumps(member)
-        if isinstance(member, list) and member:
-            text = "[\n    " + ",\n    ".join(map(json.dumps, member)) + "\n  ]"
-        members.append(f"  {json.dumps(key)}: {text}")
-    sys.stdout.write("{\n" + ",\n".join(members) + "\n}\n")
-
-
 _ACTIONS = {
     "publish": _publish,
     "unpublish": _unpublish,
     "complete": _complete,
     "status": _status,
     "trace": _trace,
+    "flows": _flows,
     "check": _check,
     "render": _render,
     "sync": _sync,

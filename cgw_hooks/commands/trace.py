@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from cgw_hooks.commands.json_output import print_json
 from cgw_hooks.commands.status import port_members
 from cgw_hooks.core.trace import story
 from cgw_hooks.core.trace.passage import BRIDGED, HERE, LEFT
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 VERSION = 1
 
 
-def run(publisher: Publisher, arguments: Namespace) -> tuple[int, dict[str, Any] | None]:
-    """Trace one packet; return the exit code, and the value for ``--json``."""
+def run(publisher: Publisher, arguments: Namespace) -> int:
+    """Trace one packet and print its story; return the exit code. Raises ``CgwError``."""
     traced = traced_port.find(publisher, arguments.subject)
     waited = f"{arguments.timeout:g} s"
 
@@ -44,17 +45,14 @@ def run(publisher: Publisher, arguments: Namespace) -> tuple[int, dict[str, Any]
 
     found = trace.trace(traced, arguments.clients, arguments.timeout, say)
     problem = trace_verdict.problem(publisher.config, traced, found, waited)
-    code = CgwError.exit_code if problem else 0
     if arguments.json:
-        return code, _as_json(traced, found, problem)
-    for line in _lines(found):
-        sys.stdout.write(f"{printable(line)}\n")
-    if problem:
-        sys.stdout.flush()
-        sys.stderr.write(f"{printable(str(problem))}\n")
+        print_json(_as_json(traced, found, problem))
     else:
-        sys.stdout.write("the guest answered, and the answer went back\n")
-    return code, None
+        for line in _lines(found):
+            sys.stdout.write(f"{printable(line)}\n")
+        last = str(problem) if problem else "the guest answered, and the answer went back"
+        sys.stdout.write(f"{printable(last)}\n")
+    return CgwError.exit_code if problem else 0
 
 
 def _lines(found: Trace) -> Iterator[str]:

@@ -102,8 +102,8 @@ class TraceEvents:
 def _verdict(found: dict[int, bytes | memoryview]) -> tuple[str, str]:
     if _VERDICT_CODE not in found:
         return "", ""
-    code = _SIGNED.unpack(found[_VERDICT_CODE])[0]
-    name = _OWN_VERDICTS.get(code) or _VERDICTS.get(code & _VERDICT_MASK, str(code))
+    number = _SIGNED.unpack(found[_VERDICT_CODE])[0]
+    name = _OWN_VERDICTS.get(number) or _VERDICTS.get(number & _VERDICT_MASK, str(number))
     return name, _text(found.get(_VERDICT_CHAIN, b""))
 
 

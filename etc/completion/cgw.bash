@@ -22,12 +22,13 @@ _cgw() {
     done
     [[ $skip ]] && return
     if [[ -z $command ]]; then
-        found=(publish unpublish status trace check render sync agent node registry install uninstall --help --version)
+        found=(publish unpublish status trace flows check render sync agent node registry install uninstall --help --version)
     elif [[ $current == -* ]]; then
         case $command in
         publish) found=(--source --for --guest-address --live --config --dry-run --json --help) ;;
         unpublish) found=(--live --config --dry-run --json --help) ;;
-        status) found=(--json --graph --cluster --schema --help) ;;
+        status) found=(--json --graph --cluster --figures --schema --help) ;;
+        flows) found=(--json --help) ;;
         registry)
             found=(--help)
             [[ $guest == status ]] && found+=(--json)
@@ -41,11 +42,14 @@ _cgw() {
         esac
     elif [[ -z $guest ]]; then
         case $command in
-        publish | unpublish | status | check) mapfile -t found < <(cgw complete names 2>/dev/null) ;;
         trace) mapfile -t found < <(cgw complete traceable 2>/dev/null) ;;
+        publish | unpublish | status | flows | check) mapfile -t found < <(cgw complete names 2>/dev/null) ;;
         node) found=(up down takeover handback) ;;
         registry) found=(status forget export import) ;;
         esac
+    elif [[ $command == trace && $guest != *:* ]]; then
+        current=${current#:} # bash makes three words of GUEST:PORT
+        mapfile -t found < <(cgw complete ports "$guest" 2>/dev/null)
     elif [[ $command == unpublish ]]; then
         mapfile -t found < <(cgw complete ports "$guest" 2>/dev/null)
     fi

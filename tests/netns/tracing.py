@@ -1,7 +1,6 @@
 """`cgw trace` in the tests: it is started, waits for a packet, and tells its story."""
 
 import json
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,13 +15,29 @@ class Told:
     """What a trace has printed."""
 
     exit_code: int
-    story: str
-    problem: str
+    output: str
+
+    @property
+    def lines(self) -> list[str]:
+        """The lines of the story, and how it ended."""
+        return self.output.splitlines()
+
+    @property
+    def end(self) -> str:
+        """The last line."""
+        return self.lines[-1]
+
+    @property
+    def cure(self) -> list[str]:
+        """The command that the last line tells to run."""
+        _, found, command = self.end.partition("; run: ")
+        assert found, self.end
+        return command.split()
 
     @property
     def json(self) -> dict[str, Any]:
         """The object of `--json`."""
-        value: dict[str, Any] = json.loads(self.story)
+        value: dict[str, Any] = json.loads(self.output)
         return value
 
 
@@ -30,10 +45,11 @@ class Tracing:
     """A trace that runs in the background."""
 
     def __init__(self, node: Node, *arguments: str) -> None:
+        self._node = node
         self.process: Process = node.start_cgw("trace", *arguments)
         assert self.process.stderr
-        #: The line that it says once it is armed; or the error.
-        self.first_line = self.process.stderr.readline().decode()
+        #: What it says first: that it waits, or its error.
+        self.first_line = self.process.stderr.readline().decode().strip()
 
     @property
     def is_armed(self) -> bool:
@@ -41,30 +57,29 @@ class Tracing:
         return self.first_line.startswith("waiting ")
 
     def told(self) -> Told:
-        """Wait until it has ended."""
-        out, err = self.process.communicate(timeout=_LONGEST)
-        return Told(self.process.wait(), out.decode(), err.decode().strip())
+        """Wait until it has ended; assert that nothing of it is left."""
+        output, errors = self.process.communicate(timeout=_LONGEST)
+        assert errors == b""
+        return Told(self.process.wait(), output.decode())
+
+
+def start_trace(node: Node, *arguments: str) -> Tracing:
+    """Start a trace, and wait until it is armed."""
+    tracing = Tracing(node, *arguments)
+    assert tracing.is_armed, tracing.first_line
+    return tracing
 
 
 def trace(node: Node, subject: str, ask: Callable[[], object], *options: str) -> Told:
     """Trace a port while somebody asks it."""
-    tracing = Tracing(node, subject, *options)
-    assert tracing.is_armed, tracing.first_line
+    tracing = start_trace(node, subject, *options)
     ask()
     told = tracing.told()
-    assert_disarmed(node)
+    assert trace_tables(node) == []
     return told
 
 
 def trace_tables(node: Node) -> list[str]:
     """The tables of traces that the kernel has."""
     listing = node.nft("list tables\n").splitlines()
-    return [line.removeprefix("table ") for line in listing if "cgw_trace" in line]
-
-
-def assert_disarmed(node: Node) -> None:
-    """Assert that no trace is left."""
-    assert trace_tables(node) == []
-
-
-__all__ = ["Told", "Tracing", "assert_disarmed", "subprocess", "trace", "trace_tables"]
+    return sorted(line.removeprefix("table ") for line in listing if "cgw_trace" in line)

@@ -71,6 +71,7 @@ NEVER_IN_A_HOOK_CALL = {
     "host/etcd/watch.py": "the agent's own thread follows the registry",
     "host/libvirt_api.py": "a hook must not call libvirt: libvirt waits for the hook",
     "host/policy_routes.py": "pyroute2: only `cgw node` makes routes",
+    "node/trace.py": "only `cgw trace` arms a trace",
     "host/own_network.py": "only `cgw install` makes a network namespace, to try its hook",
 }
 #: Of these rings, a hook call loads nothing but the commands that follow.

@@ -62,6 +62,9 @@ _SRCNAT_PRIORITY = 95
 _SEEN_LABEL = 118
 _LEFT_LABEL = 119
 
+# Each element counts the connections that it has translated (see `counted`).
+_COUNTER = " counter;"
+
 _NO_ELEMENTS: dict[str, str] = {}
 
 
@@ -162,9 +165,9 @@ def _sets_and_maps() -> Iterator[str]:
             interval = " flags interval;"
             yield (
                 f"map published{family}{kind} {{ type {key} : {address} . inet_service;"
-                f"{interval if kind == '_from' else ''} }}"
+                f"{interval if kind == '_from' else ''}{_COUNTER} }}"
             )
-            yield f"map ranges{family}{kind} {{ type {key} : {address};{interval} }}"
+            yield f"map ranges{family}{kind} {{ type {key} : {address};{interval}{_COUNTER} }}"
 
 
 def _rules(config: NodeConfig) -> Iterator[str]:

@@ -118,8 +118,8 @@ def bridge_table(
     lines = [f"table bridge {name} {{", "flags owner;"]
     for family, address in ADDRESS_TYPE.items():
         lines += _sets(family, watched, seconds)
-        guests = [f"{w.target} . {w.target_port}" for w in watched if w.family == family]
-        lines.append(_timed(f"guests{family}", f"{address} . inet_service", guests, seconds))
+        senders = [f"{w.target} . {w.target_port}" for w in watched if w.family == family]
+        lines.append(_timed(f"senders{family}", f"{address} . inet_service", senders, seconds))
     lines += _marking_chains(_BRIDGE_LIMIT)
     for hook in _BRIDGE_HOOKS:
         rules: list[str] = []
@@ -127,7 +127,7 @@ def bridge_table(
             rules += _request_rules(watched[0].protocol, clients)
             number = PROTOCOL_NUMBER[watched[0].protocol]
             rules += (
-                f"meta l4proto {number} {ip} saddr . th sport @guests{family} jump {ANSWER}"
+                f"meta l4proto {number} {ip} saddr . th sport @senders{family} jump {ANSWER}"
                 for family, ip in IP.items()
             )
         lines += _chain(begin(hook), hook, FIRST, rules)

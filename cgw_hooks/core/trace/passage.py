@@ -124,7 +124,8 @@ class Passage(NamedTuple):
     @property
     def left_by_port(self) -> str:
         """The port of a bridge by which the packet left; empty if it left by none."""
-        return next((visit.events[0].leaves_by for visit in self._bridged("postrouting")), "")
+        ports = (visit.events[0].leaves_by for visit in self._bridged("postrouting"))
+        return next(filter(None, ports), "")
 
     def has_reached(self, chain: str) -> bool:
         """Whether the packet has come to a chain of the trace's own table for routed packets."""
