@@ -13,7 +13,9 @@ _OWN = {TABLE, BRIDGE_TABLE, *FAMILY_TABLES.values()}
 _IPTABLES = {"ip": "iptables", "ip6": "ip6tables"}
 _IPTABLES_TABLES = frozenset({"filter", "mangle", "raw", "security"})
 _DOCKER, _UFW, _LIBVIRT = "DOCKER-USER", "ufw-", "LIBVIRT_"
-_FORWARD = "FORWARD"
+_FORWARD, _BRIDGE = "FORWARD", "bridge"
+#: The hooks whose packets connection tracking has seen and translated.
+_TRACKED = frozenset({"forward", "output", "postrouting"})
 _LIBVIRT_TABLE, _FIREWALLD = "libvirt_network", "firewalld"
 _STRICT = (
     "set StrictForwardPorts=no in /etc/firewalld/firewalld.conf, then run: firewall-cmd --reload"
@@ -32,48 +34,64 @@ def cure(passage: Passage, *, is_answer: bool) -> str:
         return "run: cgw sync"
     if name == _FIREWALLD:
         return "see: firewall-cmd --list-all-policies" if is_answer else _STRICT
-    return f"run: {_command(visit, visit.packet, is_answer=is_answer)}"
+    return f"run: {_command(passage, visit, visit.packet, is_answer=is_answer)}"
 
 
-def _command(visit: Visit, packet: Packet, *, is_answer: bool) -> str:
+def _command(passage: Passage, visit: Visit, packet: Packet, *, is_answer: bool) -> str:
     family, _, name = visit.table.partition(" ")
-    if family not in _IPTABLES or name not in _IPTABLES_TABLES or not visit.chain.isupper():
-        return _nft(visit, packet, is_answer=is_answer)
+    is_iptables = family in _IPTABLES and name in _IPTABLES_TABLES and visit.chain.isupper()
     chains = {visit.chain, *visit.jumped_to}
-    if any(chain.startswith(_UFW) for chain in chains) and not is_answer:
+    if is_iptables and not is_answer and any(chain.startswith(_UFW) for chain in chains):
         to = f"to {packet.destination} port {packet.destination_port}"
         return f"ufw route allow proto {packet.protocol} {to}"
-    chain = _DOCKER if visit.chain == _FORWARD and _DOCKER in chains else visit.chain
-    return _iptables(family, name, chain, packet, is_answer=is_answer)
+    is_both_ways = passage.hook in _TRACKED and family != _BRIDGE and bool(packet.source_port)
+    if is_iptables:
+        chain = _DOCKER if visit.chain == _FORWARD and _DOCKER in chains else visit.chain
+        command = [_IPTABLES[family], *([] if name == "filter" else ["-t", name]), "-I", chain]
+        match = _iptables_flow if is_both_ways else _iptables_packet
+        return " ".join([*command, *match(packet, is_answer=is_answer), "-j", "ACCEPT"])
+    match = _nft_flow if is_both_ways else _nft_packet
+    command = ["nft insert rule", visit.table, visit.chain]
+    return " ".join([*command, *match(packet, is_answer=is_answer), "accept"])
 
 
-def _iptables(family: str, table: str, chain: str, packet: Packet, *, is_answer: bool) -> str:
-    words = [_IPTABLES[family]]
-    if table != "filter":
-        words += ["-t", table]
-    words += ["-I", chain, "-p", _protocol(packet)]
+def _guest(packet: Packet, *, is_answer: bool) -> tuple[str, str]:
+    """Return address and port of the guest, of a packet that is translated."""
     if is_answer:
-        words += ["-s", str(packet.source)]
-        words += ["--sport", str(packet.source_port)] if packet.source_port else []
-    else:
-        words += ["-d", str(packet.destination), "--dport", str(packet.destination_port)]
-    return " ".join([*words, "-j", "ACCEPT"])
+        return str(packet.source), str(packet.source_port)
+    return str(packet.destination), str(packet.destination_port)
 
 
-def _nft(visit: Visit, packet: Packet, *, is_answer: bool) -> str:
+# What forwards packets drops both directions, mostly. So what is translated for this port of the
+# guest is accepted in both, by the flow's answer: "ctrepl" and "ct reply".
+
+
+def _iptables_flow(packet: Packet, *, is_answer: bool) -> list[str]:
+    address, port = _guest(packet, is_answer=is_answer)
+    flow = ["-m", "conntrack", "--ctstate", "DNAT"]
+    return ["-p", packet.protocol, *flow, "--ctreplsrc", address, "--ctreplsrcport", port]
+
+
+def _nft_flow(packet: Packet, *, is_answer: bool) -> list[str]:
+    address, port = _guest(packet, is_answer=is_answer)
     ip = "ip" if packet.source.version == 4 else "ip6"  # noqa: PLR2004
-    words = ["nft insert rule", visit.table, visit.chain]
-    if is_answer:
-        words += [ip, "saddr", str(packet.source)]
-        if packet.source_port:
-            words += [packet.protocol, "sport", str(packet.source_port)]
-        else:
-            words += ["meta l4proto", packet.protocol]
-    else:
-        words += [ip, "daddr", str(packet.destination)]
-        words += [packet.protocol, "dport", str(packet.destination_port)]
-    return " ".join([*words, "accept"])
+    flow = ["ct status dnat", "ct reply", ip, "saddr", address]
+    return ["meta l4proto", packet.protocol, *flow, "ct reply proto-src", port]
 
 
-def _protocol(packet: Packet) -> str:
-    return "ipv6-icmp" if packet.protocol == "icmpv6" else packet.protocol
+def _iptables_packet(packet: Packet, *, is_answer: bool) -> list[str]:
+    words = ["-p", "ipv6-icmp" if packet.protocol == "icmpv6" else packet.protocol]
+    address, port = _guest(packet, is_answer=is_answer)
+    words += ["-s" if is_answer else "-d", address]
+    if packet.source_port:
+        words += ["--sport" if is_answer else "--dport", port]
+    return words
+
+
+def _nft_packet(packet: Packet, *, is_answer: bool) -> list[str]:
+    ip = "ip" if packet.source.version == 4 else "ip6"  # noqa: PLR2004
+    address, port = _guest(packet, is_answer=is_answer)
+    words = [ip, "saddr" if is_answer else "daddr", address]
+    if packet.source_port:
+        return [*words, packet.protocol, "sport" if is_answer else "dport", port]
+    return [*words, "meta l4proto", packet.protocol]
