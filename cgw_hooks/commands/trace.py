@@ -6,7 +6,8 @@ Standard output has the story; standard error says what is waited for.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cgw_hooks.commands.json_output import print_json
 from cgw_hooks.commands.status import port_members
@@ -34,16 +35,11 @@ def run(publisher: Publisher, arguments: Namespace) -> int:
     """Trace one packet and print its story; return the exit code. Raises ``CgwError``."""
     traced = traced_port.find(publisher, arguments.subject)
     waited = f"{arguments.timeout:g} s"
-
-    def say() -> None:
-        first = traced.watched[0]
-        places = " and ".join(f"{w.addresses[0]} port {w.port}" for w in traced.watched)
-        sys.stderr.write(
-            f"waiting for a client's next packet to {places} ({first.protocol}), at most {waited}\n"
-        )
-        sys.stderr.flush()
-
-    found = trace.trace(traced, arguments.clients, arguments.timeout, say)
+    if arguments.probe:
+        found = _probe(traced, arguments)
+    else:
+        waiting = _Waiting(traced, waited)
+        found = trace.trace(traced, arguments.clients, arguments.timeout, waiting.say)
     problem = trace_verdict.problem(publisher.config, traced, found, waited)
     if arguments.json:
         print_json(_as_json(traced, found, problem))
@@ -53,6 +49,39 @@ def run(publisher: Publisher, arguments: Namespace) -> int:
         last = str(problem) if problem else "the guest answered, and the answer went back"
         sys.stdout.write(f"{printable(last)}\n")
     return CgwError.exit_code if problem else 0
+
+
+class _Waiting(NamedTuple):
+    """What a trace waits for, and how long."""
+
+    traced: TracedPort
+    waited: str
+
+    def say(self) -> None:
+        """Say it."""
+        watched = self.traced.watched
+        places = " and ".join(f"{w.addresses[0]} port {w.port}" for w in watched)
+        _say(
+            f"waiting for a client's next packet to {places} ({watched[0].protocol}), "
+            f"at most {self.waited}"
+        )
+
+
+def _probe(traced: TracedPort, arguments: Namespace) -> Trace:
+    """Trace a packet that this process sends itself."""
+    from cgw_hooks.node import probe
+
+    planned = probe.plan(traced, arguments.clients)
+    only = (ip_network(planned.network.source),)
+    with probe.sending(planned) as may_send:
+        _say(planned.difference)
+        return trace.trace(traced, only, arguments.timeout, may_send.set)
+
+
+def _say(text: str) -> None:
+    """Print a line for people that is no part of the story."""
+    sys.stderr.write(f"{printable(text)}\n")
+    sys.stderr.flush()
 
 
 def _lines(found: Trace) -> Iterator[str]:

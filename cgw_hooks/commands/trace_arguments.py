@@ -37,6 +37,12 @@ def add_to(commands: Commands) -> None:
         help="only a client of one of these networks",
     )
     trace.add_argument(
+        "--probe",
+        action="store_true",
+        help="be the client oneself: connect once, from a network namespace; with --from, from "
+        "this address",
+    )
+    trace.add_argument(
         "--timeout",
         type=parsed_by(_parse_timeout),
         default=_USUAL,

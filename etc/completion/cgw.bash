@@ -33,7 +33,7 @@ _cgw() {
             found=(--help)
             [[ $guest == status ]] && found+=(--json)
             ;;
-        trace) found=(--from --timeout --json --help) ;;
+        trace) found=(--from --probe --timeout --json --help) ;;
         check) found=(--schema --help) ;;
         sync) found=(--json --settle --help) ;;
         install) found=(--xen --root --help) ;;

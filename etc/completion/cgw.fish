@@ -29,6 +29,7 @@ complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a uninstall -d '
 
 complete -c cgw -n '__fish_seen_subcommand_from trace; and __cgw_guest_is_missing' -a '(cgw complete traceable 2>/dev/null)'
 complete -c cgw -n '__fish_seen_subcommand_from trace' -l from -x -d 'Only clients of these networks'
+complete -c cgw -n '__fish_seen_subcommand_from trace' -l probe -d 'Be the client'
 complete -c cgw -n '__fish_seen_subcommand_from trace' -l timeout -x -d 'How long to wait'
 complete -c cgw -n '__fish_seen_subcommand_from publish unpublish status flows check; and __cgw_guest_is_missing' -a '(cgw complete names 2>/dev/null)'
 complete -c cgw -n '__fish_seen_subcommand_from unpublish; and not __cgw_guest_is_missing' -a '(__cgw_ports)'

@@ -72,7 +72,8 @@ NEVER_IN_A_HOOK_CALL = {
     "host/libvirt_api.py": "a hook must not call libvirt: libvirt waits for the hook",
     "host/policy_routes.py": "pyroute2: only `cgw node` makes routes",
     "node/trace.py": "only `cgw trace` arms a trace",
-    "host/own_network.py": "only `cgw install` makes a network namespace, to try its hook",
+    "node/probe.py": "only `cgw trace --probe` sends anything",
+    "host/own_network.py": "only `cgw install` and `cgw trace` make a network namespace",
 }
 #: Of these rings, a hook call loads nothing but the commands that follow.
 OUTER_RINGS = (f"{PACKAGE}/agent/", f"{PACKAGE}/commands/")
