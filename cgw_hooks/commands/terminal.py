@@ -146,6 +146,12 @@ def _registry(arguments: Namespace) -> int:
     return registry.export(publisher_of_gateway())
 
 
+def _trace(arguments: Namespace) -> int:
+    from cgw_hooks.commands import trace
+
+    return trace.run(publisher(), arguments)
+
+
 def _check(arguments: Namespace) -> int:
     from cgw_hooks.commands import check, schemas
 
@@ -236,6 +242,7 @@ _ACTIONS = {
     "allow": _allow,
     "complete": _complete,
     "status": _status,
+    "trace": _trace,
     "flows": _flows,
     "doctor": _doctor,
     "check": _check,

@@ -74,7 +74,9 @@ NEVER_IN_A_HOOK_CALL = {
     "host/policy_routes.py": "pyroute2: only `cgw node` makes routes",
     "host/link_probe.py": "only `cgw doctor` asks links",
     "host/tcp_probe.py": "only `cgw doctor` connects to guests",
-    "host/own_network.py": "only `cgw install` makes a network namespace, to try its hook",
+    "node/trace.py": "only `cgw trace` arms a trace",
+    "node/probe.py": "only `cgw trace --probe` sends anything",
+    "host/own_network.py": "only `cgw install` and `cgw trace` make a network namespace",
 }
 #: Of these rings, a hook call loads nothing but the commands that follow.
 OUTER_RINGS = (f"{PACKAGE}/agent/", f"{PACKAGE}/commands/")
