@@ -6,19 +6,16 @@ import argparse
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from cgw_hooks.commands.command_parser import Commands, Once
+from cgw_hooks.commands import trace_arguments
+from cgw_hooks.commands.command_parser import Commands, Once, parsed_by
 from cgw_hooks.core import bans
 from cgw_hooks.core.parse import fields, port_spec
-from cgw_hooks.errors import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import TypeVar
+    from collections.abc import Mapping
 
     from cgw_hooks.commands.command_parser import Action
     from cgw_hooks.core.published_port import Address
-
-    _T = TypeVar("_T")
 
 __all__ = ["Namespace", "parser"]
 
@@ -43,7 +40,7 @@ def _add_publish(commands: Commands) -> None:
     publish.add_argument(
         "ports",
         nargs="+",
-        type=_parsed_by(port_spec.parse_wish),
+        type=parsed_by(port_spec.parse_wish),
         metavar="PORT",
         help="[ADDRESS:]PORT[-END]:GUEST-PORT[/PROTOCOL], for example 8080:80 or 5353:53/udp; "
         ":GUEST-PORT picks a free port and prints HOST:PORT",
@@ -51,7 +48,7 @@ def _add_publish(commands: Commands) -> None:
     publish.add_argument(
         "--source",
         action=Once,
-        type=_parsed_by(fields.parse_networks),
+        type=parsed_by(fields.parse_networks),
         default=(),
         metavar="NETWORK[,NETWORK]",
         help="only these clients may connect",
@@ -59,14 +56,14 @@ def _add_publish(commands: Commands) -> None:
     publish.add_argument(
         "--for",
         dest="seconds",
-        type=_parsed_by(port_spec.parse_duration),
+        type=parsed_by(port_spec.parse_duration),
         metavar="DURATION",
         help="take the ports back after this time: 90s, 30m, 2h, 1d",
     )
     publish.add_argument(
         "--guest-address",
         action=Once,
-        type=_parsed_by(_guest_addresses),
+        type=parsed_by(_guest_addresses),
         default=(),
         metavar="ADDRESS[,ADDRESS]",
         help="the guest's address, if libvirt does not know it (a static one on a plain bridge)",
@@ -80,12 +77,12 @@ def _add_unpublish(commands: Commands) -> None:
     unpublish.add_argument(
         "ports",
         nargs="*",
-        type=_parsed_by(port_spec.parse_listen_ports),
+        type=parsed_by(port_spec.parse_listen_ports),
         metavar="PORT",
         help="[ADDRESS:]PORT[-END][/PROTOCOL]; without it, all ports",
     )
     complete = commands.add_hidden("complete")
-    complete.add_argument("what", choices=("names", "ports"))
+    complete.add_argument("what", choices=("names", "ports", "traceable"))
     complete.add_argument("guest", nargs="?", default="")
 
 
@@ -99,7 +96,7 @@ def _add_bans(commands: Commands) -> None:
     deny.add_argument(
         "--for",
         dest="seconds",
-        type=_parsed_by(port_spec.parse_duration),
+        type=parsed_by(port_spec.parse_duration),
         metavar="DURATION",
         help="until then: 90s, 30m, 2h, 1d; without it, until cgw allow",
     )
@@ -117,7 +114,7 @@ def _add_clients(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "clients",
         nargs="*",
-        type=_parsed_by(lambda text: [fields.parse_client(word) for word in fields.words(text)]),
+        type=parsed_by(lambda text: [fields.parse_client(word) for word in fields.words(text)]),
         metavar="ADDRESS|NETWORK",
         help="for example 203.0.113.7 or 2001:db8::/64",
     )
@@ -127,22 +124,10 @@ def _add_clients(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--by",
         dest="maker",
-        type=_parsed_by(bans.parse_maker),
+        type=parsed_by(bans.parse_maker),
         metavar="NAME",
         help="only the bans of this name: so several programs do not lift each other's bans",
     )
-
-
-def _parsed_by(parse: Callable[[str], _T]) -> Callable[[str], _T]:
-    """Return the parser for argparse: its error says what to give instead."""
-
-    def parsed(text: str) -> _T:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{quoted(text)} cannot be used; {error}") from None
-
-    return parsed
 
 
 def _guest_addresses(text: str) -> tuple[Address, ...]:
@@ -180,6 +165,7 @@ def _add_status(commands: Commands) -> None:
 def _add_what_looks(commands: Commands) -> None:
     _add_status(commands)
     _add_doctor(commands)
+    trace_arguments.add_to(commands)
     flows = commands.add_with_json(
         "flows",
         "Show the open connections to published ports: the client, whom the guest sees, bytes and "

@@ -146,6 +146,12 @@ def _registry(arguments: Namespace) -> int:
     return registry.export(publisher_of_gateway())
 
 
+def _trace(arguments: Namespace) -> int:
+    from cgw_hooks.commands import trace
+
+    return trace.run(publisher(), arguments)
+
+
 def _check(arguments: Namespace) -> int:
     from cgw_hooks.commands import check, schemas
 
@@ -153,7 +159,9 @@ def _check(arguments: Namespace) -> int:
     if arguments.schema:
         sys.stdout.write(f"{schemas.ANNOTATION}\n")
     elif subject is None:
-        static.refuse_invalid(load_config(paths.config_file()))
+        config = load_config(paths.config_file())
+        static.refuse_invalid(config)
+        check.refuse_missing_library(config)
         shown = paths.config_file() if Path(paths.config_file()).exists() else "defaults (no file)"
         sys.stdout.write(f"{shown}: ok\n")
     elif check.is_config(subject):
@@ -234,6 +242,7 @@ _ACTIONS = {
     "allow": _allow,
     "complete": _complete,
     "status": _status,
+    "trace": _trace,
     "flows": _flows,
     "doctor": _doctor,
     "check": _check,
