@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     #: Table and name of a chain or set.
     Place = tuple[str, str]
 
-#: What the names of a node's chains and sets begin with (see `steer`); a number and a mark follow.
-_CHAINS, _SETS = {"entered", "return_to", "learned"}, {"known"}
+#: What the names of a node's chains and sets begin with (see `steer` and `reused_ports`); a number
+#: and a mark follow.
+_CHAINS = {"entered", "return_to", "learned", "came_by", "hand_to"}
+_SETS = {"known", "reused"}
 
 
 def removals(static: Iterable[str], chains: Iterable[Place], sets: Iterable[Place]) -> str:
