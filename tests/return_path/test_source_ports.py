@@ -8,9 +8,10 @@ import pytest
 
 from tests.netns.asker import PATIENCE_FOR_NOTHING, spoken
 from tests.return_path.cluster import FULL_NAT, NODES, TALK, WHO, Cluster
+from tests.return_path.conftest import GUEST
 from tests.return_path.moving_guest import MovingGuest
 from tests.return_path.sessions import Connection
-from tests.return_path.way import Way
+from tests.return_path.way import Move, Way
 
 pytestmark = pytest.mark.return_path
 
@@ -35,6 +36,9 @@ def reset(connection: Connection) -> None:
     connection.guest.close()
 
 
+CLOSES = [close_client_first, close_guest_first, reset]
+
+
 @pytest.fixture
 def ways(made: Cluster, placed: MovingGuest, family: int) -> list[list[Way]]:
     """The ways through the nodes, in every order."""
@@ -42,7 +46,7 @@ def ways(made: Cluster, placed: MovingGuest, family: int) -> list[list[Way]]:
     return [[of_nodes[entry] for entry in order] for order in ORDERS]
 
 
-@pytest.mark.parametrize("close", [close_client_first, close_guest_first, reset])
+@pytest.mark.parametrize("close", CLOSES)
 def test_a_port_is_used_again_after_the_close(
     ways: list[list[Way]], close: Callable[[Connection], None], free_ports: Iterator[int]
 ) -> None:
@@ -52,6 +56,39 @@ def test_a_port_is_used_again_after_the_close(
             connection = way.connect(source_port=port)
             connection.guest_speaks()
             close(connection)
+
+
+@pytest.mark.parametrize("close", CLOSES)
+@pytest.mark.parametrize("speak", [Connection.guest_speaks, Connection.client_speaks])
+@pytest.mark.parametrize("has_been_there", [False, True], ids=["anew", "again"])
+def test_connections_of_ports_that_are_used_again_go_on_when_their_guest_moves(
+    made: Cluster, move: Move, family: int, close: Callable[[Connection], None],
+    speak: Callable[[Connection], None], has_been_there: bool, free_ports: Iterator[int],
+) -> None:  # fmt: skip
+    """The nodes still track the connections before, each of which came in by another node.
+
+    The guest was at the target of its move, or was not, during these.
+    """
+    guest = made.put(GUEST, move.target if has_been_there else move.source)
+    orders = [
+        [Way(made, guest, entry, family) for entry in order] for order in permutations(NODES, 2)
+    ]
+    ports = {next(free_ports): order for order in orders}
+    for port, (earlier, _) in ports.items():
+        connection = earlier.connect(source_port=port)
+        connection.guest_speaks()
+        close(connection)
+    made.put(GUEST, move.source)
+    present = [later.connect(source_port=port) for port, (_, later) in ports.items()]
+
+    def speak_in_all() -> None:
+        for connection in present:
+            speak(connection)
+
+    guest.move(move.target, at_switch_over=speak_in_all)
+    speak_in_all()
+    for connection in present:
+        connection.close()
 
 
 @pytest.mark.parametrize("protocol", ["udp", "sctp"])
