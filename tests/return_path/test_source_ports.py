@@ -6,8 +6,9 @@ from itertools import permutations
 
 import pytest
 
+from cgw_hooks.core.node_config import FULL_NAT
 from tests.netns.asker import PATIENCE_FOR_NOTHING, spoken
-from tests.return_path.cluster import FULL_NAT, NODES, TALK, WHO, Cluster
+from tests.return_path.cluster import NODES, TALK, WHO, Cluster
 from tests.return_path.conftest import GUEST
 from tests.return_path.moving_guest import MovingGuest
 from tests.return_path.sessions import Connection
@@ -58,34 +59,42 @@ def test_a_port_is_used_again_after_the_close(
             close(connection)
 
 
-@pytest.mark.parametrize("close", CLOSES)
-@pytest.mark.parametrize("speak", [Connection.guest_speaks, Connection.client_speaks])
-@pytest.mark.parametrize("has_been_there", [False, True], ids=["anew", "again"])
-def test_connections_of_ports_that_are_used_again_go_on_when_their_guest_moves(
-    made: Cluster, move: Move, family: int, close: Callable[[Connection], None],
-    speak: Callable[[Connection], None], has_been_there: bool, free_ports: Iterator[int],
-) -> None:  # fmt: skip
-    """The nodes still track the connections before, each of which came in by another node.
+@pytest.fixture(params=[False, True], ids=["anew", "again"])
+def before(request: pytest.FixtureRequest, made: Cluster, move: Move) -> MovingGuest:
+    """The guest before its move, and where it is while the ports are used first.
 
-    The guest was at the target of its move, or was not, during these.
+    That is the target of its move, or not.
     """
-    guest = made.put(GUEST, move.target if has_been_there else move.source)
-    orders = [
-        [Way(made, guest, entry, family) for entry in order] for order in permutations(NODES, 2)
-    ]
-    ports = {next(free_ports): order for order in orders}
-    for port, (earlier, _) in ports.items():
+    return made.put(GUEST, move.target if request.param else move.source)
+
+
+@pytest.fixture(params=CLOSES)
+def present(
+    request: pytest.FixtureRequest, before: MovingGuest, made: Cluster, move: Move, family: int
+) -> list[Connection]:
+    """Connections whose client ports were used before, each of them through another node.
+
+    The nodes still track those connections.
+    """
+    orders = [[Way(made, before, n, family) for n in order] for order in permutations(NODES, 2)]
+    ports = [request.getfixturevalue("free_ports").__next__() for _ in orders]
+    for port, (earlier, _) in zip(ports, orders, strict=True):
         connection = earlier.connect(source_port=port)
         connection.guest_speaks()
-        close(connection)
+        request.param(connection)
     made.put(GUEST, move.source)
-    present = [later.connect(source_port=port) for port, (_, later) in ports.items()]
+    return [later.connect(source_port=port) for port, (_, later) in zip(ports, orders, strict=True)]
 
+
+@pytest.mark.parametrize("speak", [Connection.guest_speaks, Connection.client_speaks])
+def test_connections_of_ports_that_are_used_again_go_on_when_their_guest_moves(
+    present: list[Connection], before: MovingGuest, move: Move, speak: Callable[[Connection], None]
+) -> None:
     def speak_in_all() -> None:
         for connection in present:
             speak(connection)
 
-    guest.move(move.target, at_switch_over=speak_in_all)
+    before.move(move.target, at_switch_over=speak_in_all)
     speak_in_all()
     for connection in present:
         connection.close()

@@ -32,7 +32,7 @@ ENDING = "ending"
 #: Set of all networks: flows that are not tracked.
 _TAKEN = "taken"
 
-#: Bits of the conntrack label (0 to 127; `table` has others) of a flow that this node translates:
+#: Bits of the conntrack label (0 to 127; `names` has others) of a flow that this node translates:
 #: the client, and the guest, have sent a FIN; the connection is over, and has been acknowledged.
 _CLIENT_ENDED, _GUEST_ENDED, _OVER = 115, 116, 117
 
