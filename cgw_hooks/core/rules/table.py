@@ -33,7 +33,7 @@ from __future__ import annotations
 from binascii import crc32
 
 from cgw_hooks.core.rules import arp_filter, sync_filter
-from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, remove
+from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, devices, remove
 from cgw_hooks.core.rules.elements import KINDS, elements, filled
 from cgw_hooks.core.rules.names import (
     BRIDGE_TABLE,
@@ -64,6 +64,7 @@ NAMES = (
 # order must not depend on which was loaded first.
 _DSTNAT_PRIORITY = -105
 _SRCNAT_PRIORITY = 95
+_LEAK_PRIORITY = 300  # after all NAT
 
 # Each element counts the connections that it has translated (see `counted`).
 _COUNTER = " counter;"
@@ -159,6 +160,7 @@ _CHAINS = {
     "prerouting": f"type nat hook prerouting priority {_DSTNAT_PRIORITY}",
     "output": f"type nat hook output priority {_DSTNAT_PRIORITY}",
     "postrouting": f"type nat hook postrouting priority {_SRCNAT_PRIORITY}",
+    "leak": f"type filter hook postrouting priority {_LEAK_PRIORITY}",
     "input": "type filter hook input priority 0",
 }
 
@@ -191,7 +193,7 @@ def _rules(config: NodeConfig) -> Iterator[str]:
     yield from _hairpin_rules()
     yield from (f"input {rule}" for rule in sync_filter.input_rules(config))
     for network in config.guest_networks:
-        yield _outbound_rule(network, config.uplink)
+        yield from _outbound_rules(network, config.uplink)
 
 
 def _publish_rules() -> Iterator[str]:
@@ -225,18 +227,18 @@ def _hairpin_rules() -> Iterator[str]:
     yield "hairpin iif 0 fib saddr type != local masquerade"
 
 
-def _outbound_rule(network: GuestNetwork, uplink: Uplink) -> str:
+def _outbound_rules(network: GuestNetwork, uplink: Uplink) -> Iterator[str]:
     ip = IP[network.subnet.version]
-    if uplink.devices:
-        out = "oifname { " + ", ".join(f'"{device}"' for device in uplink.devices) + " }"
-    else:
-        out = f'oifname != "{network.bridge}"'
+    out = (
+        f"oifname {devices(uplink.devices)}" if uplink.devices else f'oifname != "{network.bridge}"'
+    )
+    leaves = f"{ip} saddr {network.subnet} {ip} daddr != {network.subnet} {out}"
     address = next((a for a in uplink.addresses if a.version == network.subnet.version), None)
     translation = f"snat {ip} to {address}" if address else "masquerade"
-    return (
-        f"postrouting {ip} saddr {network.subnet} {ip} daddr != {network.subnet} "
-        f"{out} {translation}"
-    )
+    yield f"postrouting {leaves} {translation}"
+    # The kernel does not translate a packet that connection tracking calls invalid, nor one of a
+    # flow that began while these rules were lost.
+    yield f"leak {leaves} drop"
 
 
 def _revision(static: list[str]) -> str:
