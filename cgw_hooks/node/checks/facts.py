@@ -53,6 +53,7 @@ class Facts:
         self.absence = absence
         self.route_to = cache(self._route_to)
         self._passes_bridged = cache(sysctl.passes_bridged_packets)
+        self.networks = cache(addresses.networks)
         self.outer_devices = cache(self._outer_devices)
 
     @cached_property
@@ -131,6 +132,14 @@ class Facts:
         route = self.route_to(target)
         return route.device if route and route.kind == "unicast" else ""
 
+    def link_device(self, target: Address) -> str:
+        """Return the device on whose link a guest should be, by the node's own addresses."""
+        network = self.config.guest_network_of(target)
+        if network:
+            return network.bridge
+        found = [(n, device) for n, device in self.networks(target.version) if target in n]
+        return max(found, key=lambda each: each[0].prefixlen)[1] if found else ""
+
     def _route_to(self, target: Address) -> Route | None:
         try:
             return routes.route_to(target)
@@ -160,12 +169,23 @@ class Facts:
 
     @cached_property
     def answering(self) -> dict[link_probe.Place, set[str]]:
-        """Device and address -> the MAC addresses that answer for it now."""
-        return link_probe.who_has(
+        """Device and address -> the MAC addresses that answer for it now.
+
+        Of guests and, since no other host must have them, of the node itself.
+        """
+        guests = {
             (way.device, way.target)
             for way in self.ways
             if way.device and not self._is_behind_router(way.target)
-        )
+        }
+        return link_probe.who_has({*guests, *self.own_places})
+
+    @cached_property
+    def own_places(self) -> set[link_probe.Place]:
+        """The node's own addresses that clients and guests use, with their devices."""
+        used = {device for way in self.ways for device in (*way.outer, way.device)}
+        found = {(d, a) for v in (4, 6) for a, d in self.outer_devices(v)[0].items() if d in used}
+        return {(d, a) for d, a in found if not a.is_link_local}
 
     def _is_behind_router(self, target: Address) -> bool:
         route = self.route_to(target)

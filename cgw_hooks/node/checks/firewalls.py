@@ -7,6 +7,7 @@ from cgw_hooks.core.finding import Finding, fail, warn
 from cgw_hooks.core.firewall_cures import Stopped
 from cgw_hooks.core.packet_filter import DROP, Outcome, outcomes
 from cgw_hooks.core.problem import Problem
+from cgw_hooks.node.firewall_exceptions import bridges_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from cgw_hooks.core.published_port import PublishedPort
     from cgw_hooks.node.checks.facts import Facts
 
-#: The chains that the check of libvirt's firewall decides about.
+#: libvirt's chains; another check decides about them for guests on libvirt's networks.
 _OF_LIBVIRT = ("LIBVIRT_", "guest_input", "guest_output", "guest_cross")
 _MOST_NAMED = 3
 
@@ -31,7 +32,8 @@ def other_rules(facts: Facts) -> Iterator[Finding]:
             if way.port.family not in chain.families:
                 continue
             drop = _worst(chain, port_packets.of_client(way, chain))
-            if drop:
+            is_libvirts = drop and drop[1].chain.startswith(_OF_LIBVIRT)
+            if drop and not (is_libvirts and way.device in bridges_of(guest_port.record)):
                 met, outcome, is_certain = drop
                 place = Stopped(chain, way.device, met.is_answer, met.is_bridged)
                 key = number, *place[1:], outcome, is_certain
@@ -59,7 +61,7 @@ def _worst(chain: Chain, packets: Iterator[Met]) -> _Drop | None:
     for met in packets:
         found = outcomes(chain, met.packet)
         drops = sorted(outcome for outcome in found if outcome.action == DROP)
-        if not drops or drops[0].chain.startswith(_OF_LIBVIRT):
+        if not drops:
             continue
         if len(drops) == len(found):
             return met, drops[0], True
