@@ -97,6 +97,8 @@ class Outcome(NamedTuple):
 
 #: Field -> value. A field that is missing has an unknown value.
 Packet = dict[str, object]
+#: The fields by which packets of one kind differ.
+VARYING = ("saddr", "daddr", "sport", "dport")
 _PASSES = frozenset({Outcome(CONTINUE)})
 _DEEPEST = 16  # NFT_JUMP_STACK_SIZE
 
@@ -108,6 +110,24 @@ def outcomes(chain: Chain, packet: Packet) -> frozenset[Outcome]:
     if len(decided) < len(found):
         decided.add(Outcome(chain.policy))
     return frozenset(decided)
+
+
+def for_packets_like(chain: Chain, packet: Packet) -> Chain:
+    """Return the chain with those rules alone that can match packets like this one.
+
+    Packets are alike if only their addresses and ports differ. Thousands of published ports have
+    few kinds of packets.
+    """
+    alike = {field: value for field, value in packet.items() if field not in VARYING}
+    rules: dict[str, tuple[Rule, ...]] = {}
+    for name, found in chain.rules.items():
+        rules[name] = tuple(
+            rule._replace(matches=tuple(m for m in rule.matches if _holds(m, alike) is not True))
+            for rule in found
+            if rule.action not in {CONTINUE, MARK}
+            and not any(_holds(match, alike) is False for match in rule.matches)
+        )
+    return chain._replace(rules=rules)
 
 
 def _walk(chain: Chain, name: str, packet: Packet, depth: int) -> frozenset[Outcome]:

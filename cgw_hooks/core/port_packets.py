@@ -40,17 +40,18 @@ class Met(NamedTuple):
 def of_client(way: Way, chain: Chain) -> Iterator[Met]:
     """Yield what meets a chain if a client connects: its first packet, and an answer."""
     to_guest, to_client = _both(way, is_translated=True)
-    for outer in way.outer:
+    # If it is not known by which device clients come in, the packets have no such field.
+    for comes_in, goes_out in [({"iif": d}, {"oif": d}) for d in way.outer] or [({}, {})]:
         if chain.hook == "prerouting" and chain.priority <= _TRANSLATION:
-            yield Met({**_asked(way), "iif": outer}, is_answer=False)
+            yield Met({**_asked(way), **comes_in}, is_answer=False)
         elif chain.hook == "prerouting":
-            yield Met({**to_guest, "iif": outer}, is_answer=False)
+            yield Met({**to_guest, **comes_in}, is_answer=False)
         elif chain.hook == "forward":
-            yield Met({**to_guest, "iif": outer, "oif": way.device}, is_answer=False)
-            yield Met({**to_client, "iif": way.device, "oif": outer}, is_answer=True)
+            yield Met({**to_guest, **comes_in, "oif": way.device}, is_answer=False)
+            yield Met({**to_client, "iif": way.device, **goes_out}, is_answer=True)
         elif chain.hook == "postrouting":
             yield Met({**to_guest, "oif": way.device}, is_answer=False)
-            yield Met({**to_client, "oif": outer}, is_answer=True)
+            yield Met({**to_client, **goes_out}, is_answer=True)
     if chain.hook == "prerouting":
         yield Met({**to_client, "iif": way.device}, is_answer=True)
     if way.is_bridged:

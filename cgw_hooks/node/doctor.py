@@ -9,12 +9,14 @@ findings, and give it a place in ``CHECKS``.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from cgw_hooks.core.finding import Finding, Verdict, fail, unknown
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.errors import CgwError, PortConflict, RecordError
 from cgw_hooks.host.state.lock import LockError
-from cgw_hooks.node.checks import answers, firewalls, kernel, links
+from cgw_hooks.node.checks import answers, firewalls, installation, kernel, links
 from cgw_hooks.node.checks.status import all_problems, problems_of
 
 TYPE_CHECKING = False
@@ -35,6 +37,9 @@ class Check(NamedTuple):
 #: The checks, in the order of their findings: what is nearer to the root of a fault comes first.
 CHECKS = (
     Check("records", problems_of(RecordError.code, LockError.code), "the records can be read"),
+    Check("kernel", installation.kernel, "the kernel takes the ruleset"),
+    Check("hooks", installation.hooks, "libvirt runs the hooks, and they work"),
+    Check("agent", installation.agent, "the agent runs"),
     Check("device", links.device, "the guests' devices are up"),
     Check("forwarding", kernel.forwarding, "the kernel forwards the ports' packets"),
     Check("gateway", problems_of("gateway"), "the gateway has all that cgw node up has set"),
@@ -58,6 +63,8 @@ def examine(facts: Facts, checks: Iterable[Check] = CHECKS) -> list[Finding]:
     """Return the findings of all checks, the worst ones first. Each problem occurs once."""
     found: list[Finding] = []
     seen: set[Problem] = set()
+    with suppress(CgwError):  # the checks will say so
+        facts.begin_probes()
     for check in checks:
         new = [each for each in _look(check, facts) if each.problem not in seen]
         for each in new:

@@ -21,6 +21,8 @@ def service(facts: Facts) -> Iterator[Finding]:
             message = f"{way.port.listen}: a {way.port.protocol.upper()} service need not answer"
             yield unknown(Problem("no-service", way.record.guest.title, message))
             continue
+        if not facts.answering.get((way.device, way.target), True):
+            continue  # another check has found this
         found = facts.connections.get((way.target, way.port.to))
         if found is None:
             message = f"{way.port.listen}: the time was too short to try a connection"
@@ -28,7 +30,7 @@ def service(facts: Facts) -> Iterator[Finding]:
         elif found == tcp_probe.SILENT and keeps_node_out(facts, facts.packets_of(way)):
             message = f"{way.port.listen}: rules of this host may drop a connection of its own"
             yield unknown(Problem("no-service", way.record.guest.title, message))
-        elif found != tcp_probe.OPEN and facts.answering.get((way.device, way.target), True):
+        elif found != tcp_probe.OPEN:
             yield fail(_no_service(way, found))
 
 

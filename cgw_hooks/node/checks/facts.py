@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
 
 from cgw_hooks.core.named_tuple import NamedTuple
@@ -14,8 +15,10 @@ from cgw_hooks.node.other_firewalls import read_chains
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from concurrent.futures import Future
 
+    from cgw_hooks.core.guest import GuestKey
     from cgw_hooks.core.packet_filter import Chain
     from cgw_hooks.core.policy import Route
     from cgw_hooks.core.problem import Problem
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from cgw_hooks.core.record import Record
     from cgw_hooks.node.diagnosis import Diagnosis, Row
     from cgw_hooks.node.publisher import Publisher
+
+    #: Device and address -> MAC addresses.
+    _Answering = dict[link_probe.Place, set[str]]
 
 #: The states of ports that clients expect to be open.
 _EXPECTED = ("published", "pending", "failed")
@@ -81,6 +87,11 @@ class Facts:
         """All problems that ``cgw status`` finds. Raises ``CgwError``."""
         yield from self.diagnosis.problems
         yield from (row.problem for row in self.rows if row.problem)
+
+    @cached_property
+    def records(self) -> Mapping[GuestKey, Record]:
+        """The records of all guests that can be read."""
+        return self.publisher.state.all()[0]
 
     @cached_property
     def missing_guest(self) -> NotFound | None:
@@ -167,18 +178,42 @@ class Facts:
             return {}, ""
         return found, found.get(outward, "") if outward else ""
 
-    @cached_property
-    def answering(self) -> dict[link_probe.Place, set[str]]:
-        """Device and address -> the MAC addresses that answer for it now.
+    def begin_probes(self) -> None:
+        """Begin to ask the guests, in another thread. Raises ``CgwError``."""
+        if self.ways:
+            self._probes  # noqa: B018  (it begins at its first use)
 
-        Of guests and, since no other host must have them, of the node itself.
-        """
+    @cached_property
+    def _probes(self) -> Future[tuple[_Answering, dict[tcp_probe.Target, str]]]:
         guests = {
             (way.device, way.target)
             for way in self.ways
             if way.device and not self._is_behind_router(way.target)
         }
-        return link_probe.who_has({*guests, *self.own_places})
+        ports = {
+            ((way.device, way.target), (way.target, way.port.to))
+            for way in self.ways
+            if way.port.protocol == "tcp"
+        }
+        places = {*guests, *self.own_places}
+        executor = ThreadPoolExecutor(1)
+        try:
+            return executor.submit(_probe, places, ports)
+        finally:
+            executor.shutdown(wait=False)
+
+    @property
+    def answering(self) -> _Answering:
+        """Device and address -> the MAC addresses that answer for it now.
+
+        Of guests and, since no other host must have them, of the node itself.
+        """
+        return self._probes.result()[0]
+
+    @property
+    def connections(self) -> dict[tcp_probe.Target, str]:
+        """Guest's address and port -> how a TCP connection from this node ends."""
+        return self._probes.result()[1]
 
     @cached_property
     def own_places(self) -> set[link_probe.Place]:
@@ -191,9 +226,14 @@ class Facts:
         route = self.route_to(target)
         return bool(route and route.gateway)
 
-    @cached_property
-    def connections(self) -> dict[tcp_probe.Target, str]:
-        """Guest's address and port -> how a TCP connection from this node ends."""
-        return tcp_probe.connect(
-            (way.target, way.port.to) for way in self.ways if way.port.protocol == "tcp"
-        )
+
+def _probe(
+    places: set[link_probe.Place], ports: set[tuple[link_probe.Place, tcp_probe.Target]]
+) -> tuple[_Answering, dict[tcp_probe.Target, str]]:
+    """Ask who has the addresses, and connect to the ports whose guest is there.
+
+    To connect to an address that nobody has would make an entry of the neighbour table, whose size
+    is limited.
+    """
+    answering = link_probe.who_has(places)
+    return answering, tcp_probe.connect(port for at, port in ports if answering.get(at, True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cgw_hooks.core import firewall_cures, port_packets
 from cgw_hooks.core.finding import Finding, fail, warn
 from cgw_hooks.core.firewall_cures import Stopped
-from cgw_hooks.core.packet_filter import DROP, Outcome, outcomes
+from cgw_hooks.core.packet_filter import DROP, VARYING, Outcome, for_packets_like, outcomes
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.node.firewall_exceptions import bridges_of
 
@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cgw_hooks.core.packet_filter import Chain
+    from cgw_hooks.core.packet_filter import Chain, Packet
     from cgw_hooks.core.port_packets import Met
     from cgw_hooks.core.published_port import PublishedPort
     from cgw_hooks.node.checks.facts import Facts
@@ -26,12 +26,13 @@ _MOST_NAMED = 3
 def other_rules(facts: Facts) -> Iterator[Finding]:
     """Find the chains of other programs that drop packets of published ports, or may do so."""
     stopped: dict[tuple[object, ...], tuple[Stopped, _Drop, list[PublishedPort]]] = {}
+    kinds = _Kinds()
     for guest_port in facts.ways:
         way = facts.packets_of(guest_port)
         for number, chain in enumerate(facts.chains if way.device else ()):
             if way.port.family not in chain.families:
                 continue
-            drop = _worst(chain, port_packets.of_client(way, chain))
+            drop = _worst(chain, port_packets.of_client(way, chain), kinds)
             is_libvirts = drop and drop[1].chain.startswith(_OF_LIBVIRT)
             if drop and not (is_libvirts and way.device in bridges_of(guest_port.record)):
                 met, outcome, is_certain = drop
@@ -45,8 +46,9 @@ def other_rules(facts: Facts) -> Iterator[Finding]:
 
 def keeps_node_out(facts: Facts, way: port_packets.Way) -> bool:
     """Whether rules of this host may drop a connection of the node itself to a guest."""
+    kinds = _Kinds()
     return any(
-        way.port.family in chain.families and _worst(chain, port_packets.of_node(way, chain))
+        way.port.family in chain.families and _worst(chain, port_packets.of_node(way, chain), kinds)
         for chain in facts.chains
     )
 
@@ -55,11 +57,25 @@ def keeps_node_out(facts: Facts, way: port_packets.Way) -> bool:
 _Drop = tuple["Met", Outcome, bool]
 
 
-def _worst(chain: Chain, packets: Iterator[Met]) -> _Drop | None:
+class _Kinds:
+    """The chains as the kinds of packets meet them: each is worked out once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, frozenset[tuple[str, object]]], Chain] = {}
+
+    def chain_for(self, chain: Chain, packet: Packet) -> Chain:
+        alike = frozenset(item for item in packet.items() if item[0] not in VARYING)
+        key = id(chain), alike
+        if key not in self._known:
+            self._known[key] = for_packets_like(chain, packet)
+        return self._known[key]
+
+
+def _worst(chain: Chain, packets: Iterator[Met], kinds: _Kinds) -> _Drop | None:
     """Return the first packet that is dropped for certain, else the first that may be."""
     possible = None
     for met in packets:
-        found = outcomes(chain, met.packet)
+        found = outcomes(kinds.chain_for(chain, met.packet), met.packet)
         drops = sorted(outcome for outcome in found if outcome.action == DROP)
         if not drops:
             continue
