@@ -13,7 +13,7 @@ from cgw_hooks.core.record import contents
 from cgw_hooks.core.rules import table
 from cgw_hooks.core.rules.names import TABLE
 from cgw_hooks.errors import RulesetError
-from cgw_hooks.host import hook_files, paths, processes, systemd
+from cgw_hooks.host import dpkg, hook_files, paths, processes, systemd
 from cgw_hooks.host.libvirt_connection import DAEMONS
 from cgw_hooks.host.libvirt_library import process_of
 from cgw_hooks.host.nft_tables import table_names
@@ -53,9 +53,11 @@ def hooks(facts: Facts) -> Iterator[Finding]:
         elif not tried:
             tried = True
             found = hook_trial.obstacle(Path(hook.path), hook.python)
-            message, _, cure = found.rpartition("; ")
             if found:
-                yield fail(Problem("hook", hook.path, message or cure, cure if message else ""))
+                message, _, cure = found.rpartition("; ")
+                if not cure.startswith("run: "):
+                    cure = _run(_install(hook.path), daemon)
+                yield fail(Problem("hook", hook.path, message, cure))
         if hook.is_executable:
             yield from _unknown_hooks(facts, driver, daemon)
 
@@ -79,6 +81,14 @@ def _unknown_hooks(facts: Facts, driver: str, daemon: int) -> Iterator[Finding]:
         for row in facts.rows
     )
     yield fail(problem) if is_missed else warn(problem)
+
+
+def _install(hook: str) -> str:
+    """Return the command that writes a hook again."""
+    package = dpkg.owner(Path("/"), hook)
+    if package:
+        return f"apt-get install --reinstall -o Dpkg::Options::=--force-confmiss {package}"
+    return "cgw install"
 
 
 def _daemon(driver: str) -> int | None:
