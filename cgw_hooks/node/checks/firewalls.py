@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cgw_hooks.core.packet_filter import Chain, Packet
     from cgw_hooks.core.port_packets import Met
     from cgw_hooks.core.published_port import PublishedPort
-    from cgw_hooks.node.checks.facts import Facts
+    from cgw_hooks.node.checks.facts import Facts, GuestPort
 
 #: libvirt's chains; another check decides about them for guests on libvirt's networks.
 _OF_LIBVIRT = ("LIBVIRT_", "guest_input", "guest_output", "guest_cross")
@@ -32,9 +32,10 @@ def other_rules(facts: Facts) -> Iterator[Finding]:
         for number, chain in enumerate(facts.chains if way.device else ()):
             if way.port.family not in chain.families:
                 continue
-            drop = _worst(chain, port_packets.of_client(way, chain), kinds)
-            is_libvirts = drop and drop[1].chain.startswith(_OF_LIBVIRT)
-            if drop and not (is_libvirts and way.device in bridges_of(guest_port.record)):
+            for packets in (port_packets.of_client, port_packets.on_bridge):
+                drop = _worst(chain, packets(way, chain), kinds)
+                if drop is None or _is_for_other_check(guest_port, drop):
+                    continue
                 met, outcome, is_certain = drop
                 place = Stopped(chain, way.device, met.is_answer, met.is_bridged)
                 key = number, *place[1:], outcome, is_certain
@@ -42,6 +43,12 @@ def other_rules(facts: Facts) -> Iterator[Finding]:
     for place, (_, outcome, is_certain), ports in stopped.values():
         problem = _problem(place, outcome, ports, is_certain=is_certain)
         yield fail(problem) if is_certain else warn(problem)
+
+
+def _is_for_other_check(guest_port: GuestPort, drop: _Drop) -> bool:
+    """Whether libvirt's firewall drops it, and cgw has an exception there."""
+    is_libvirts = drop[1].chain.startswith(_OF_LIBVIRT)
+    return is_libvirts and guest_port.device in bridges_of(guest_port.record)
 
 
 def keeps_node_out(facts: Facts, way: port_packets.Way) -> bool:
