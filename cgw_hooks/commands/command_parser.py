@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 from cgw_hooks import __version__
 from cgw_hooks.commands.exit_codes import EXIT_CODES
+from cgw_hooks.errors import quoted
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Collection, Iterator
+    from typing import TypeVar
 
+    _T = TypeVar("_T")
     Action = Callable[[Namespace], int]
 
 
@@ -44,6 +47,18 @@ class Once(argparse.Action):
         if getattr(namespace, self.dest) is not self.default:
             raise argparse.ArgumentError(self, "give it once, with commas between several values")
         setattr(namespace, self.dest, values)
+
+
+def parsed_by(parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    """Return the parser for argparse: its error says what to give instead."""
+
+    def parsed(text: str) -> _T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{quoted(text)} cannot be used; {error}") from None
+
+    return parsed
 
 
 class _Choices(Mapping[str, argparse.ArgumentParser]):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from cgw_hooks.agent import client
 from cgw_hooks.commands import schemas
 from cgw_hooks.commands.json_output import print_json
 from cgw_hooks.core.finding import Finding, Verdict
+from cgw_hooks.core.problem import Problem
 from cgw_hooks.errors import CgwError, printable
 from cgw_hooks.node.checks.facts import Facts
 from cgw_hooks.node.doctor import CHECKS, examine
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cgw_hooks.commands.arguments import Namespace
-    from cgw_hooks.core.problem import Problem
     from cgw_hooks.node.publisher import Publisher
 
 #: The version of the format: it changes if a member is removed or gets another meaning.
@@ -24,15 +25,14 @@ VERSION = 1
 _PASSED = {check.name: check.passed for check in CHECKS}
 
 
-def run(publisher: Callable[[], Publisher], absence: Problem | None, arguments: Namespace) -> int:
-    """Carry out the command; return the exit code. Raises ``InvalidConfig``.
-
-    ``absence`` is the problem of an agent that does not run.
-    """
+def run(publisher: Callable[[], Publisher], arguments: Namespace) -> int:
+    """Carry out the command; return the exit code. Raises ``InvalidConfig``."""
     if arguments.schema:
         sys.stdout.write(f"{schemas.DOCTOR}\n")
         return 0
     node = publisher()
+    error = client.absence()
+    absence = Problem.of(error) if error else None
     found = examine(Facts(node, arguments.guest, absence=absence))
     if arguments.json:
         print_json(as_json(found, node.config.name))

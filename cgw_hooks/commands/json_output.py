@@ -1,13 +1,16 @@
-"""How commands print JSON."""
+"""JSON for programs, which people can read as well."""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
-def print_json(value: dict[str, Any]) -> None:
+def print_json(value: Mapping[str, Any]) -> None:
     """Print an object, one line per entry of its lists; json's ``indent`` would be slow."""
     members = []
     for key, member in value.items():

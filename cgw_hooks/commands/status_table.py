@@ -9,20 +9,25 @@ from datetime import datetime
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
+from cgw_hooks.commands.amounts import size
 from cgw_hooks.errors import printable
+from cgw_hooks.node.figures import figures_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from cgw_hooks.core.published_port import PublishedPort
     from cgw_hooks.node.diagnosis import Diagnosis, Row
+    from cgw_hooks.node.figures import Figures
 
 _HEADINGS = ("GUEST", "LISTEN", "TARGET", "FROM", "SINCE", "STATE")
+_FIGURES = ("CONNECTIONS", "OPEN", "RECEIVED", "SENT")
 _GAP = "  "
 #: The smallest width of a column, since one character may take two cells of a terminal.
 _NARROWEST = 2
 
 
-def print_status(found: Diagnosis) -> None:
+def print_status(found: Diagnosis, figures: Mapping[PublishedPort, Figures] | None = None) -> None:
     """Print one line per published port, and on stderr one line per problem.
 
     Lines are folded only on a terminal. Piped or redirected output is never cut.
@@ -31,6 +36,9 @@ def print_status(found: Diagnosis) -> None:
     if found.rows:
         today = datetime.now().astimezone().date().isoformat()
         cells = [_HEADINGS, *(_cells(row, today) for row in found.rows)]
+        if figures is not None:
+            more = [_FIGURES, *(_figures(figures_of(row, figures)) for row in found.rows)]
+            cells = [(*some, *others) for some, others in zip(cells, more, strict=True)]
         sys.stdout.write("".join(f"{line}\n" for line in table(cells, width)))
     elif not found.problems:
         sys.stdout.write("Nothing is published.\n")
@@ -96,6 +104,18 @@ def _cells(row: Row, today: str) -> tuple[str, ...]:
         ", ".join(map(str, port.sources)) if port and port.sources else "anywhere",
         _since(row.record.since, today),
         row.state,
+    )
+
+
+def _figures(of_port: Figures | None) -> tuple[str, ...]:
+    if of_port is None:
+        return ("-",) * len(_FIGURES)
+    count, traffic = of_port.connections, of_port.traffic
+    return (
+        "-" if count is None else str(count),
+        str(of_port.open),
+        size(traffic.received if traffic else None),
+        size(traffic.sent if traffic else None),
     )
 
 

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cgw_hooks.commands.arguments import parser
-from cgw_hooks.commands.json_output import print_json
 from cgw_hooks.commands.this_node import publisher, publisher_of_gateway
 from cgw_hooks.core.node_config import NodeConfig
 from cgw_hooks.core.record import contents
 from cgw_hooks.core.rules import table
-from cgw_hooks.errors import CgwError, NotFound, RecordError, RegistryError, printable, quoted
+from cgw_hooks.errors import CgwError, RecordError, printable
 from cgw_hooks.host import paths
 from cgw_hooks.host.config_file import load_config
 from cgw_hooks.host.state.state import State
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cgw_hooks.commands.arguments import Namespace
-    from cgw_hooks.core.problem import Problem
 
 
 def main(arguments: list[str]) -> int:
@@ -96,6 +94,20 @@ def _unpublish(arguments: Namespace) -> int:
     return publish.unpublish(publisher(), arguments)
 
 
+def _deny(arguments: Namespace) -> int:
+    from cgw_hooks.commands import bans
+
+    if arguments.list:
+        return bans.show(as_json=arguments.json)
+    return bans.deny(publisher(), arguments)
+
+
+def _allow(arguments: Namespace) -> int:
+    from cgw_hooks.commands import bans
+
+    return bans.allow(publisher(), arguments)
+
+
 def _complete(arguments: Namespace) -> int:
     from cgw_hooks.commands import complete
 
@@ -103,78 +115,21 @@ def _complete(arguments: Namespace) -> int:
 
 
 def _status(arguments: Namespace) -> int:
-    if arguments.schema:
-        from cgw_hooks.commands import schemas
+    from cgw_hooks.commands import show_status
 
-        sys.stdout.write(f"{schemas.CLUSTER if arguments.cluster else schemas.STATUS}\n")
-        return 0
-    if arguments.cluster:
-        return _cluster(arguments)
-    from cgw_hooks.node.diagnosis import diagnose
+    return show_status.run(arguments)
 
-    node = publisher()
-    absence = _absence_of_agent() if node.config.registry else []
-    found = diagnose(node, arguments.guest, has_agent=not absence)
-    found.problems.extend(absence)
-    if arguments.guest and not found.rows:
-        raise NotFound(
-            quoted(arguments.guest), "no guest of this name is published", "see: cgw status"
-        )
-    if arguments.json:
-        from cgw_hooks.commands.status import as_json
 
-        print_json(as_json(found, node.config.name))
-    elif arguments.graph:
-        from cgw_hooks.commands.graph import graph
+def _flows(arguments: Namespace) -> int:
+    from cgw_hooks.commands import flows
 
-        sys.stdout.write(graph(found, node.config.name or "this node"))
-    else:
-        from cgw_hooks.commands.status_table import print_status
-
-        print_status(found)
-    return 0 if found.is_well else CgwError.exit_code
+    return flows.run(publisher(), arguments.guest, as_json=arguments.json)
 
 
 def _doctor(arguments: Namespace) -> int:
     from cgw_hooks.commands import doctor
 
-    return doctor.run(publisher, next(iter(_absence_of_agent()), None), arguments)
-
-
-def _absence_of_agent() -> list[Problem]:
-    """Return the problem of a node of a cluster whose agent does not run."""
-    from cgw_hooks.agent import client
-    from cgw_hooks.core.problem import Problem
-
-    absence = client.absence()
-    return [Problem.of(absence)] if absence else []
-
-
-def _cluster(arguments: Namespace) -> int:
-    from cgw_hooks.agent import client
-    from cgw_hooks.commands import cluster_status
-    from cgw_hooks.core.problem import Problem
-    from cgw_hooks.node import cluster
-
-    node = publisher_of_gateway()  # also after `cgw node down`
-    problems = []
-    try:
-        client.ask_registry("save")
-    except RegistryError as error:  # what the agent has known last is shown
-        problems.append(Problem.of(error))
-    found = cluster.read(node, arguments.guest, has_agent=not problems)
-    if arguments.guest and not found.rows:
-        raise NotFound(
-            quoted(arguments.guest), "no node publishes a guest of this name", "see: cgw status"
-        )
-    found.problems.extend(problems)
-    if arguments.json:
-        print_json(cluster_status.as_json(found))
-    elif arguments.graph:
-        sys.stdout.write(cluster_status.graph(found))
-    else:
-        cluster_status.print_cluster(found)
-    return 0 if cluster_status.is_well(found) else CgwError.exit_code
+    return doctor.run(publisher, arguments)
 
 
 def _registry(arguments: Namespace) -> int:
@@ -183,10 +138,18 @@ def _registry(arguments: Namespace) -> int:
     if arguments.what == "status":
         return registry.status(publisher_of_gateway(), as_json=arguments.json)
     if arguments.what == "forget":
-        return registry.forget(publisher_of_gateway(), arguments.subject)
+        return registry.forget(
+            publisher_of_gateway(), arguments.subject, is_for_good=arguments.for_good
+        )
     if arguments.what == "import":
         return registry.import_(publisher_of_gateway(), arguments.subject)
     return registry.export(publisher_of_gateway())
+
+
+def _trace(arguments: Namespace) -> int:
+    from cgw_hooks.commands import trace
+
+    return trace.run(publisher(), arguments)
 
 
 def _check(arguments: Namespace) -> int:
@@ -196,7 +159,9 @@ def _check(arguments: Namespace) -> int:
     if arguments.schema:
         sys.stdout.write(f"{schemas.ANNOTATION}\n")
     elif subject is None:
-        static.refuse_invalid(load_config(paths.config_file()))
+        config = load_config(paths.config_file())
+        static.refuse_invalid(config)
+        check.refuse_missing_library(config)
         shown = paths.config_file() if Path(paths.config_file()).exists() else "defaults (no file)"
         sys.stdout.write(f"{shown}: ok\n")
     elif check.is_config(subject):
@@ -273,8 +238,12 @@ def _hook_usage(_arguments: Namespace) -> int:
 _ACTIONS = {
     "publish": _publish,
     "unpublish": _unpublish,
+    "deny": _deny,
+    "allow": _allow,
     "complete": _complete,
     "status": _status,
+    "trace": _trace,
+    "flows": _flows,
     "doctor": _doctor,
     "check": _check,
     "render": _render,

@@ -72,6 +72,10 @@ class Nft:
             self._context = None
         return found
 
+    def close(self) -> None:
+        """Close the handle's socket. The kernel then deletes the tables that it owns."""
+        self._context = None
+
     def _run(self, text: str) -> str:
         status, output, error = self._nft().cmd(text)
         if status != 0:

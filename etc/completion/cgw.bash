@@ -12,7 +12,7 @@ _cgw() {
             continue # bash makes three words of --source=NETWORK
         elif [[ $skip ]]; then
             skip=
-        elif [[ $word == --source || $word == --for || $word == --guest-address || $word == --root ]]; then
+        elif [[ $word == --source || $word == --for || $word == --guest-address || $word == --from || $word == --timeout || $word == --root ]]; then
             skip=yes
         elif [[ $word != -* && -z $command ]]; then
             command=$word
@@ -22,17 +22,20 @@ _cgw() {
     done
     [[ $skip ]] && return
     if [[ -z $command ]]; then
-        found=(publish unpublish status doctor check render sync agent node registry install uninstall --help --version)
+        found=(publish unpublish status doctor trace flows check render sync agent node registry install uninstall --help --version)
     elif [[ $current == -* ]]; then
         case $command in
         publish) found=(--source --for --guest-address --live --config --dry-run --json --help) ;;
         unpublish) found=(--live --config --dry-run --json --help) ;;
-        status) found=(--json --graph --cluster --schema --help) ;;
+        status) found=(--json --graph --cluster --figures --schema --help) ;;
+        flows) found=(--json --help) ;;
         doctor) found=(--json --verbose --schema --help) ;;
         registry)
             found=(--help)
             [[ $guest == status ]] && found+=(--json)
+            [[ $guest == forget ]] && found+=(--for-good)
             ;;
+        trace) found=(--from --probe --timeout --json --help) ;;
         check) found=(--schema --help) ;;
         sync) found=(--json --settle --help) ;;
         install) found=(--xen --root --help) ;;
@@ -41,10 +44,14 @@ _cgw() {
         esac
     elif [[ -z $guest ]]; then
         case $command in
-        publish | unpublish | status | doctor | check) mapfile -t found < <(cgw complete names 2>/dev/null) ;;
+        trace) mapfile -t found < <(cgw complete traceable 2>/dev/null) ;;
+        publish | unpublish | status | doctor | flows | check) mapfile -t found < <(cgw complete names 2>/dev/null) ;;
         node) found=(up down takeover handback) ;;
         registry) found=(status forget export import) ;;
         esac
+    elif [[ $command == trace && $guest != *:* ]]; then
+        current=${current#:} # bash makes three words of GUEST:PORT
+        mapfile -t found < <(cgw complete ports "$guest" 2>/dev/null)
     elif [[ $command == unpublish ]]; then
         mapfile -t found < <(cgw complete ports "$guest" 2>/dev/null)
     fi

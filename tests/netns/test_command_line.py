@@ -27,6 +27,7 @@ COMMANDS = [
     "publish",
     "unpublish",
     "status",
+    "flows",
     "check",
     "render",
     "sync",
