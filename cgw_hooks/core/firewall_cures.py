@@ -126,6 +126,6 @@ def _of_ufw(ports: list[PublishedPort]) -> list[str]:
         last = port.to + port.end - port.start
         numbers = f"{port.to}:{last}" if last > port.to else f"{port.to}"
         to = f"to {port.target_address} port {numbers}"
-        for source in map(str, port.sources or ("any",)):
-            found.append(f"ufw route allow proto {port.protocol} from {source} {to}")
+        sources = map(str, port.sources or ("any",))
+        found += [f"ufw route allow proto {port.protocol} from {by} {to}" for by in sources]
     return list(dict.fromkeys(found))
