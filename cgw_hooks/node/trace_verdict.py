@@ -30,7 +30,7 @@ def problem(config: NodeConfig, traced: TracedPort, found: Trace, waited: str) -
     if request is None or request.first is None:
         return _no_packet(traced, waited)
     port = traced.port_of(request.first.source.version)
-    if request.fate != LEFT:
+    if request.fate not in {LEFT, BRIDGED}:
         return _request_problem(config, traced, port, found, request)
     return _answer_problem(traced, found, answer) if answer else _silent(traced, port, request)
 
@@ -52,9 +52,9 @@ def _answer_problem(traced: TracedPort, found: Trace, answer: Passage) -> Proble
     """Return what is wrong with the guest's answer; None if it went back."""
     if answer.fate == DROPPED:
         return _dropped(traced, found, answer, is_answer=True)
-    if answer.fate == BRIDGED or not _is_translated_back(found):
+    if found.is_entry and (answer.fate == BRIDGED or not _is_translated_back(found)):
         return _passed_by(traced, answer)
-    if not answer.has_passed:
+    if not answer.has_passed and answer.fate != BRIDGED:
         return _lost(traced, answer, "the answer")
     if answer.first and answer.first.is_refusal:
         return _refused(traced, answer.first)
