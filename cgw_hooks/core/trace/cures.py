@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 _OWN = {TABLE, BRIDGE_TABLE, *FAMILY_TABLES.values()}
 _IPTABLES = {"ip": "iptables", "ip6": "ip6tables"}
 _IPTABLES_TABLES = frozenset({"filter", "mangle", "raw", "security"})
-_DOCKER, _UFW, _LIBVIRT = "DOCKER-USER", "ufw-", "LIBVIRT_"
+_DOCKER, _LIBVIRT = "DOCKER-USER", "LIBVIRT_"
+#: What the names of the chains of ufw begin with, for IPv4 and IPv6.
+_UFW = ("ufw-", "ufw6-")
 _FORWARD, _BRIDGE = "FORWARD", "bridge"
 #: The hooks whose packets connection tracking has seen and translated.
 _TRACKED = frozenset({"forward", "output", "postrouting"})
