@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cgw_hooks.commands import trace_arguments
 from cgw_hooks.commands.command_parser import Commands, Once, parsed_by
+from cgw_hooks.core import bans
 from cgw_hooks.core.parse import fields, port_spec
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     commands = Commands(actions)
     _add_publish(commands)
     _add_unpublish(commands)
+    _add_bans(commands)
     _add_what_looks(commands)
     _add_what_changes(commands)
     return commands.parser
@@ -84,6 +86,50 @@ def _add_unpublish(commands: Commands) -> None:
     complete.add_argument("guest", nargs="?", default="")
 
 
+def _add_bans(commands: Commands) -> None:
+    deny = commands.add(
+        "deny",
+        "Ban clients from all published ports of this node, and end their connections. The bans "
+        "outlast a reload and a reboot. The node itself stays open to them.",
+    )
+    _add_clients(deny)
+    deny.add_argument(
+        "--for",
+        dest="seconds",
+        type=parsed_by(port_spec.parse_duration),
+        metavar="DURATION",
+        help="until then: 90s, 30m, 2h, 1d; without it, until cgw allow",
+    )
+    deny.add_argument(
+        "--force", action="store_true", help="also this node's own addresses, or every client"
+    )
+    deny.add_argument("--list", action="store_true", help="print who is banned")
+    deny.add_argument("--json", action="store_true", help="with --list: print JSON, for programs")
+    allow = commands.add("allow", "Lift the bans of clients, and of all clients within a network.")
+    _add_clients(allow)
+    allow.add_argument("--all", action="store_true", help="lift the bans of all clients")
+
+
+def _add_clients(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "clients",
+        nargs="*",
+        type=parsed_by(lambda text: [fields.parse_client(word) for word in fields.words(text)]),
+        metavar="ADDRESS|NETWORK",
+        help="for example 203.0.113.7 or 2001:db8::/64",
+    )
+    command.add_argument(
+        "--file", metavar="FILE", help="also those of a file, one per line; - for standard input"
+    )
+    command.add_argument(
+        "--by",
+        dest="maker",
+        type=parsed_by(bans.parse_maker),
+        metavar="NAME",
+        help="only the bans of this name: so several programs do not lift each other's bans",
+    )
+
+
 def _guest_addresses(text: str) -> tuple[Address, ...]:
     addresses = tuple(map(fields.parse_guest_address, fields.words(text)))
     if len({address.version for address in addresses}) < len(addresses):
@@ -118,6 +164,7 @@ def _add_status(commands: Commands) -> None:
 
 def _add_what_looks(commands: Commands) -> None:
     _add_status(commands)
+    _add_doctor(commands)
     trace_arguments.add_to(commands)
     flows = commands.add_with_json(
         "flows",
@@ -144,6 +191,23 @@ def _add_what_looks(commands: Commands) -> None:
         "--schema", action="store_true", help="print the path of the annotation's RELAX NG schema"
     )
     commands.add("render", "Print the ruleset as text for nft -f. Applies nothing.")
+
+
+def _add_doctor(commands: Commands) -> None:
+    doctor = commands.add_with_json(
+        "doctor",
+        "Find out why clients cannot reach a guest. Checks all that status checks, the rules of "
+        "other firewalls, the installation, and whether the guests answer. Each fault has its "
+        "cure, and the first one is the nearest to the root. Packets are sent to the guests; "
+        "nothing is changed.",
+    )
+    doctor.add_argument(
+        "guest", nargs="?", metavar="GUEST", help="only this guest, by its name or uuid"
+    )
+    doctor.add_argument("--verbose", action="store_true", help="also list the checks that passed")
+    doctor.add_argument(
+        "--schema", action="store_true", help="print the path of the JSON Schema of --json"
+    )
 
 
 def _add_what_changes(commands: Commands) -> None:
@@ -207,6 +271,9 @@ def _add_registry(commands: Commands) -> None:
         "forget", help="withdraw what a node publishes that will not come back as it was"
     )
     forget.add_argument("subject", metavar="NODE", help="the node's name")
+    forget.add_argument(
+        "--for-good", action="store_true", help="the node will not come back: forget its addresses"
+    )
     verbs.add_parser("export", help="print all guests of the registry as JSON")
     write = verbs.add_parser("import", help="write the entries again that export has printed")
     write.add_argument("subject", metavar="FILE", help="- for standard input")

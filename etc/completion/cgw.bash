@@ -22,16 +22,18 @@ _cgw() {
     done
     [[ $skip ]] && return
     if [[ -z $command ]]; then
-        found=(publish unpublish status trace flows check render sync agent node registry install uninstall --help --version)
+        found=(publish unpublish status doctor trace flows check render sync agent node registry install uninstall --help --version)
     elif [[ $current == -* ]]; then
         case $command in
         publish) found=(--source --for --guest-address --live --config --dry-run --json --help) ;;
         unpublish) found=(--live --config --dry-run --json --help) ;;
         status) found=(--json --graph --cluster --figures --schema --help) ;;
         flows) found=(--json --help) ;;
+        doctor) found=(--json --verbose --schema --help) ;;
         registry)
             found=(--help)
             [[ $guest == status ]] && found+=(--json)
+            [[ $guest == forget ]] && found+=(--for-good)
             ;;
         trace) found=(--from --probe --timeout --json --help) ;;
         check) found=(--schema --help) ;;
@@ -43,7 +45,7 @@ _cgw() {
     elif [[ -z $guest ]]; then
         case $command in
         trace) mapfile -t found < <(cgw complete traceable 2>/dev/null) ;;
-        publish | unpublish | status | flows | check) mapfile -t found < <(cgw complete names 2>/dev/null) ;;
+        publish | unpublish | status | doctor | flows | check) mapfile -t found < <(cgw complete names 2>/dev/null) ;;
         node) found=(up down takeover handback) ;;
         registry) found=(status forget export import) ;;
         esac
