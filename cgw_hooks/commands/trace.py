@@ -67,12 +67,7 @@ class _Waiting(NamedTuple):
 
     def say(self) -> None:
         """Say it."""
-        watched = self.traced.watched
-        places = " and ".join(f"{w.addresses[0]} port {w.port}" for w in watched)
-        _say(
-            f"waiting for a client's next packet to {places} ({watched[0].protocol}), "
-            f"at most {self.waited}"
-        )
+        _say(f"waiting for a client's next packet to {self.traced.listen}, at most {self.waited}")
 
 
 def _probe(publisher: Publisher, traced: TracedPort, arguments: Namespace) -> Trace:

@@ -59,14 +59,14 @@ def trace(
 ) -> Trace:
     """Trace one flow. ``timeout`` is in seconds; ``when_armed`` is called once the trace is armed.
 
-    Raises ``CgwError``, or ``OSError`` if the kernel does not let this process listen.
+    Raises ``CgwError``.
     """
     guests = frozenset(watched.target for watched in traced.watched)
     networks = {config.guest_network_of(guest) for guest in guests}
     links = tuple(sorted({d for n in networks if n for d in n.internode_devices}))
     seconds = int(timeout + PATIENCE) + 2
     arming = Arming(traced.watched, clients, table_name(os.getpid()), seconds, links)
-    with TraceEvents() as events, _armed(arming) as has_bridges:
+    with _trace_events() as events, _armed(arming) as has_bridges:
         when_armed()
         found = _listen(events, Follower(arming.name, guests), timeout)
         lost = events.were_lost
@@ -74,6 +74,14 @@ def trace(
     first = found.request and found.request.first
     is_entry = not first or first.destination not in guests
     return Trace(found, rule_texts(wanted, Nft().read), lost, has_bridges, links, is_entry)
+
+
+def _trace_events() -> TraceEvents:
+    try:
+        return TraceEvents()
+    except OSError as error:
+        message = f"its trace cannot be heard: {error.strerror}"
+        raise RulesetError("nftables", message, "run it as root, outside of a container") from None
 
 
 @contextmanager

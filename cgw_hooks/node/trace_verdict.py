@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cgw_hooks.node.trace import Trace
     from cgw_hooks.node.traced_port import TracedPort
 
+#: Protocol of the answer -> the option of ss that lists its listeners; UDP answers by ICMP.
+_OPTIONS = {"tcp": "t", "sctp": "S"}
 _LEGACY = "/proc/net/{}_tables_names"
 
 
@@ -82,12 +84,10 @@ def _passed_by(traced: TracedPort, answer: Passage) -> Problem:
 
 
 def _no_packet(traced: TracedPort, waited: str) -> Problem:
-    first = traced.watched[0]
-    shown = " or ".join(f"{w.addresses[0]} port {w.port}" for w in traced.watched)
     return Problem(
         "no-packet",
         traced.guest.title,
-        f"no client's packet to {shown} ({first.protocol}) came in {waited}",
+        f"no client's packet to {traced.listen} came in {waited}",
         "if a client tried meanwhile, its packets do not reach this host: see its route, and the "
         "firewalls between. Else run it again with --probe",
     )
@@ -217,5 +217,5 @@ def _refused(traced: TracedPort, answer: Packet) -> Problem:
         "refused",
         traced.guest.title,
         f"{answer.source} has answered that nothing listens there",
-        f"see in the guest: ss -ln{'u' if answer.protocol.startswith('icmp') else 't'}",
+        f"see in the guest: ss -ln{_OPTIONS.get(answer.protocol, 'u')}",
     )

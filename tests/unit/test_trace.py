@@ -63,7 +63,7 @@ def test_headers_that_are_cut_off_are_no_error(size: int) -> None:
         parse_packet(network[:size], TCP[:size])
 
 
-def visit(
+def visit(  # noqa: PLR0913 - what the kernel tells
     number: int, table: str, chain: str, packet: Packet, *events: TraceEvent,
     came_by: str = "", leaves_by: str = "",
 ) -> list[TraceEvent]:  # fmt: skip

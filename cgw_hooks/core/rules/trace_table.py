@@ -42,9 +42,10 @@ _LIMIT = "limit rate 10/second burst 20 packets"
 _BRIDGE_LIMIT = "limit rate 100/second burst 100 packets"
 #: The first packet of a TCP connection; NAT looks at no other one.
 _OPENS = {"tcp": "tcp flags & (syn | ack) == syn ", "udp": "", "sctp": ""}
+#: RFC 4443 section 3.4: a host that does not know a protocol reports the header that names it.
 _UNREACHABLE = {
     4: "icmp type destination-unreachable",
-    6: "icmpv6 type destination-unreachable",
+    6: "icmpv6 type { destination-unreachable, parameter-problem }",
 }
 
 
