@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from cgw_hooks.commands.command_parser import Commands, Once
 from cgw_hooks.core.parse import fields, port_spec
+from cgw_hooks.core.parse.log_time import parse_count, parse_since
 from cgw_hooks.errors import quoted
 
 if TYPE_CHECKING:
@@ -131,6 +132,29 @@ def _add_status(commands: Commands) -> None:
     )
 
 
+def _add_log(commands: Commands) -> None:
+    log = commands.add_with_json(
+        "log",
+        "Show who published what, and when, from the journal or the files of syslog.",
+    )
+    log.add_argument(
+        "guest", nargs="?", metavar="GUEST", help="only this guest, by its name or uuid"
+    )
+    log.add_argument(
+        "--since",
+        type=_parsed_by(parse_since),
+        metavar="TIME",
+        help="from this time on: 2026-11-30, 2026-11-30T14:00, or 2h for two hours ago",
+    )
+    log.add_argument(
+        "-n",
+        "--lines",
+        type=_parsed_by(parse_count),
+        metavar="COUNT",
+        help="only so many of the last entries; default, without --since: 50",
+    )
+
+
 def _add_what_looks(commands: Commands) -> None:
     _add_status(commands)
     flows = commands.add_with_json(
@@ -141,6 +165,7 @@ def _add_what_looks(commands: Commands) -> None:
     flows.add_argument(
         "guest", nargs="?", metavar="GUEST", help="only this guest, by its name or uuid"
     )
+    _add_log(commands)
     check = commands.add(
         "check",
         "Validate the config, or what a guest would publish. A definition is read as the hook "

@@ -112,6 +112,12 @@ def _flows(arguments: Namespace) -> int:
     return flows.run(publisher(), arguments.guest, as_json=arguments.json)
 
 
+def _log(arguments: Namespace) -> int:
+    from cgw_hooks.commands import log
+
+    return log.run(arguments.guest, arguments.since, arguments.lines, as_json=arguments.json)
+
+
 def _registry(arguments: Namespace) -> int:
     from cgw_hooks.commands import registry
 
@@ -213,6 +219,7 @@ _ACTIONS = {
     "complete": _complete,
     "status": _status,
     "flows": _flows,
+    "log": _log,
     "check": _check,
     "render": _render,
     "sync": _sync,

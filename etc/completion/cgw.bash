@@ -12,7 +12,8 @@ _cgw() {
             continue # bash makes three words of --source=NETWORK
         elif [[ $skip ]]; then
             skip=
-        elif [[ $word == --source || $word == --for || $word == --guest-address || $word == --root ]]; then
+        elif [[ $word == --source || $word == --for || $word == --guest-address || $word == --root ||
+            $word == --since || $word == --lines || $word == -n ]]; then
             skip=yes
         elif [[ $word != -* && -z $command ]]; then
             command=$word
@@ -22,13 +23,14 @@ _cgw() {
     done
     [[ $skip ]] && return
     if [[ -z $command ]]; then
-        found=(publish unpublish status flows check render sync agent node registry install uninstall --help --version)
+        found=(publish unpublish status flows log check render sync agent node registry install uninstall --help --version)
     elif [[ $current == -* ]]; then
         case $command in
         publish) found=(--source --for --guest-address --live --config --dry-run --json --help) ;;
         unpublish) found=(--live --config --dry-run --json --help) ;;
         status) found=(--json --graph --cluster --figures --schema --help) ;;
         flows) found=(--json --help) ;;
+        log) found=(--json --since --lines --help) ;;
         registry)
             found=(--help)
             [[ $guest == status ]] && found+=(--json)
@@ -41,7 +43,7 @@ _cgw() {
         esac
     elif [[ -z $guest ]]; then
         case $command in
-        publish | unpublish | status | flows | check) mapfile -t found < <(cgw complete names 2>/dev/null) ;;
+        publish | unpublish | status | flows | log | check) mapfile -t found < <(cgw complete names 2>/dev/null) ;;
         node) found=(up down takeover handback) ;;
         registry) found=(status forget export import) ;;
         esac

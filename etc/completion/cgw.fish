@@ -1,6 +1,6 @@
 # cgw-hooks: completion for fish, as /usr/share/fish/vendor_completions.d/cgw.fish.
 
-set -l commands publish unpublish status flows check render sync agent node registry install uninstall
+set -l commands publish unpublish status flows log check render sync agent node registry install uninstall
 
 function __cgw_guest_is_missing
     # The words before the cursor: cgw, the command, and no guest yet.
@@ -17,6 +17,7 @@ complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a publish -d 'Pu
 complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a unpublish -d 'Withdraw ports of a guest'
 complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a status -d 'Show what is published'
 complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a flows -d 'Show the open connections'
+complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a log -d 'Show who published what'
 complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a check -d 'Validate config or guest'
 complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a render -d 'Print the ruleset'
 complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a sync -d 'Make this node match its guests'
@@ -26,7 +27,7 @@ complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a registry -d 'L
 complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a install -d 'Install hooks and units'
 complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a uninstall -d 'Remove hooks and units'
 
-complete -c cgw -n '__fish_seen_subcommand_from publish unpublish status flows check; and __cgw_guest_is_missing' -a '(cgw complete names 2>/dev/null)'
+complete -c cgw -n '__fish_seen_subcommand_from publish unpublish status flows log check; and __cgw_guest_is_missing' -a '(cgw complete names 2>/dev/null)'
 complete -c cgw -n '__fish_seen_subcommand_from unpublish; and not __cgw_guest_is_missing' -a '(__cgw_ports)'
 complete -c cgw -n '__fish_seen_subcommand_from node; and __cgw_guest_is_missing' -a 'up down takeover handback'
 complete -c cgw -n '__fish_seen_subcommand_from registry; and __cgw_guest_is_missing' -a 'status forget export import'
@@ -38,10 +39,12 @@ complete -c cgw -n '__fish_seen_subcommand_from publish' -l guest-address -x -d 
 complete -c cgw -n '__fish_seen_subcommand_from publish unpublish' -l live -d 'Only while it runs this time'
 complete -c cgw -n '__fish_seen_subcommand_from publish unpublish' -l config -d 'Only from its next start on'
 complete -c cgw -n '__fish_seen_subcommand_from publish unpublish' -l dry-run -d 'Change nothing'
-complete -c cgw -n '__fish_seen_subcommand_from publish unpublish status flows sync' -l json -d 'Print JSON'
+complete -c cgw -n '__fish_seen_subcommand_from publish unpublish status flows log sync' -l json -d 'Print JSON'
 complete -c cgw -n '__fish_seen_subcommand_from status; and not __fish_seen_subcommand_from registry' -l graph -d 'Print a graph'
 complete -c cgw -n '__fish_seen_subcommand_from status; and not __fish_seen_subcommand_from registry' -l cluster -d 'All guests of the cluster'
 complete -c cgw -n '__fish_seen_subcommand_from status; and not __fish_seen_subcommand_from registry' -l figures -d 'Also connections and bytes'
 complete -c cgw -n '__fish_seen_subcommand_from status check; and not __fish_seen_subcommand_from registry' -l schema -d 'Print the path of the schema'
+complete -c cgw -n '__fish_seen_subcommand_from log' -l since -x -d 'From this time on'
+complete -c cgw -n '__fish_seen_subcommand_from log' -s n -l lines -x -d 'Only the last entries'
 complete -c cgw -n '__fish_seen_subcommand_from sync' -l settle -d 'Run again when rules no longer change'
 complete -c cgw -n '__fish_seen_subcommand_from install' -l xen -d 'Also the vif script'
