@@ -6,7 +6,7 @@ import argparse
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from cgw_hooks.commands.command_parser import Commands, Once
+from cgw_hooks.commands.command_parser import Commands, Once, Watch
 from cgw_hooks.core.parse import fields, port_spec
 from cgw_hooks.core.parse.log_time import parse_count, parse_since
 from cgw_hooks.errors import quoted
@@ -130,6 +130,14 @@ def _add_status(commands: Commands) -> None:
         action="store_true",
         help="also connections since a port was published, and what is open now with its bytes",
     )
+    status.add_argument(
+        "--watch",
+        action=Watch,
+        nargs="?",
+        metavar="SECONDS",
+        help="look again every two seconds, or so many, until Ctrl-C",
+    )
+    status.set_defaults(watched=None)
 
 
 def _add_log(commands: Commands) -> None:

@@ -28,7 +28,7 @@ _cgw() {
         case $command in
         publish) found=(--source --for --guest-address --live --config --dry-run --json --help) ;;
         unpublish) found=(--live --config --dry-run --json --help) ;;
-        status) found=(--json --graph --cluster --figures --schema --help) ;;
+        status) found=(--json --graph --cluster --figures --watch --schema --help) ;;
         flows) found=(--json --help) ;;
         log) found=(--json --since --lines --help) ;;
         registry)

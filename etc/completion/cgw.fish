@@ -43,6 +43,7 @@ complete -c cgw -n '__fish_seen_subcommand_from publish unpublish status flows l
 complete -c cgw -n '__fish_seen_subcommand_from status; and not __fish_seen_subcommand_from registry' -l graph -d 'Print a graph'
 complete -c cgw -n '__fish_seen_subcommand_from status; and not __fish_seen_subcommand_from registry' -l cluster -d 'All guests of the cluster'
 complete -c cgw -n '__fish_seen_subcommand_from status; and not __fish_seen_subcommand_from registry' -l figures -d 'Also connections and bytes'
+complete -c cgw -n '__fish_seen_subcommand_from status; and not __fish_seen_subcommand_from registry' -l watch -d 'Look again every two seconds'
 complete -c cgw -n '__fish_seen_subcommand_from status check; and not __fish_seen_subcommand_from registry' -l schema -d 'Print the path of the schema'
 complete -c cgw -n '__fish_seen_subcommand_from log' -l since -x -d 'From this time on'
 complete -c cgw -n '__fish_seen_subcommand_from log' -s n -l lines -x -d 'Only the last entries'
