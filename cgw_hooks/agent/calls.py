@@ -76,6 +76,7 @@ class Calls:
         requests: dict[str, Callable[[Ticket], Request]] = {
             "claim": lambda ticket: Claim(ticket, GuestKey.parse(call.name)),
             "forget": lambda ticket: Forget(ticket, call.name),
+            "forget-for-good": lambda ticket: Forget(ticket, call.name, is_for_good=True),
             "import": lambda ticket: Import(ticket, _entries(call.given)),
             "save": Save,
         }

@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 from cgw_hooks import __version__
 from cgw_hooks.commands.exit_codes import EXIT_CODES
+from cgw_hooks.errors import quoted
 
 if TYPE_CHECKING:
     from argparse import Namespace
     from collections.abc import Callable, Collection, Iterator
+    from typing import TypeVar
 
+    _T = TypeVar("_T")
     Action = Callable[[Namespace], int]
 
 
@@ -75,6 +78,18 @@ class Watch(argparse.Action):
                 self, f"give seconds, from {_SHORTEST_WATCH:g} to {_LONGEST_WATCH:g}"
             )
         namespace.watch = seconds
+
+
+def parsed_by(parse: Callable[[str], _T]) -> Callable[[str], _T]:
+    """Return the parser for argparse: its error says what to give instead."""
+
+    def parsed(text: str) -> _T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{quoted(text)} cannot be used; {error}") from None
+
+    return parsed
 
 
 class _Choices(Mapping[str, argparse.ArgumentParser]):

@@ -94,6 +94,20 @@ def _unpublish(arguments: Namespace) -> int:
     return publish.unpublish(publisher(), arguments)
 
 
+def _deny(arguments: Namespace) -> int:
+    from cgw_hooks.commands import bans
+
+    if arguments.list:
+        return bans.show(as_json=arguments.json)
+    return bans.deny(publisher(), arguments)
+
+
+def _allow(arguments: Namespace) -> int:
+    from cgw_hooks.commands import bans
+
+    return bans.allow(publisher(), arguments)
+
+
 def _complete(arguments: Namespace) -> int:
     from cgw_hooks.commands import complete
 
@@ -118,16 +132,30 @@ def _log(arguments: Namespace) -> int:
     return log.run(arguments.guest, arguments.since, arguments.lines, as_json=arguments.json)
 
 
+def _doctor(arguments: Namespace) -> int:
+    from cgw_hooks.commands import doctor
+
+    return doctor.run(publisher, arguments)
+
+
 def _registry(arguments: Namespace) -> int:
     from cgw_hooks.commands import registry
 
     if arguments.what == "status":
         return registry.status(publisher_of_gateway(), as_json=arguments.json)
     if arguments.what == "forget":
-        return registry.forget(publisher_of_gateway(), arguments.subject)
+        return registry.forget(
+            publisher_of_gateway(), arguments.subject, is_for_good=arguments.for_good
+        )
     if arguments.what == "import":
         return registry.import_(publisher_of_gateway(), arguments.subject)
     return registry.export(publisher_of_gateway())
+
+
+def _trace(arguments: Namespace) -> int:
+    from cgw_hooks.commands import trace
+
+    return trace.run(publisher(), arguments)
 
 
 def _check(arguments: Namespace) -> int:
@@ -216,10 +244,14 @@ def _hook_usage(_arguments: Namespace) -> int:
 _ACTIONS = {
     "publish": _publish,
     "unpublish": _unpublish,
+    "deny": _deny,
+    "allow": _allow,
     "complete": _complete,
     "status": _status,
+    "trace": _trace,
     "flows": _flows,
     "log": _log,
+    "doctor": _doctor,
     "check": _check,
     "render": _render,
     "sync": _sync,

@@ -10,7 +10,7 @@ Source: conntrackd.conf(5); read_config_yy.y, filter.c and sync-notrack.c of con
 
 from __future__ import annotations
 
-from cgw_hooks.core.node_config import STEER
+from cgw_hooks.core.node_config import FULL_NAT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _ON_THIS_LINK = {4: ("127.0.0.0/8", "224.0.0.0/4"), 6: ("::1", "fe80::/10", "ff0
 
 def is_needed(config: NodeConfig) -> bool:
     """Whether conntrackd must run on this node."""
-    return bool(config.guest_networks) and config.replicates
+    return bool(config.guest_networks) and (config.replicates or config.is_synced)
 
 
 def sync_network(config: NodeConfig) -> GuestNetwork:
@@ -64,7 +64,7 @@ def _sync(config: NodeConfig) -> str:
     return f"""\
 Sync {{
     Mode NOTRACK {{
-        DisableExternalCache no
+        DisableExternalCache {"yes" if config.is_synced else "no"}
         StartupResync yes
     }}
     Multicast {{
@@ -140,7 +140,7 @@ def steered_subnets(config: NodeConfig) -> list[Network]:
 
     Those that a guest's node has lifted are its own affair (``return_path/steer``).
     """
-    return [n.subnet for n in config.guest_networks if n.return_path == STEER]
+    return [n.subnet for n in config.guest_networks if n.return_path != FULL_NAT]
 
 
 def _filter(config: NodeConfig) -> str:

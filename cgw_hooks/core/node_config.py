@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 #: How a guest's answers return to the node where the client came in (`core/rules/return_path`).
-FULL_NAT, STEER = "full-nat", "steer"
+FULL_NAT, STEER, CT_SYNC = "full-nat", "steer", "ct-sync"
 
 
 class GuestNetwork(NamedTuple):
@@ -157,6 +157,11 @@ class NodeConfig(NamedTuple):
     def steered_networks(self) -> list[GuestNetwork]:
         """The guest networks whose guests see the client's own address."""
         return [n for n in self.guest_networks if n.return_path != FULL_NAT]
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether the return path is ct-sync: then it is that of all guest networks."""
+        return any(network.return_path == CT_SYNC for network in self.guest_networks)
 
     def guest_network_of(self, address: Address) -> GuestNetwork | None:
         """Return the declared guest network that contains an address."""

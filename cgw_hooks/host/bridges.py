@@ -25,14 +25,26 @@ def forward_delay(bridge: str) -> float:
 
     It is 0 if the bridge runs none, or if there is no such bridge.
     """
-    found = _link(bridge)
-    information = netlink.attributes(found.get(_LINK_INFO, b""))
-    if bytes(information.get(_INFO_KIND, b"")).rstrip(b"\0") != b"bridge":
+    information = _information(bridge)
+    if not _is_of_bridge(information):
         return 0.0
     data = netlink.attributes(information.get(_INFO_DATA, b""))
     if _number(data, _STP_STATE) != _KERNEL_STP:
         return 0.0
     return _number(data, _FORWARD_DELAY) / 100
+
+
+def is_bridge(device: str) -> bool:
+    """Whether a device is a bridge of the kernel."""
+    return _is_of_bridge(_information(device))
+
+
+def _information(device: str) -> dict[int, bytes | memoryview]:
+    return netlink.attributes(_link(device).get(_LINK_INFO, b""))
+
+
+def _is_of_bridge(information: dict[int, bytes | memoryview]) -> bool:
+    return bytes(information.get(_INFO_KIND, b"")).rstrip(b"\0") == b"bridge"
 
 
 def mac_address(bridge: str) -> str:

@@ -38,3 +38,22 @@ def _of_devices(folder: str) -> list[str]:
 def write(name: str, value: str) -> None:
     """Set a setting to a value. Raises ``OSError``."""
     (_ROOT / name).write_text(value, encoding="ascii")
+
+
+def passes_bridged_packets(version: int) -> bool:
+    """Whether br_netfilter passes bridged packets of an IP version to the rules of routed ones."""
+    command = "iptables" if version == 4 else "ip6tables"  # noqa: PLR2004
+    return read(f"net/bridge/bridge-nf-call-{command}") == "1"
+
+
+def reverse_path_drops() -> int:
+    """Return how many packets the reverse path filter has dropped (``IPReversePathFilter``)."""
+    try:
+        lines = Path("/proc/thread-self/net/netstat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    for names, values in zip(lines[::2], lines[1::2], strict=False):
+        found = dict(zip(names.split(), values.split(), strict=False))
+        if "IPReversePathFilter" in found:
+            return int(found["IPReversePathFilter"])
+    return 0

@@ -79,8 +79,20 @@ class GuestChanges:
         if record:
             records[record.key] = record
         now = time.time()
+        self._mend_bans()
         self.write_ruleset(contents([unexpired(record, now) for record in records.values()]))
         self.firewall.settle(records.values(), ())
+
+    def _mend_bans(self) -> None:
+        """Deny again whom a flush has admitted, before a port is opened; an error stops nothing."""
+        from cgw_hooks.node import bans  # only if the ruleset was lost
+
+        try:
+            bans.mend(self)
+        except CgwError as error:
+            from cgw_hooks.host import log
+
+            log.error(str(error))
 
     def write_ruleset(self, held: Contents) -> None:
         """Make the ruleset hold the static rules and exactly these contents."""

@@ -49,7 +49,8 @@ class TableWriter:
             raise RulesetError("nftables", f"the kernel lists no tables: {error}") from error
         needed = table.tables(self._config)
         text = "".join(remove(n) for n in table.NAMES if n in there and n not in needed)
-        if BRIDGE_TABLE in there and BRIDGE_TABLE in needed and not self._config.steered_networks:
+        is_lifting = bool(self._config.steered_networks) and not self._config.is_synced
+        if BRIDGE_TABLE in there and BRIDGE_TABLE in needed and not is_lifting:
             from cgw_hooks.core.rules.return_path import lift
 
             text += lift.removal(BRIDGE_TABLE)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from cgw_hooks.core.etcd.values import Put
 from cgw_hooks.core.node_config import Endpoint, Registry
 from cgw_hooks.errors import RegistryError
 from cgw_hooks.host.etcd.client import Etcd
-from cgw_hooks.host.etcd.values import Put
 from tests.lab.namespace import namespace
 from tests.registry.conftest import ClientMaker, FollowerMaker
 from tests.registry.hostile_server import ADDRESS, PORT, hostile_server, ok

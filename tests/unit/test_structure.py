@@ -68,10 +68,15 @@ NAMES_THE_STATE = {
 SLOW_IMPORTS = {"typing", "contextlib"}
 #: The modules of the inner rings that may import them, since no hook call ever loads these.
 NEVER_IN_A_HOOK_CALL = {
-    "host/etcd/watch.py": "the agent's own thread follows the registry",
+    "core/etcd/questions.py": "the agent alone asks etcd",
+    "host/etcd/connection.py": "the agent alone speaks to etcd",
     "host/libvirt_api.py": "a hook must not call libvirt: libvirt waits for the hook",
     "host/policy_routes.py": "pyroute2: only `cgw node` makes routes",
-    "host/own_network.py": "only `cgw install` makes a network namespace, to try its hook",
+    "host/link_probe.py": "only `cgw doctor` asks links",
+    "host/tcp_probe.py": "only `cgw doctor` connects to guests",
+    "node/trace.py": "only `cgw trace` arms a trace",
+    "node/probe.py": "only `cgw trace --probe` sends anything",
+    "host/own_network.py": "only `cgw install` and `cgw trace` make a network namespace",
 }
 #: Of these rings, a hook call loads nothing but the commands that follow.
 OUTER_RINGS = (f"{PACKAGE}/agent/", f"{PACKAGE}/commands/")

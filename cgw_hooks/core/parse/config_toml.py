@@ -7,6 +7,7 @@ import tomllib
 from cgw_hooks.core.annotation import Annotation
 from cgw_hooks.core.guest import REMOTE, GuestKey
 from cgw_hooks.core.node_config import (
+    CT_SYNC,
     FULL_NAT,
     STEER,
     GuestNetwork,
@@ -108,7 +109,7 @@ def _guest_network(table: Table) -> GuestNetwork:
         gateway_address=table.text("gateway-address", None, fields.parse_guest_address),
         internode_devices=table.texts("internode-devices", fields.parse_interface_name),
         full_mesh=table.flag("full-mesh"),
-        return_path=table.word("return-path", FULL_NAT, {FULL_NAT, STEER}),
+        return_path=table.word("return-path", FULL_NAT, {FULL_NAT, STEER, CT_SYNC}),
         bridge_mac=table.text("bridge-mac", "", fields.parse_mac),
     )
     steered = network.return_path != FULL_NAT

@@ -134,6 +134,15 @@ def parse_networks(text: str) -> tuple[Network, ...]:
     return (*collapse_addresses(four), *collapse_addresses(six))
 
 
+def parse_client(text: str) -> Network:
+    """Parse a network in CIDR form, or a single address, that packets can come from."""
+    network = _parse_network(text)
+    first = network.network_address
+    if network.prefixlen and (first.is_loopback or first.is_multicast or network.is_unspecified):
+        raise ValueError("give an address that packets of other hosts can come from")
+    return network
+
+
 def _parse_network(text: str) -> Network:
     try:
         if "%" in text:  # ip_network() accepts any text after "%" as a scope, and keeps it

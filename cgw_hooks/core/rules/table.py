@@ -35,7 +35,16 @@ from binascii import crc32
 from cgw_hooks.core.rules import arp_filter, sync_filter
 from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, remove
 from cgw_hooks.core.rules.elements import KINDS, elements, filled
-from cgw_hooks.core.rules.names import BRIDGE_TABLE, FAMILY_TABLES, PROTOCOL_NUMBER, TABLE
+from cgw_hooks.core.rules.names import (
+    BRIDGE_TABLE,
+    FAMILY_TABLES,
+    LEFT_LABEL,
+    PROTOCOL_NUMBER,
+    SEEN_LABEL,
+    SYNC_BRIDGE_TABLE,
+    SYNC_FAMILY_TABLES,
+    TABLE,
+)
 from cgw_hooks.core.rules.return_path import full_nat
 
 TYPE_CHECKING = False
@@ -47,20 +56,14 @@ if TYPE_CHECKING:
     from cgw_hooks.core.rules.elements import Elements
 
 #: All tables that cgw may have made.
-NAMES = (TABLE, BRIDGE_TABLE, *FAMILY_TABLES.values())
+NAMES = (
+    TABLE, BRIDGE_TABLE, *FAMILY_TABLES.values(), SYNC_BRIDGE_TABLE, *SYNC_FAMILY_TABLES.values(),
+)  # fmt: skip
 
 # Each is five before the standard priority. Docker and libvirt use the standard ones, and the
 # order must not depend on which was loaded first.
 _DSTNAT_PRIORITY = -105
 _SRCNAT_PRIORITY = 95
-
-# These bits of the conntrack label (0 to 127) mark the flows of `publish` for postrouting. "ct
-# status dnat" cannot do that: other programs' port forwards have it too. A rule can set a bit
-# but cannot clear it (the kernel's nft_ct.c), and can test whether a map holds a key only since
-# Linux 6.5. So there are two bits: one is set before the lookups of `publish`, the other after
-# them if none of them translated the flow.
-_SEEN_LABEL = 118
-_LEFT_LABEL = 119
 
 # Each element counts the connections that it has translated (see `counted`).
 _COUNTER = " counter;"
@@ -133,7 +136,11 @@ def _tables(config: NodeConfig) -> list[Table]:
         arp_filter.add_to(bridge, config)
         bridge.add_rules(f"prerouting {rule}" for rule in sync_filter.bridge_rules(config))
         found.append(bridge)
-    if config.steered_networks:
+    if config.is_synced:
+        from cgw_hooks.core.rules.return_path import ct_sync  # not for FULL-NAT
+
+        found += ct_sync.tables(config)
+    elif config.steered_networks:
         from cgw_hooks.core.rules.return_path import hosted, lift, steer  # not for FULL-NAT
 
         lift.add_to(bridge, config)
@@ -191,7 +198,7 @@ def _publish_rules() -> Iterator[str]:
     protocols = "{ " + ", ".join(map(str, PROTOCOL_NUMBER.values())) + " }"
     # This label is set before all rules that translate, the other one after them: "dnat" ends
     # the chain.
-    yield f"publish ct label set {_SEEN_LABEL}"
+    yield f"publish ct label set {SEEN_LABEL}"
     for family, ip in IP.items():
         for kind, prefix in KINDS.items():
             key = " . ".join([*(f"{ip} {field}" for field in prefix), "meta l4proto", "th dport"])
@@ -199,7 +206,7 @@ def _publish_rules() -> Iterator[str]:
                 yield (
                     f"publish meta l4proto {protocols} dnat {ip} to {key} map @{stem}{family}{kind}"
                 )
-    yield f"publish ct label set {_LEFT_LABEL}"
+    yield f"publish ct label set {LEFT_LABEL}"
 
 
 def _hairpin_rules() -> Iterator[str]:
@@ -207,8 +214,8 @@ def _hairpin_rules() -> Iterator[str]:
     # Without SNAT the target would answer directly, and the client would refuse the answer. The
     # rules match only flows that `publish` has translated. Another chain may have translated a
     # flow that `publish` left unchanged or never got.
-    yield f"postrouting ct label {_SEEN_LABEL} jump hairpin"
-    yield f"hairpin ct label {_LEFT_LABEL} return"
+    yield f"postrouting ct label {SEEN_LABEL} jump hairpin"
+    yield f"hairpin ct label {LEFT_LABEL} return"
     # nft cannot compare two registers. A set of pairs {x, x} tests whether iif and oif are
     # equal.
     yield "hairpin add @hairpin { iif . iif }"

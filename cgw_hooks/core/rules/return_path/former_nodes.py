@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     #: Table and name of a chain or set.
     Place = tuple[str, str]
 
-#: What the names of a node's chains and sets begin with (see `steer`); a number and a mark follow.
-_CHAINS, _SETS = {"entered", "return_to", "learned"}, {"known"}
+#: What the names of a node's chains and sets begin with (see `steer` and `ct_sync`); a number and a mark follow.
+_CHAINS = {"entered", "return_to", "learned", "opened", "sent", "direct", "hand"}
+_SETS = {"known", "young"}
 
 
 def removals(static: Iterable[str], chains: Iterable[Place], sets: Iterable[Place]) -> str:

@@ -1,0 +1,192 @@
+"""Bans: clients that must not reach the published ports of this node, and until when.
+
+Several programs may ban the same client, each for its own time: a ban belongs to who made it. The
+client is denied until the last of its bans ends.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+
+from cgw_hooks.core.named_tuple import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cgw_hooks.core.published_port import Address, Network
+
+    #: Client and maker -> the end of the ban in seconds since 1970, or `NO_END`. There may be
+    #: 100,000 of them, so they are texts: the client as `text_of` spells it.
+    Bans = dict[tuple[str, str], int]
+    #: Client -> the end of the last of its bans, or `NO_END`.
+    Denied = dict[str, int]
+
+NO_END = 0
+_HEAD = "cgw-bans 1"
+_NAME_LENGTH = 64
+_NAME_PUNCTUATION = frozenset("-_.")
+_FIELDS = 3
+
+
+class Segment(NamedTuple):
+    """Addresses that follow each other and are denied until the same time."""
+
+    first: Address
+    last: Address
+    until: int
+
+
+def text_of(network: Network) -> str:
+    """Return how a client is written: a single address without a prefix length."""
+    is_single = network.prefixlen == network.max_prefixlen
+    return str(network.network_address if is_single else network)
+
+
+def parse_maker(text: str) -> str:
+    """Parse the name of who makes a ban, for example of a jail of fail2ban."""
+    if 0 < len(text) <= _NAME_LENGTH and all(
+        (c.isascii() and c.isalnum()) or c in _NAME_PUNCTUATION for c in text
+    ):
+        return text
+    raise ValueError(f"give a name of at most {_NAME_LENGTH} letters, digits, and - _ .")
+
+
+def to_text(bans: Bans) -> str:
+    """Return the bans as their file holds them."""
+    lines = [f"{client} {until} {maker}\n" for (client, maker), until in bans.items()]
+    return f"{_HEAD}\n{''.join(lines)}"
+
+
+def from_text(text: str) -> Bans:
+    """Read what ``to_text`` wrote. Raises ``ValueError`` for anything else.
+
+    The clients are not parsed: what makes nft text of them does that.
+    """
+    head, *lines = text.split("\n")
+    if head != _HEAD:
+        raise ValueError(f"its first line is not {_HEAD!r}")
+    if lines.pop() if lines else True:
+        raise ValueError("its last line has no end")
+    bans: Bans = {}
+    for number, line in enumerate(lines, start=2):
+        fields = line.split(" ")
+        if len(fields) != _FIELDS or not (fields[1].isascii() and fields[1].isdigit()):
+            raise ValueError(f"line {number} is no ban")
+        bans[fields[0], fields[2]] = int(fields[1])
+    return bans
+
+
+def unexpired(bans: Bans, now: float) -> Bans:
+    """Return the bans whose time has not passed at ``now`` (seconds since 1970)."""
+    return {key: until for key, until in bans.items() if until == NO_END or until > now}
+
+
+def denied(bans: Bans) -> Denied:
+    """Return until when each client is denied."""
+    found: Denied = {}
+    for (client, _), until in bans.items():
+        found[client] = _later(found[client], until) if client in found else until
+    return found
+
+
+def without(bans: Bans, networks: Iterable[Network], maker: str | None) -> Bans:
+    """Return the bans but for those of these clients, and of all clients within them.
+
+    ``maker`` None means whoever has made them.
+    """
+    single = {text_of(n) for n in networks if n.prefixlen == n.max_prefixlen}
+    wide = [n for n in networks if n.prefixlen < n.max_prefixlen]
+
+    def is_meant(client: str, made_by: str) -> bool:
+        if maker not in {None, made_by}:
+            return False
+        return client in single or any(is_within(client, network) for network in wide)
+
+    return {key: until for key, until in bans.items() if not is_meant(*key)}
+
+
+def is_within(client: str, network: Network) -> bool:
+    """Whether a client is a part of a network, or the network itself."""
+    if (":" in client) != (network.version == 6):  # noqa: PLR2004
+        return False
+    if network.prefixlen == 0:
+        return True
+    if "/" not in client:
+        return ip_address(client) in network
+    return ip_network(client).subnet_of(network)  # type: ignore[arg-type]  # same version
+
+
+def wider(bans: Bans, network: Network) -> list[str]:
+    """Return the networks that are denied, and that a client is a part of."""
+    return sorted(
+        {
+            client
+            for client, _ in bans
+            if "/" in client
+            and (":" in client) == (network.version == 6)  # noqa: PLR2004
+            and network.subnet_of(ip_network(client))  # type: ignore[arg-type]  # same version
+        }
+    )
+
+
+def singles(denied: Denied, version: int) -> dict[Address, int]:
+    """Return the single addresses of an IP version. Raises ``ValueError`` for anything else."""
+    is_of_version = _of_version(version)
+    return {
+        ip_address(client): until
+        for client, until in denied.items()
+        if "/" not in client and is_of_version(client)
+    }
+
+
+def segments(denied: Denied, version: int) -> list[Segment]:
+    """Return the networks of an IP version as segments that do not overlap.
+
+    An interval set of nft takes each address only once, with one time. Of networks within each
+    other, an address has the latest time. Raises ``ValueError`` for what is no network.
+    """
+    is_of_version = _of_version(version)
+    found = sorted(
+        (ip_network(client), until)
+        for client, until in denied.items()
+        if "/" in client and is_of_version(client)
+    )
+    result: list[Segment] = []
+    around: list[tuple[int, int]] = []  # last address and time of the networks around
+    position = 0
+    make = type(ip_address("::" if version == 6 else "0.0.0.0"))  # noqa: PLR2004, S104
+
+    def up_to(last: int) -> None:
+        """Write the innermost network up to an address."""
+        nonlocal position
+        until = around[-1][1]
+        if position <= last:
+            before = result[-1] if result else None
+            if before and before.until == until and int(before.last) + 1 == position:
+                result[-1] = before._replace(last=make(last))
+            else:
+                result.append(Segment(make(position), make(last), until))
+            position = last + 1
+
+    for network, own in found:
+        first, last = int(network.network_address), int(network.broadcast_address)
+        while around and around[-1][0] < first:
+            up_to(around[-1][0])
+            around.pop()
+        if around:
+            up_to(first - 1)
+        position = first
+        around.append((last, _later(around[-1][1], own) if around else own))
+    while around:
+        up_to(around[-1][0])
+        around.pop()
+    return result
+
+
+def _later(one: int, other: int) -> int:
+    return NO_END if NO_END in {one, other} else max(one, other)
+
+
+def _of_version(version: int) -> Callable[[str], bool]:
+    return (lambda client: ":" in client) if version == 6 else (lambda client: ":" not in client)  # noqa: PLR2004

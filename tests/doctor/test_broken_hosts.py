@@ -1,0 +1,36 @@
+"""Each broken host: the doctor names the fault first, and its cure, as printed, works."""
+
+import pytest
+
+from tests.doctor.broken_hosts import FAULTS, PORT
+from tests.doctor.doctor import examine, faults, type_command
+from tests.netns.asker import Asker
+from tests.netns.configs import CLIENT, FULL_NAT, NODE, NODE_AMONG_GUESTS
+from tests.netns.conftest import NodeMaker
+
+pytestmark = pytest.mark.doctor
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_fault_is_first_and_its_cure_works(
+    name: str, client: Asker, make_node: NodeMaker
+) -> None:
+    fault = FAULTS[name]
+    node = make_node(fault.config)
+    if fault.is_gateway:
+        node.cgw("node", "up")
+    node.guest("web1", f"{PORT}:22", serves="22/tcp", family=fault.family).start()
+    seen = NODE_AMONG_GUESTS if fault.config == FULL_NAT else CLIENT
+    answer = f"web1 saw {seen[fault.family]}"
+    assert client.asks(NODE[fault.family], PORT) == answer
+    assert faults(node) == []
+    fault.make(node)
+    assert client.is_unanswered(NODE[fault.family], PORT)
+    first = examine(node)[0]
+    assert (first["verdict"], first["check"]) == ("fail", fault.check), first
+    said = f"{first['problem']['subject']}: {first['problem']['message']}"
+    assert [word for word in fault.names if word not in said] == [], said
+    type_command(node, first["command"])
+    assert client.asks(NODE[fault.family], PORT) == answer
+    assert faults(node) == []
+    node.accept_foreign_tables()
