@@ -6,7 +6,7 @@ import argparse
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from cgw_hooks.commands import trace_arguments
+from cgw_hooks.commands import figures_arguments, trace_arguments
 from cgw_hooks.commands.command_parser import Commands, Once, parsed_by
 from cgw_hooks.core import bans
 from cgw_hooks.core.parse import fields, port_spec
@@ -137,43 +137,12 @@ def _guest_addresses(text: str) -> tuple[Address, ...]:
     return addresses
 
 
-def _add_status(commands: Commands) -> None:
-    status = commands.add_with_json(
-        "status",
-        "Show what is published, and what is wrong. Each problem names its cure. No packet is "
-        "sent, and nothing is changed.",
-        graph="print a graph, for dot -Tsvg (Graphviz)",
-    )
-    status.add_argument(
-        "guest", nargs="?", metavar="GUEST", help="only this guest, by its name or uuid"
-    )
-    status.add_argument(
-        "--schema", action="store_true", help="print the path of the JSON Schema of --json"
-    )
-    status.add_argument(
-        "--cluster",
-        action="store_true",
-        help="all guests of the cluster, and at which nodes their ports are open",
-    )
-    status.add_argument(
-        "--figures",
-        action="store_true",
-        help="also connections since a port was published, and what is open now with its bytes",
-    )
-
-
 def _add_what_looks(commands: Commands) -> None:
-    _add_status(commands)
+    figures_arguments.add_status(commands)
     _add_doctor(commands)
     trace_arguments.add_to(commands)
-    flows = commands.add_with_json(
-        "flows",
-        "Show the open connections to published ports: the client, whom the guest sees, bytes and "
-        "age. Only connections that came in at this node are known.",
-    )
-    flows.add_argument(
-        "guest", nargs="?", metavar="GUEST", help="only this guest, by its name or uuid"
-    )
+    figures_arguments.add_flows(commands)
+    figures_arguments.add_log(commands)
     check = commands.add(
         "check",
         "Validate the config, or what a guest would publish. A definition is read as the hook "

@@ -15,8 +15,10 @@ from cgw_hooks.core.port_change import Wish
 from cgw_hooks.core.published_port import host, span
 from cgw_hooks.errors import PortConflict, RegistryError, printable, quoted
 from cgw_hooks.host import addresses, log, routes
+from cgw_hooks.host.person import person
 from cgw_hooks.node import publishing
 from cgw_hooks.node.annotation_store import CONFIG, LIVE, open_store
+from cgw_hooks.node.hook_answer import who
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -49,7 +51,7 @@ def publish(publisher: Publisher, arguments: Namespace) -> int:
     if done.unconfirmed:
         sys.stderr.write(f"cgw: {printable(str(done.unconfirmed))}; other nodes follow later\n")
     shown = "; ".join(map(str, done.ports))
-    log.notice(f"publish: guest {quoted(done.name)}: {shown or 'nothing'}")
+    _log("publish", done, shown, shown or "nothing")
     if arguments.json:
         _print_json(publisher, done)
         return 0
@@ -95,13 +97,21 @@ def unpublish(publisher: Publisher, arguments: Namespace) -> int:
         _print_changes(done)
         return 0
     shown = ", ".join(map(str, unwanted))
-    log.notice(f"unpublish: guest {quoted(done.name)}: {shown or 'everything'}")
+    _log("unpublish", done, shown, shown or "everything")
     if arguments.json:
         _print_json(publisher, done)
         return 0
     for what in unwanted or ["everything"]:
         sys.stdout.write(f"{printable(done.name)}  {what} unpublished\n")
     return 0
+
+
+def _log(command: str, done: Outcome, ports: str, shown: str) -> None:
+    """Log what a person has asked for, and who it was."""
+    fields = {"event": command, "by": command, "guest": done.name, "ports": ports}
+    if done.guest:
+        fields |= who(done.guest)
+    log.notice(f"{command}: guest {quoted(done.name)}: {shown}", user=person(), **fields)
 
 
 def _with_store(

@@ -53,8 +53,8 @@ def table(rows: Sequence[Sequence[str]], width: int | None) -> Iterator[str]:
     if width is not None:
         widths = _narrowed(widths, width - len(_GAP) * (len(widths) - 1))
     for row in rows:
-        folded = [_folded(cell, places) for cell, places in zip(row, widths, strict=True)]
-        for pieces in zip_longest(*folded, fillvalue=""):
+        cells = [folded(cell, places) for cell, places in zip(row, widths, strict=True)]
+        for pieces in zip_longest(*cells, fillvalue=""):
             yield _GAP.join(map(_padded, pieces, widths)).rstrip()
 
 
@@ -66,8 +66,8 @@ def _narrowed(widths: list[int], available: int) -> list[int]:
     return [min(places, limit) for places in widths]
 
 
-def _folded(text: str, places: int) -> list[str]:
-    """Split a text into pieces of at most ``places`` cells."""
+def folded(text: str, places: int) -> list[str]:
+    """Split a printable text into pieces of at most ``places`` cells of a terminal's line."""
     if _places(text) <= places:
         return [text]
     pieces, taken = [""], 0

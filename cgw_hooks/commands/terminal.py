@@ -126,6 +126,12 @@ def _flows(arguments: Namespace) -> int:
     return flows.run(publisher(), arguments.guest, as_json=arguments.json)
 
 
+def _log(arguments: Namespace) -> int:
+    from cgw_hooks.commands import log
+
+    return log.run(arguments.guest, arguments.since, arguments.lines, as_json=arguments.json)
+
+
 def _doctor(arguments: Namespace) -> int:
     from cgw_hooks.commands import doctor
 
@@ -244,6 +250,7 @@ _ACTIONS = {
     "status": _status,
     "trace": _trace,
     "flows": _flows,
+    "log": _log,
     "doctor": _doctor,
     "check": _check,
     "render": _render,

@@ -1,6 +1,6 @@
 # cgw-hooks: completion for fish, as /usr/share/fish/vendor_completions.d/cgw.fish.
 
-set -l commands publish unpublish status doctor trace flows check render sync agent node registry install uninstall
+set -l commands publish unpublish status doctor trace flows log check render sync agent node registry install uninstall
 
 function __cgw_guest_is_missing
     # The words before the cursor: cgw, the command, and no guest yet.
@@ -18,6 +18,7 @@ complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a unpublish -d '
 complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a status -d 'Show what is published'
 complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a trace -d 'Show the way of a packet'
 complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a flows -d 'Show the open connections'
+complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a log -d 'Show who published what'
 complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a doctor -d 'Find out why clients cannot reach a guest'
 complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a check -d 'Validate config or guest'
 complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a render -d 'Print the ruleset'
@@ -32,7 +33,7 @@ complete -c cgw -n '__fish_seen_subcommand_from trace; and __cgw_guest_is_missin
 complete -c cgw -n '__fish_seen_subcommand_from trace' -l from -x -d 'Only clients of these networks'
 complete -c cgw -n '__fish_seen_subcommand_from trace' -l probe -d 'Be the client'
 complete -c cgw -n '__fish_seen_subcommand_from trace' -l timeout -x -d 'How long to wait'
-complete -c cgw -n '__fish_seen_subcommand_from publish unpublish status doctor flows check; and __cgw_guest_is_missing' -a '(cgw complete names 2>/dev/null)'
+complete -c cgw -n '__fish_seen_subcommand_from publish unpublish status doctor flows log check; and __cgw_guest_is_missing' -a '(cgw complete names 2>/dev/null)'
 complete -c cgw -n '__fish_seen_subcommand_from unpublish; and not __cgw_guest_is_missing' -a '(__cgw_ports)'
 complete -c cgw -n '__fish_seen_subcommand_from node; and __cgw_guest_is_missing' -a 'up down takeover handback'
 complete -c cgw -n '__fish_seen_subcommand_from registry; and __cgw_guest_is_missing' -a 'status forget export import'
@@ -45,11 +46,14 @@ complete -c cgw -n '__fish_seen_subcommand_from publish' -l guest-address -x -d 
 complete -c cgw -n '__fish_seen_subcommand_from publish unpublish' -l live -d 'Only while it runs this time'
 complete -c cgw -n '__fish_seen_subcommand_from publish unpublish' -l config -d 'Only from its next start on'
 complete -c cgw -n '__fish_seen_subcommand_from publish unpublish' -l dry-run -d 'Change nothing'
-complete -c cgw -n '__fish_seen_subcommand_from publish unpublish status doctor trace flows sync' -l json -d 'Print JSON'
+complete -c cgw -n '__fish_seen_subcommand_from publish unpublish status doctor trace flows log sync' -l json -d 'Print JSON'
 complete -c cgw -n '__fish_seen_subcommand_from status; and not __fish_seen_subcommand_from registry' -l graph -d 'Print a graph'
 complete -c cgw -n '__fish_seen_subcommand_from status; and not __fish_seen_subcommand_from registry' -l cluster -d 'All guests of the cluster'
 complete -c cgw -n '__fish_seen_subcommand_from status; and not __fish_seen_subcommand_from registry' -l figures -d 'Also connections and bytes'
 complete -c cgw -n '__fish_seen_subcommand_from status doctor check; and not __fish_seen_subcommand_from registry' -l schema -d 'Print the path of the schema'
 complete -c cgw -n '__fish_seen_subcommand_from doctor' -l verbose -d 'Also list the checks that passed'
+complete -c cgw -n '__fish_seen_subcommand_from status; and not __fish_seen_subcommand_from registry' -l watch -d 'Look again every two seconds'
+complete -c cgw -n '__fish_seen_subcommand_from log' -l since -x -d 'From this time on'
+complete -c cgw -n '__fish_seen_subcommand_from log' -s n -l lines -x -d 'Only the last entries'
 complete -c cgw -n '__fish_seen_subcommand_from sync' -l settle -d 'Run again when rules no longer change'
 complete -c cgw -n '__fish_seen_subcommand_from install' -l xen -d 'Also the vif script'

@@ -28,6 +28,7 @@ COMMANDS = [
     "unpublish",
     "status",
     "flows",
+    "log",
     "check",
     "render",
     "sync",
