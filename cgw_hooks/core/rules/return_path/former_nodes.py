@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: What the names of a node's chains and sets begin with (see `steer` and `ct_sync`); a number and a mark follow.
 _CHAINS = {"entered", "return_to", "learned", "opened", "sent", "direct", "hand"}
-_SETS = {"known", "young"}
+_SETS = {"known", "young", "learned"}
 
 
 def removals(static: Iterable[str], chains: Iterable[Place], sets: Iterable[Place]) -> str:
