@@ -51,8 +51,18 @@ def add_to(table: Table, family: int, networks: Iterable[SyncedNetwork]) -> None
     table.add_chain("raw", f"type filter hook prerouting priority {_RAW_PRIORITY}")
     table.add_chain("prerouting", f"type filter hook prerouting priority {_MANGLE_PRIORITY}")
     table.add_chain("postrouting", f"type filter hook postrouting priority {_LEAK_PRIORITY}")
+    # Flows whose source another program translates: those of containers, for example, may have the
+    # same addresses on several nodes, so conntrackd must not bring them to another one.
+    table.add_rules([f"postrouting ct status snat ct event set {_NO_EVENTS}"])
     for synced in networks:
         _add_network(table, synced)
+
+
+def add_untracked(table: Table, networks: Iterable[SyncedNetwork]) -> None:
+    """Add only the rules for frames that no node between may track."""
+    table.add_chain("raw", f"type filter hook prerouting priority {_RAW_PRIORITY}")
+    for synced in networks:
+        table.add_rules(_raw_rules(synced))
 
 
 def _add_network(table: Table, synced: SyncedNetwork) -> None:
@@ -98,6 +108,7 @@ def _entry_rules(synced: SyncedNetwork) -> Iterator[str]:
     yield (
         f"prerouting fib daddr type local ct status dnat ct direction original "
         f"ct reply {synced.ip} saddr {network.subnet} "
+        f"ct reply {synced.ip} daddr {synced.outside} "  # not FULL-NAT
         f"{synced.has_no_mark_of('ct', synced.own_mark)} goto {mine}"
     )
     yield f"{mine} {synced.set_mark('ct', synced.own_mark)} ct event set {_ALL_EVENTS}"
