@@ -12,7 +12,7 @@ from cgw_hooks.agent import client
 from cgw_hooks.commands.status import port_members
 from cgw_hooks.core.annotation_edit import time_in_words
 from cgw_hooks.core.port_change import Wish
-from cgw_hooks.core.published_port import host, span
+from cgw_hooks.core.published_port import ClientLimits, host, span
 from cgw_hooks.errors import PortConflict, RegistryError, printable, quoted
 from cgw_hooks.host import addresses, log, routes
 from cgw_hooks.host.person import person
@@ -34,8 +34,14 @@ if TYPE_CHECKING:
 
 def publish(publisher: Publisher, arguments: Namespace) -> int:
     """Publish ports of a guest; return the exit code. Raises ``CgwError``."""
+    rate, unit = arguments.limit
+    limits = ClientLimits(rate, unit, arguments.max_connections)
     wish = Wish(
-        tuple(arguments.ports), arguments.source, arguments.seconds, arguments.guest_address
+        tuple(arguments.ports),
+        arguments.source,
+        arguments.seconds,
+        arguments.guest_address,
+        limits if any(limits) else None,
     )
     dry_run = arguments.dry_run
     done = _with_store(
@@ -131,6 +137,7 @@ def _line(done: Outcome, port: PublishedPort) -> str:
     guest_ports = span(port.to, port.to + port.end - port.start)
     target = f"{host(port.target_address)}:" if port.target_address else "port "
     notes = [f"from {', '.join(map(str, port.sources))}"] if port.sources else []
+    notes += [f"one client: {port.limits}"] if port.limits else []
     until = dict(done.guest.limits).get(port.claim) if done.guest else None
     notes += [f"until {time_in_words(until)}"] if until is not None else []
     notes += [note] if (note := _note(done, port)) else []

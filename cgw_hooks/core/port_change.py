@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from cgw_hooks.core.annotation import PortForward
     from cgw_hooks.core.guest import Guest
     from cgw_hooks.core.parse.port_spec import FreePort
-    from cgw_hooks.core.published_port import Address, Network, PublishedPort
+    from cgw_hooks.core.published_port import Address, ClientLimits, Network, PublishedPort
     from cgw_hooks.errors import CgwError
 
 
@@ -20,6 +20,8 @@ class Wish(NamedTuple):
     sources: tuple[Network, ...] = ()
     seconds: int | None = None
     guest_addresses: tuple[Address, ...] = ()
+    #: Of each port that does not name its own.
+    limits: ClientLimits | None = None
 
 
 class Edit(NamedTuple):

@@ -84,7 +84,7 @@ def _adding(publisher: Publisher, name: str, wish: Wish) -> _Job:
     now = time.time()
     until = None if wish.seconds is None else int(now) + wish.seconds
     forwards = [
-        forward._replace(sources=wish.sources, until=until)
+        forward._replace(sources=wish.sources, until=until, limits=forward.limits or wish.limits)
         for forward in free_ports.pick(publisher, wish.ports)
     ]
 

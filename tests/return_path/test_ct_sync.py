@@ -13,12 +13,11 @@ from tests.lab.namespace import Namespace
 from tests.lab.status_json import read_status
 from tests.libvirt.waiting import eventually
 from tests.netns.asker import spoken
-from tests.return_path.cluster import CLIENT, NODES, TALK, WHO, Cluster
+from tests.return_path.cluster import CLIENT, NODES, WHO, Cluster
 from tests.return_path.moving_guest import MovingGuest
-from tests.return_path.sessions import PATIENCE, Connection
 from tests.return_path.streams import guest_stream, transfer
 from tests.return_path.uplinks import Uplinks
-from tests.return_path.way import Move, Way
+from tests.return_path.way import Way
 
 pytestmark = [
     pytest.mark.return_path,
@@ -72,7 +71,7 @@ def test_answers_leave_by_the_guests_node(
 
 
 def test_a_stream_of_datagrams_leaves_by_the_guests_node(far: Way, uplinks: Uplinks) -> None:
-    """conntrack calls it assured after two seconds."""
+    """Conntrack calls it assured after two seconds."""
     exchange = far.exchange()
     with guest_stream(exchange):
         assert eventually(lambda: _speaks(exchange.client_speaks) and _direct(uplinks, far))
