@@ -5,27 +5,34 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from cgw_hooks.node.figures import figures_of
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cgw_hooks.core.guest import Guest
     from cgw_hooks.core.published_port import PublishedPort
     from cgw_hooks.node.diagnosis import Diagnosis, Row
+    from cgw_hooks.node.figures import Figures
 
 
 #: The version of the format: it changes if a member is removed or gets another meaning.
 VERSION = 1
 
 
-def as_json(found: Diagnosis, node: str) -> dict[str, Any]:
+def as_json(
+    found: Diagnosis, node: str, figures: Mapping[PublishedPort, Figures] | None = None
+) -> dict[str, Any]:
     """Return the whole diagnosis for ``--json``, as schemas/status.json describes it."""
     return {
         "version": VERSION,
         "node": node or None,
-        "published": [_row(row) for row in found.rows],
+        "published": [_row(row, figures) for row in found.rows],
         "problems": [problem.as_json() for problem in found.problems],
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: Row, figures: Mapping[PublishedPort, Figures] | None) -> dict[str, Any]:
     guest, port = row.record.guest, row.port
     seconds = row.record.since
     shown: dict[str, Any] = {
@@ -39,7 +46,21 @@ def _row(row: Row) -> dict[str, Any]:
     }
     if port:
         shown |= port_members(guest, port)
+    if port and figures is not None:
+        shown["figures"] = _figures(figures_of(row, figures))
     return shown
+
+
+def _figures(of_port: Figures | None) -> dict[str, Any] | None:
+    if of_port is None:
+        return None
+    traffic = of_port.traffic
+    return {
+        "connections": of_port.connections,
+        "open": of_port.open,
+        "open_bytes_received": traffic.received if traffic else None,
+        "open_bytes_sent": traffic.sent if traffic else None,
+    }
 
 
 def port_members(guest: Guest, port: PublishedPort) -> dict[str, Any]:

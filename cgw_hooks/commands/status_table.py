@@ -9,21 +9,25 @@ from datetime import datetime
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
+from cgw_hooks.commands.amounts import size
 from cgw_hooks.errors import printable
+from cgw_hooks.node.figures import figures_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from cgw_hooks.core.published_port import PublishedPort
     from cgw_hooks.node.diagnosis import Diagnosis, Row
+    from cgw_hooks.node.figures import Figures
 
 _HEADINGS = ("GUEST", "LISTEN", "TARGET", "FROM", "SINCE", "STATE")
+_FIGURES = ("CONNECTIONS", "OPEN", "RECEIVED", "SENT")
 _GAP = "  "
 #: The smallest width of a column, since one character may take two cells of a terminal.
 _NARROWEST = 2
 
 
-def print_status(found: Diagnosis) -> None:
+def print_status(found: Diagnosis, figures: Mapping[PublishedPort, Figures] | None = None) -> None:
     """Print one line per published port, and on stderr one line per problem.
 
     Lines are folded only on a terminal. Piped or redirected output is never cut.
@@ -32,6 +36,9 @@ def print_status(found: Diagnosis) -> None:
     if found.rows:
         today = datetime.now().astimezone().date().isoformat()
         cells = [_HEADINGS, *(_cells(row, today) for row in found.rows)]
+        if figures is not None:
+            more = [_FIGURES, *(_figures(figures_of(row, figures)) for row in found.rows)]
+            cells = [(*some, *others) for some, others in zip(cells, more, strict=True)]
         sys.stdout.write("".join(f"{line}\n" for line in table(cells, width)))
     elif not found.problems:
         sys.stdout.write("Nothing is published.\n")
@@ -46,8 +53,8 @@ def table(rows: Sequence[Sequence[str]], width: int | None) -> Iterator[str]:
     if width is not None:
         widths = _narrowed(widths, width - len(_GAP) * (len(widths) - 1))
     for row in rows:
-        folded = [_folded(cell, places) for cell, places in zip(row, widths, strict=True)]
-        for pieces in zip_longest(*folded, fillvalue=""):
+        cells = [folded(cell, places) for cell, places in zip(row, widths, strict=True)]
+        for pieces in zip_longest(*cells, fillvalue=""):
             yield _GAP.join(map(_padded, pieces, widths)).rstrip()
 
 
@@ -59,8 +66,8 @@ def _narrowed(widths: list[int], available: int) -> list[int]:
     return [min(places, limit) for places in widths]
 
 
-def _folded(text: str, places: int) -> list[str]:
-    """Split a text into pieces of at most ``places`` cells."""
+def folded(text: str, places: int) -> list[str]:
+    """Split a printable text into pieces of at most ``places`` cells of a terminal's line."""
     if _places(text) <= places:
         return [text]
     pieces, taken = [""], 0
@@ -97,6 +104,18 @@ def _cells(row: Row, today: str) -> tuple[str, ...]:
         _clients(port),
         _since(row.record.since, today),
         row.state,
+    )
+
+
+def _figures(of_port: Figures | None) -> tuple[str, ...]:
+    if of_port is None:
+        return ("-",) * len(_FIGURES)
+    count, traffic = of_port.connections, of_port.traffic
+    return (
+        "-" if count is None else str(count),
+        str(of_port.open),
+        size(traffic.received if traffic else None),
+        size(traffic.sent if traffic else None),
     )
 
 

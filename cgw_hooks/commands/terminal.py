@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import gc
-import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cgw_hooks.commands import standard_files
 from cgw_hooks.commands.arguments import parser
@@ -14,7 +13,7 @@ from cgw_hooks.commands.this_node import publisher, publisher_of_gateway
 from cgw_hooks.core.node_config import NodeConfig
 from cgw_hooks.core.record import contents
 from cgw_hooks.core.rules import table
-from cgw_hooks.errors import CgwError, NotFound, RecordError, RegistryError, printable, quoted
+from cgw_hooks.errors import CgwError, RecordError, printable
 from cgw_hooks.host import paths
 from cgw_hooks.host.config_file import load_config
 from cgw_hooks.host.state.state import State
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cgw_hooks.commands.arguments import Namespace
-    from cgw_hooks.core.problem import Problem
 
 
 def main(arguments: list[str]) -> int:
@@ -87,72 +85,27 @@ def _complete(arguments: Namespace) -> int:
 
 
 def _status(arguments: Namespace) -> int:
-    if arguments.schema:
-        from cgw_hooks.commands import schemas
+    from cgw_hooks.commands import show_status
 
-        sys.stdout.write(f"{schemas.CLUSTER if arguments.cluster else schemas.STATUS}\n")
-        return 0
-    if arguments.cluster:
-        return _cluster(arguments)
-    from cgw_hooks.node.diagnosis import diagnose
-
-    node = publisher()
-    absence = _absence_of_agent() if node.config.registry else []
-    found = diagnose(node, arguments.guest, has_agent=not absence)
-    found.problems.extend(absence)
-    if arguments.guest and not found.rows:
-        raise NotFound(
-            quoted(arguments.guest), "no guest of this name is published", "see: cgw status"
-        )
-    if arguments.json:
-        from cgw_hooks.commands.status import as_json
-
-        _print_json(as_json(found, node.config.name))
-    elif arguments.graph:
-        from cgw_hooks.commands.graph import graph
-
-        sys.stdout.write(graph(found, node.config.name or "this node"))
-    else:
-        from cgw_hooks.commands.status_table import print_status
-
-        print_status(found)
-    return 0 if found.is_well else CgwError.exit_code
+    return show_status.run(arguments)
 
 
-def _absence_of_agent() -> list[Problem]:
-    """Return the problem of a node of a cluster whose agent does not run."""
-    from cgw_hooks.agent import client
-    from cgw_hooks.core.problem import Problem
+def _flows(arguments: Namespace) -> int:
+    from cgw_hooks.commands import flows
 
-    absence = client.absence()
-    return [Problem.of(absence)] if absence else []
+    return flows.run(publisher(), arguments.guest, as_json=arguments.json)
 
 
-def _cluster(arguments: Namespace) -> int:
-    from cgw_hooks.agent import client
-    from cgw_hooks.commands import cluster_status
-    from cgw_hooks.core.problem import Problem
-    from cgw_hooks.node import cluster
+def _log(arguments: Namespace) -> int:
+    from cgw_hooks.commands import log
 
-    node = publisher_of_gateway()  # also after `cgw node down`
-    problems = []
-    try:
-        client.ask_registry("save")
-    except RegistryError as error:  # what the agent has known last is shown
-        problems.append(Problem.of(error))
-    found = cluster.read(node, arguments.guest, has_agent=not problems)
-    if arguments.guest and not found.rows:
-        raise NotFound(
-            quoted(arguments.guest), "no node publishes a guest of this name", "see: cgw status"
-        )
-    found.problems.extend(problems)
-    if arguments.json:
-        _print_json(cluster_status.as_json(found))
-    elif arguments.graph:
-        sys.stdout.write(cluster_status.graph(found))
-    else:
-        cluster_status.print_cluster(found)
-    return 0 if cluster_status.is_well(found) else CgwError.exit_code
+    return log.run(arguments.guest, arguments.since, arguments.lines, as_json=arguments.json)
+
+
+def _doctor(arguments: Namespace) -> int:
+    from cgw_hooks.commands import doctor
+
+    return doctor.run(publisher, arguments)
 
 
 def _registry(arguments: Namespace) -> int:
@@ -161,10 +114,18 @@ def _registry(arguments: Namespace) -> int:
     if arguments.what == "status":
         return registry.status(publisher_of_gateway(), as_json=arguments.json)
     if arguments.what == "forget":
-        return registry.forget(publisher_of_gateway(), arguments.subject)
+        return registry.forget(
+            publisher_of_gateway(), arguments.subject, is_for_good=arguments.for_good
+        )
     if arguments.what == "import":
         return registry.import_(publisher_of_gateway(), arguments.subject)
     return registry.export(publisher_of_gateway())
+
+
+def _trace(arguments: Namespace) -> int:
+    from cgw_hooks.commands import trace
+
+    return trace.run(publisher(), arguments)
 
 
 def _check(arguments: Namespace) -> int:
@@ -174,7 +135,9 @@ def _check(arguments: Namespace) -> int:
     if arguments.schema:
         sys.stdout.write(f"{schemas.ANNOTATION}\n")
     elif subject is None:
-        static.refuse_invalid(load_config(paths.config_file()))
+        config = load_config(paths.config_file())
+        static.refuse_invalid(config)
+        check.refuse_missing_library(config)
         shown = paths.config_file() if Path(paths.config_file()).exists() else "defaults (no file)"
         sys.stdout.write(f"{shown}: ok\n")
     elif check.is_config(subject):
@@ -248,17 +211,6 @@ def _hook_usage(_arguments: Namespace) -> int:
     raise AssertionError("cgw hook runs without this parser")
 
 
-def _print_json(value: dict[str, Any]) -> None:
-    """Print an object, one line per entry of its lists; json's ``indent`` would be slow."""
-    members = []
-    for key, member in value.items():
-        text = json.dumps(member)
-        if isinstance(member, list) and member:
-            text = "[\n    " + ",\n    ".join(map(json.dumps, member)) + "\n  ]"
-        members.append(f"  {json.dumps(key)}: {text}")
-    sys.stdout.write("{\n" + ",\n".join(members) + "\n}\n")
-
-
 _ACTIONS = {
     "publish": _publish,
     "unpublish": _unpublish,
@@ -266,6 +218,10 @@ _ACTIONS = {
     "allow": _bans,
     "complete": _complete,
     "status": _status,
+    "trace": _trace,
+    "flows": _flows,
+    "log": _log,
+    "doctor": _doctor,
     "check": _check,
     "render": _render,
     "sync": _sync,

@@ -10,7 +10,7 @@ Source: conntrackd.conf(5); read_config_yy.y, filter.c and sync-notrack.c of con
 
 from __future__ import annotations
 
-from cgw_hooks.core.node_config import STEER
+from cgw_hooks.core.node_config import FULL_NAT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _ON_THIS_LINK = {4: ("127.0.0.0/8", "224.0.0.0/4"), 6: ("::1", "fe80::/10", "ff0
 
 def is_needed(config: NodeConfig) -> bool:
     """Whether conntrackd must run on this node."""
-    return bool(config.guest_networks) and config.replicates
+    return bool(config.guest_networks) and (config.replicates or config.is_synced)
 
 
 def sync_network(config: NodeConfig) -> GuestNetwork:
@@ -64,7 +64,7 @@ def _sync(config: NodeConfig) -> str:
     return f"""\
 Sync {{
     Mode NOTRACK {{
-        DisableExternalCache no
+        DisableExternalCache {"yes" if config.is_synced else "no"}
         StartupResync yes
     }}
     Multicast {{
@@ -132,7 +132,20 @@ def _ignored(config: NodeConfig) -> list[str]:
     # libnetfilter_conntrack 1.0.9 makes a wrong filter for the kernel of two IPv6 networks: then
     # nothing is ignored. All that matters is in the guest network.
     found = [entry for entry in found if not entry.startswith(_WORDS[6])]
-    return found + [f"{_WORDS[subnet.version]} {subnet}" for subnet in steered]
+    found += [f"{_WORDS[subnet.version]} {subnet}" for subnet in steered]
+    return found + _of_other_nodes(config)
+
+
+def _of_other_nodes(config: NodeConfig) -> list[str]:
+    """Return where clients come in to other nodes, with ct-sync.
+
+    The kernel of this node tracks these flows as well, since conntrackd has made it. Nobody but the
+    entry node may tell of them: it would hear outdated news of its own connections.
+    """
+    if not config.is_synced:
+        return []
+    found = [address for node in config.remote_nodes for address in node.uplink_addresses]
+    return [f"{_WORDS[address.version]} {address}" for address in dict.fromkeys(found)]
 
 
 def steered_subnets(config: NodeConfig) -> list[Network]:
@@ -140,7 +153,7 @@ def steered_subnets(config: NodeConfig) -> list[Network]:
 
     Those that a guest's node has lifted are its own affair (``return_path/steer``).
     """
-    return [n.subnet for n in config.guest_networks if n.return_path == STEER]
+    return [n.subnet for n in config.guest_networks if n.return_path != FULL_NAT]
 
 
 def _filter(config: NodeConfig) -> str:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 #: How a guest's answers return to the node where the client came in (`core/rules/return_path`).
-FULL_NAT, STEER = "full-nat", "steer"
+FULL_NAT, STEER, CT_SYNC = "full-nat", "steer", "ct-sync"
 
 
 class GuestNetwork(NamedTuple):
@@ -113,6 +113,27 @@ class Registry(NamedTuple):
     prefix: str = "/cgw"
 
 
+class Metrics(NamedTuple):
+    """Where the agent tells Prometheus how things are."""
+
+    #: A loopback address and a port, or the path of a Unix socket; or neither.
+    address: Address | None = None
+    port: int = 0
+    socket: str = ""
+    #: A file that ends in ``.prom``; empty: none.
+    textfile: str = ""
+    #: Whether each published port has numbers of its own.
+    per_port: bool = True
+
+    @property
+    def listen(self) -> str:
+        """The address or path as the config writes it; empty: none."""
+        if self.address is None:
+            return self.socket
+        host = f"[{self.address}]" if ":" in str(self.address) else str(self.address)
+        return f"{host}:{self.port}"
+
+
 class NodeConfig(NamedTuple):
     """Everything that cgw.toml says."""
 
@@ -129,11 +150,18 @@ class NodeConfig(NamedTuple):
     remote_guests: tuple[Annotation, ...] = ()
     #: None: the node's config alone names the remote guests.
     registry: Registry | None = None
+    #: None: the agent tells Prometheus nothing.
+    metrics: Metrics | None = None
 
     @property
     def steered_networks(self) -> list[GuestNetwork]:
         """The guest networks whose guests see the client's own address."""
         return [n for n in self.guest_networks if n.return_path != FULL_NAT]
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether the return path is ct-sync: then it is that of all guest networks."""
+        return any(network.return_path == CT_SYNC for network in self.guest_networks)
 
     def guest_network_of(self, address: Address) -> GuestNetwork | None:
         """Return the declared guest network that contains an address."""

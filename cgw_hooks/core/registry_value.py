@@ -88,6 +88,8 @@ class Presence(NamedTuple):
     closed: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  (never changed)
     #: When its agent has started, in seconds since 1970.
     since: float = 0.0
+    #: The nodes whose addresses it has taken over.
+    stands_in_for: tuple[str, ...] = ()
 
 
 def value(name: str, ports: Iterable[PublishedPort]) -> str:
@@ -117,7 +119,12 @@ def guest(uuid: str, text: str) -> Guest:
 
 def presence_members(found: Presence) -> dict[str, Any]:
     """Return what a node says about itself, for JSON."""
-    return {"networks": found.networks, "closed": found.closed, "since": found.since}
+    return {
+        "networks": found.networks,
+        "closed": found.closed,
+        "since": found.since,
+        "stands_in_for": found.stands_in_for,
+    }
 
 
 def presence_value(found: Presence) -> str:
@@ -147,7 +154,8 @@ def presence_of(node: str, data: dict[str, Any]) -> Presence:
         since = float(data["since"])
         if not 0 <= since < _END_OF_TIME:  # JSON also has NaN and Infinity
             raise ValueError(since)
-        return Presence(node, networks, closed, since)
+        others = tuple(map(fields.parse_name, data.get("stands_in_for", ())))
+        return Presence(node, networks, closed, since, others)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return Presence(node)
 

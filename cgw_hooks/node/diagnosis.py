@@ -68,13 +68,16 @@ class Diagnosis(NamedTuple):
         return not self.problems and not any(row.problem for row in self.rows)
 
 
-def diagnose(publisher: Publisher, name: str | None = None, *, has_agent: bool = True) -> Diagnosis:
+def diagnose(
+    publisher: Publisher, name: str | None = None, *, has_agent: bool = True, asks: bool = True
+) -> Diagnosis:
     """Diagnose everything that is published, or only the guest ``name``. Raises ``CgwError``.
 
-    ``has_agent``: whether the agent runs, which the registry of a cluster needs.
+    ``has_agent``: whether the agent runs, which the registry of a cluster needs. ``asks``: whether
+    libvirt is asked for definitions, which may start it.
     """
     records, errors = publisher.state.all()
-    look = _Look(publisher, records, has_agent=has_agent)
+    look = _Look(publisher, records, has_agent=has_agent, asks=asks)
     faults = [publisher.state.fault(), *errors.values()]
     problems = [Problem.of(error) for error in faults if error]
     problems += [*look.hanging, *look.node_problems(), *look.unreadable_definitions()]
@@ -93,7 +96,7 @@ class _Look:
     """One look at the node. Everything is read once, for all guests."""
 
     def __init__(
-        self, publisher: Publisher, records: dict[GuestKey, Record], *, has_agent: bool
+        self, publisher: Publisher, records: dict[GuestKey, Record], *, has_agent: bool, asks: bool
     ) -> None:
         self.publisher = publisher
         self.records = records
@@ -108,7 +111,7 @@ class _Look:
         self.forwarding = Forwarding(publisher.config)
         self.addresses = Look(publisher.config)
         #: The drivers that hang.
-        self.definitions, self.hanging = definitions.read(publisher.config, records)
+        self.definitions, self.hanging = definitions.read(publisher.config, records, asks=asks)
         self.registry = publisher.state.registry_status()
         self.pending = cluster.pending(publisher, self.registry, has_agent=has_agent)
 

@@ -67,7 +67,12 @@ class TableWriter:
 
     def write_all(self, held: Contents) -> None:
         """Make the tables hold the static rules and exactly these contents."""
-        unneeded = self._removal()
+        there = self._tables_of_host()
+        unneeded = self._removal(there)
+        if self._config.is_synced and TABLE not in there:
+            from cgw_hooks.core.rules.return_path import ct_sync
+
+            self._nft.apply(ct_sync.foundation(self._config))
         try:
             text = table.restore(self._config, held) + self._of_former_nodes()
             text += self._unused_limits(held)
@@ -75,15 +80,18 @@ class TableWriter:
         except RulesetError:  # another version's objects have other types
             self._nft.apply(unneeded + table.replace(self._config, held))
 
-    def _removal(self) -> str:
-        """Return text that removes what another config has left and this one does not need."""
+    def _tables_of_host(self) -> set[str]:
         try:
-            there = table_names()
+            return table_names()
         except OSError as error:
             raise RulesetError("nftables", f"the kernel lists no tables: {error}") from error
+
+    def _removal(self, there: set[str]) -> str:
+        """Return text that removes what another config has left and this one does not need."""
         needed = table.tables(self._config)
         text = "".join(remove(n) for n in table.NAMES if n in there and n not in needed)
-        if BRIDGE_TABLE in there and BRIDGE_TABLE in needed and not self._config.steered_networks:
+        is_lifting = bool(self._config.steered_networks) and not self._config.is_synced
+        if BRIDGE_TABLE in there and BRIDGE_TABLE in needed and not is_lifting:
             from cgw_hooks.core.rules.return_path import lift
 
             text += lift.removal(BRIDGE_TABLE)

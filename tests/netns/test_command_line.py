@@ -29,6 +29,8 @@ COMMANDS = [
     "deny",
     "allow",
     "status",
+    "flows",
+    "log",
     "check",
     "render",
     "sync",

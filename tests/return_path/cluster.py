@@ -28,11 +28,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from cgw_hooks.core.node_config import CT_SYNC, FULL_NAT
+from tests.failover.conntrackd import Conntrackd
 from tests.lab import network
 from tests.lab.domain import guest_uuid
 from tests.lab.gateway_config import gateway_config, remote_node_table
 from tests.lab.namespace import Namespace, namespace, veth
 from tests.lab.network import CLIENT_ADDRESS, CLIENT_ADDRESS6, NodeAddresses
+from tests.libvirt.waiting import eventually
 from tests.netns.asker import Asker
 from tests.netns.cluster import inside
 from tests.netns.conftest import uplink_client
@@ -47,7 +50,6 @@ from tests.return_path.moving_guest import (
 from tests.return_path.servers import HTTP, SMTP, SSH
 from tests.return_path.sessions import Connection, Exchange, Talker
 
-FULL_NAT = "full-nat"
 CHAIN, MESH = "chain", "mesh"
 GUESTS = ("web1", "web2", "web3")
 NODES = (1, 2, 3)
@@ -85,6 +87,9 @@ class Cluster:
     leaks: Leaks
     until_end: ExitStack
     guests: dict[str, MovingGuest] = field(default_factory=dict)
+    #: The conntrackd of each node, if the return path needs it.
+    daemons: dict[int, Conntrackd] = field(default_factory=dict)
+    is_passing_bridged_packets: bool = False
     #: What the present test has opened.
     opened: list[Connection | Exchange] = field(default_factory=list)
 
@@ -124,6 +129,7 @@ class Cluster:
 
     def pass_bridged_packets_to_rules(self, on: bool) -> None:
         """Switch br_netfilter on or off, on every node."""
+        self.is_passing_bridged_packets = on
         for node in self.nodes.values():
             node.pass_bridged_packets_to_rules(on)
 
@@ -155,8 +161,19 @@ def open_cluster(
         for home, name in enumerate(GUESTS, start=1):
             made.guests[name] = _guest(made, name, home, hubs)
         _go_up(made)
+        if return_path == CT_SYNC:
+            start_daemons(made)
         yield made
         _end(made)
+
+
+def start_daemons(made: Cluster) -> None:
+    """Start conntrackd on each node; each hears another one when this returns."""
+    for index, node in made.nodes.items():
+        made.daemons[index] = Conntrackd(node)
+        made.until_end.callback(made.daemons[index].kill)
+    for daemon in made.daemons.values():
+        assert eventually(daemon.hears_others)
 
 
 def _far_client(client: Namespace, router: Namespace, until_end: ExitStack) -> Asker:

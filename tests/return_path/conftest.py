@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cgw_hooks.core.node_config import FULL_NAT, STEER
+from cgw_hooks.core.node_config import CT_SYNC, FULL_NAT, STEER
 from tests.full import extended
 from tests.lab.namespace import sweep_namespaces
 from tests.needs import fail_without
@@ -19,9 +19,9 @@ from tests.return_path.cluster import CHAIN, MESH, NODES, Cluster, open_cluster
 from tests.return_path.moving_guest import MovingGuest
 from tests.return_path.way import Move, Way
 
-RETURN_PATHS = (FULL_NAT, STEER)
+RETURN_PATHS = (FULL_NAT, STEER, CT_SYNC)
 GUEST = "web2"
-_NEEDED_PROGRAMS = ("ip", "nft", "nsenter")
+_NEEDED_PROGRAMS = ("ip", "nft", "nsenter", "conntrackd")
 #: Below the ports that the kernel gives (32768 to 60999).
 _free_ports = count(20000)
 

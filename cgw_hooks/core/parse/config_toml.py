@@ -7,6 +7,7 @@ import tomllib
 from cgw_hooks.core.annotation import Annotation
 from cgw_hooks.core.guest import REMOTE, GuestKey
 from cgw_hooks.core.node_config import (
+    CT_SYNC,
     FULL_NAT,
     STEER,
     GuestNetwork,
@@ -79,6 +80,11 @@ def _parse(text: str) -> NodeConfig:
     if "registry" in document:  # other nodes know this node by its name
         registry = registry_config.parse_registry(root.table("registry"))
         node.text("name", None, registry_config.parse_node_name)
+    metrics = None
+    if "metrics" in document:
+        from cgw_hooks.core.parse.metrics_config import parse_metrics  # few nodes have it
+
+        metrics = parse_metrics(root.table("metrics"))
     config = NodeConfig(
         name=name,
         uplink=_uplink(root.table("uplink")),
@@ -86,6 +92,7 @@ def _parse(text: str) -> NodeConfig:
         policy=_policy(root.table("policy")),
         remote_guests=_remote_guests(root.tables("remote-guest")),
         registry=registry,
+        metrics=metrics,
     )
     return nodes_config.with_nodes(config, root)
 
@@ -102,7 +109,7 @@ def _guest_network(table: Table) -> GuestNetwork:
         gateway_address=table.text("gateway-address", None, fields.parse_guest_address),
         internode_devices=table.texts("internode-devices", fields.parse_interface_name),
         full_mesh=table.flag("full-mesh"),
-        return_path=table.word("return-path", FULL_NAT, {FULL_NAT, STEER}),
+        return_path=table.word("return-path", FULL_NAT, {FULL_NAT, STEER, CT_SYNC}),
         bridge_mac=table.text("bridge-mac", "", fields.parse_mac),
     )
     steered = network.return_path != FULL_NAT

@@ -10,6 +10,8 @@ from cgw_hooks.core.named_tuple import NamedTuple
 _OBJECT = re.compile(r"^\t(map|set|chain) (\S+) \{[^\n]*\n(.*?)^\t\}", re.DOTALL | re.MULTILINE)
 _ELEMENTS = re.compile(r"elements = \{ (.*?) \}", re.DOTALL)
 _BASE_CHAIN = "type "
+#: What follows the key of an element that counts, also in a listing without numbers.
+_COUNTER = " counter"
 _DORMANT = re.compile(r"^\tflags [^\n]*\bdormant\b", re.MULTILINE)
 
 
@@ -41,4 +43,4 @@ def _elements(body: str) -> dict[str, str]:
     if not listed:
         return {}
     pairs = (element.strip().partition(" : ") for element in listed[1].split(","))
-    return {key: data for key, _, data in pairs if key}
+    return {key.partition(_COUNTER)[0]: data for key, _, data in pairs if key}

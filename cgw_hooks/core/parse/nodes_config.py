@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cgw_hooks.core import conntrackd_config
-from cgw_hooks.core.node_config import FULL_NAT, RemoteNode
+from cgw_hooks.core.node_config import CT_SYNC, FULL_NAT, RemoteNode
 from cgw_hooks.core.parse import fields
 from cgw_hooks.core.rules.return_path import marks
 from cgw_hooks.errors import InvalidConfig, quoted
@@ -42,6 +42,7 @@ def with_nodes(config: NodeConfig, root: Table) -> NodeConfig:
     config = config._replace(remote_nodes=tuple(nodes.values()))
     refuse_ambiguous(config)
     _refuse_unprotected(config)
+    _refuse_mixed(config)
     _refuse_two_steered(config)
     return config
 
@@ -67,9 +68,21 @@ def refuse_ambiguous(config: NodeConfig) -> None:
                 raise InvalidConfig(
                     where, f"node-address in {network.subnet} is missing", "add it to the list"
                 )
+            _refuse_no_uplink(network, node, where)
             members.refuse(node, where)
             members.add(node)
         members.refuse_nobody()
+
+
+def _refuse_no_uplink(network: GuestNetwork, node: RemoteNode, where: str) -> None:
+    """Refuse a node whose flows could not be told from this node's own (`conntrackd_config`)."""
+    versions = {address.version for address in node.uplink_addresses}
+    if network.return_path == CT_SYNC and network.subnet.version not in versions:
+        raise InvalidConfig(
+            where,
+            f"its uplink-address of IPv{network.subnet.version} is missing, and ct-sync needs it",
+            "name all addresses where clients reach the node",
+        )
 
 
 class Members:
@@ -142,12 +155,27 @@ def unusable(subnet: Network) -> set[Address]:
     return {subnet.network_address, subnet.broadcast_address} if has_both else set()
 
 
+def _refuse_mixed(config: NodeConfig) -> None:
+    """Refuse ct-sync beside another return path: conntrackd treats all flows alike.
+
+    Either it makes the kernel of each node track the flows of the others, or it keeps them.
+    """
+    paths = [network.return_path for network in config.guest_networks]
+    if config.is_synced and len(set(paths)) > 1:
+        number = next(i for i, path in enumerate(paths, start=1) if path != CT_SYNC)
+        raise InvalidConfig(
+            f"guest-network[{number}].return-path",
+            f'another guest network has "{CT_SYNC}"',
+            f'give all of them "{CT_SYNC}", or none',
+        )
+
+
 def _refuse_two_steered(config: NodeConfig) -> None:
     """Refuse what conntrackd cannot filter: see ``conntrackd_config``."""
     six = [s for s in conntrackd_config.steered_subnets(config) if s.version == 6]  # noqa: PLR2004
-    if config.replicates and len(six) > 1:
+    if conntrackd_config.is_needed(config) and len(six) > 1:
         raise InvalidConfig(
-            "failover.replicate",
+            "guest-network.return-path",
             f"{six[0]} and {six[1]} are both steered; conntrackd can leave out one IPv6 network",
             'give the other one return-path = "full-nat"',
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cgw_hooks.core import conntrackd_config
 from cgw_hooks.core.named_tuple import NamedTuple
-from cgw_hooks.core.node_config import FULL_NAT
+from cgw_hooks.core.node_config import STEER
 from cgw_hooks.core.rules.return_path import marks
 
 TYPE_CHECKING = False
@@ -81,7 +81,7 @@ def bridge_macs(config: NodeConfig) -> dict[str, str]:
 def steering_routes(config: NodeConfig) -> Iterator[SteeringRoute]:
     """Yield the routes by which answers return to the other nodes."""
     for index, network in enumerate(config.guest_networks):
-        if network.return_path == FULL_NAT:
+        if network.return_path != STEER:
             continue
         for node in config.remote_nodes:
             via = node.address_in(network.subnet)
@@ -112,6 +112,10 @@ def isolated_ports(config: NodeConfig) -> list[tuple[str, str]]:
 #: A node that gets to know a connection in its middle has not seen its windows. A segment outside
 #: of them would be "invalid", and an answer of a steered guest would ask all other nodes.
 _LIBERAL = "net/netfilter/nf_conntrack_tcp_be_liberal"
+#: With ct-sync the entry node sees no acknowledgement of what the client has sent last, and would
+#: forget a silent connection after five minutes. RFC 5382 section 5 asks for 2 hours 4 minutes.
+_SILENT_CONNECTION = "7440"
+_SHORTENED_TIMEOUTS = ("timeout_unacknowledged", "timeout_max_retrans")
 
 
 def sysctls(config: NodeConfig) -> Iterator[Sysctl]:
@@ -142,6 +146,8 @@ def sysctls(config: NodeConfig) -> Iterator[Sysctl]:
         yield Sysctl(f"net/ipv4/conf/{bridge}/rp_filter", "2")
     if config.steered_networks or conntrackd_config.is_needed(config):
         yield Sysctl(_LIBERAL, "1")
+    for timeout in _SHORTENED_TIMEOUTS if config.is_synced else ():
+        yield Sysctl(f"net/netfilter/nf_conntrack_tcp_{timeout}", _SILENT_CONNECTION)
     if six:
         for device in sorted(config.uplink.devices):
             # A forwarding host ignores router advertisements unless this is 2. The value 0 is

@@ -33,7 +33,7 @@ from __future__ import annotations
 from binascii import crc32
 
 from cgw_hooks.core.rules import arp_filter, sync_filter
-from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, remove
+from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, devices, remove
 from cgw_hooks.core.rules.elements import KINDS, elements, filled
 from cgw_hooks.core.rules.names import (
     BRIDGE_TABLE,
@@ -41,6 +41,8 @@ from cgw_hooks.core.rules.names import (
     LEFT_LABEL,
     PROTOCOL_NUMBER,
     SEEN_LABEL,
+    SYNC_BRIDGE_TABLE,
+    SYNC_FAMILY_TABLES,
     TABLE,
 )
 from cgw_hooks.core.rules.return_path import full_nat
@@ -54,12 +56,18 @@ if TYPE_CHECKING:
     from cgw_hooks.core.rules.elements import Elements
 
 #: All tables that cgw may have made.
-NAMES = (TABLE, BRIDGE_TABLE, *FAMILY_TABLES.values())
+NAMES = (
+    TABLE, BRIDGE_TABLE, *FAMILY_TABLES.values(), SYNC_BRIDGE_TABLE, *SYNC_FAMILY_TABLES.values(),
+)  # fmt: skip
 
 # Each is five before the standard priority. Docker and libvirt use the standard ones, and the
 # order must not depend on which was loaded first.
 _DSTNAT_PRIORITY = -105
 _SRCNAT_PRIORITY = 95
+_LEAK_PRIORITY = 300  # after all NAT
+
+# Each element counts the connections that it has translated (see `counted`).
+_COUNTER = " counter;"
 
 _NO_ELEMENTS: dict[str, str] = {}
 
@@ -140,7 +148,11 @@ def _tables(config: NodeConfig) -> list[Table]:
         arp_filter.add_to(bridge, config)
         bridge.add_rules(f"prerouting {rule}" for rule in sync_filter.bridge_rules(config))
         found.append(bridge)
-    if config.steered_networks:
+    if config.is_synced:
+        from cgw_hooks.core.rules.return_path import ct_sync  # not for FULL-NAT
+
+        found += ct_sync.tables(config)
+    elif config.steered_networks:
         from cgw_hooks.core.rules.return_path import hosted, lift, steer  # not for FULL-NAT
 
         lift.add_to(bridge, config)
@@ -159,6 +171,7 @@ _CHAINS = {
     "prerouting": f"type nat hook prerouting priority {_DSTNAT_PRIORITY}",
     "output": f"type nat hook output priority {_DSTNAT_PRIORITY}",
     "postrouting": f"type nat hook postrouting priority {_SRCNAT_PRIORITY}",
+    "leak": f"type filter hook postrouting priority {_LEAK_PRIORITY}",
     "input": "type filter hook input priority 0",
 }
 
@@ -172,9 +185,9 @@ def _sets_and_maps() -> Iterator[str]:
             interval = " flags interval;"
             yield (
                 f"map published{family}{kind} {{ type {key} : {address} . inet_service;"
-                f"{interval if kind == '_from' else ''} }}"
+                f"{interval if kind == '_from' else ''}{_COUNTER} }}"
             )
-            yield f"map ranges{family}{kind} {{ type {key} : {address};{interval} }}"
+            yield f"map ranges{family}{kind} {{ type {key} : {address};{interval}{_COUNTER} }}"
             yield f"map limited{family}{kind} {{ type {key} : verdict;{interval} }}"
 
 
@@ -192,7 +205,7 @@ def _rules(config: NodeConfig) -> Iterator[str]:
     yield from _hairpin_rules()
     yield from (f"input {rule}" for rule in sync_filter.input_rules(config))
     for network in config.guest_networks:
-        yield _outbound_rule(network, config.uplink)
+        yield from _outbound_rules(network, config.uplink)
 
 
 def _publish_rules() -> Iterator[str]:
@@ -230,18 +243,18 @@ def _hairpin_rules() -> Iterator[str]:
     yield "hairpin iif 0 fib saddr type != local masquerade"
 
 
-def _outbound_rule(network: GuestNetwork, uplink: Uplink) -> str:
+def _outbound_rules(network: GuestNetwork, uplink: Uplink) -> Iterator[str]:
     ip = IP[network.subnet.version]
-    if uplink.devices:
-        out = "oifname { " + ", ".join(f'"{device}"' for device in uplink.devices) + " }"
-    else:
-        out = f'oifname != "{network.bridge}"'
+    out = (
+        f"oifname {devices(uplink.devices)}" if uplink.devices else f'oifname != "{network.bridge}"'
+    )
+    leaves = f"{ip} saddr {network.subnet} {ip} daddr != {network.subnet} {out}"
     address = next((a for a in uplink.addresses if a.version == network.subnet.version), None)
     translation = f"snat {ip} to {address}" if address else "masquerade"
-    return (
-        f"postrouting {ip} saddr {network.subnet} {ip} daddr != {network.subnet} "
-        f"{out} {translation}"
-    )
+    yield f"postrouting {leaves} {translation}"
+    # The kernel does not translate a packet that connection tracking calls invalid, nor one of a
+    # flow that began while these rules were lost.
+    yield f"leak {leaves} drop"
 
 
 def _revision(static: list[str]) -> str:

@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     #: Table and name of a chain or set.
     Place = tuple[str, str]
 
-#: What the names of a node's chains and sets begin with (see `steer`); a number and a mark follow.
-_CHAINS, _SETS = {"entered", "return_to", "learned"}, {"known"}
+#: What the names of a node's chains and sets begin with; a number and a mark follow. The first ones
+#: are those of `steer` and `reused_ports`, the others those of `ct_sync`.
+_CHAINS = {"entered", "return_to", "learned", "came_by", "hand_to"}
+_CHAINS |= {"opened", "sent", "direct", "hand"}
+_SETS = {"known", "reused", "young", "learned"}
 
 
 def removals(static: Iterable[str], chains: Iterable[Place], sets: Iterable[Place]) -> str:

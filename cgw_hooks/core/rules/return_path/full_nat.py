@@ -5,7 +5,7 @@ The guest sees the node address as the client of every published port.
 
 from __future__ import annotations
 
-from cgw_hooks.core.node_config import FULL_NAT
+from cgw_hooks.core.node_config import CT_SYNC, FULL_NAT
 from cgw_hooks.core.rules.commands import IP, listed
 
 TYPE_CHECKING = False
@@ -33,6 +33,10 @@ def rules(network: GuestNetwork, config: NodeConfig) -> Iterator[str]:
 
     yield f"{to_guest} {steer.full_nat_clients(network, config)} {translation}"
     yield f"{to_guest} fib saddr type local {translation}"
+    if network.return_path == CT_SYNC:
+        from cgw_hooks.core.rules.return_path import ct_sync
+
+        yield f"{to_guest} {ct_sync.mark_rule(network, config)}"
 
 
 def _for_other_nodes(network: GuestNetwork, config: NodeConfig) -> Iterator[str]:

@@ -1,0 +1,163 @@
+"""Lists the tracked connections to given listening ports, over ctnetlink. It changes none.
+
+The whole table is read, which takes about 0.3 s for 100,000 flows. No hook call loads this.
+Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h, net/netfilter/nf_conntrack_netlink.c.
+"""
+
+from __future__ import annotations
+
+import _socket
+import struct
+from ipaddress import IPv4Address, IPv6Address
+
+from cgw_hooks.core.connection import SCTP_STATES, TCP_STATES, Connection, End, Traffic
+from cgw_hooks.core.named_tuple import NamedTuple
+from cgw_hooks.errors import RulesetError
+from cgw_hooks.host import netlink
+from cgw_hooks.host.netlink import attributes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cgw_hooks.core.published_port import Address, PublishedPort
+
+    Attributes = dict[int, bytes | memoryview]
+
+_GET = 1 << 8 | 1  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET
+#: CTA_*
+_ORIGINAL, _REPLY, _STATUS, _PROTOCOL_INFO = 1, 2, 3, 4
+_COUNTERS_ORIGINAL, _COUNTERS_REPLY, _TIMESTAMP = 9, 10, 20
+_TUPLE_IP, _TUPLE_PROTO = 1, 2
+_NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3  # CTA_PROTO_*
+_BYTES = 2  # CTA_COUNTERS_BYTES
+_START = 1  # CTA_TIMESTAMP_START
+_SEEN_REPLY = 1 << 1  # enum ip_conntrack_status
+_PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
+#: Protocol -> attribute of CTA_PROTOINFO, and the names of the states (its first attribute).
+_STATES = {"tcp": (1, TCP_STATES), "sctp": (3, SCTP_STATES)}
+_HEADER_SIZE = 4  # struct nfgenmsg
+_PORT = struct.Struct("!4sH")
+_PORT_HEADER = struct.pack("=HH", 6, _DESTINATION_PORT)
+
+
+class _Family(NamedTuple):
+    """What differs between the IP families."""
+
+    number: int
+    source: int  # CTA_IP_V4_SRC ...
+    destination: int
+    address: type[Address]
+    size: int  # bytes of an address
+
+
+_FAMILIES = {
+    4: _Family(_socket.AF_INET, 1, 2, IPv4Address, 4),
+    6: _Family(_socket.AF_INET6, 3, 4, IPv6Address, 16),
+}
+
+
+def connections_to(ports: Iterable[PublishedPort]) -> list[Connection]:
+    """Return the tracked connections whose clients send to one of these listening ports.
+
+    The listening address is not compared, and connections that have ended are among them. Raises
+    ``RulesetError`` if the kernel does not answer.
+    """
+    wanted: dict[int, dict[str, bytearray]] = {}
+    for port in ports:
+        of_protocol = wanted.setdefault(port.family, {})
+        numbers = of_protocol.setdefault(port.protocol, bytearray(1 << 16))
+        numbers[port.start : port.end + 1] = b"\1" * (port.end + 1 - port.start)
+    found: list[Connection] = []
+    try:
+        with netlink.Channel(netlink.NETFILTER) as channel:
+            for family, of_protocol in wanted.items():
+                reader = _Reader(_FAMILIES[family], of_protocol)
+                question = bytes([_FAMILIES[family].number, 0, 0, 0])
+                found += channel.dump(_GET, question, reader.read)
+    except OSError as error:
+        raise RulesetError("conntrack", f"its flows cannot be listed: {error}") from error
+    return found
+
+
+def is_counting() -> bool:
+    """Whether the kernel counts the bytes of new connections in this network namespace."""
+    return _is_on("nf_conntrack_acct")
+
+
+def is_noting_time() -> bool:
+    """Whether the kernel notes when new connections begin in this network namespace."""
+    return _is_on("nf_conntrack_timestamp")
+
+
+def _is_on(name: str) -> bool:
+    try:
+        with open(f"/proc/sys/net/netfilter/{name}", encoding="ascii") as file:
+            return file.read().strip() == "1"
+    except OSError:  # connection tracking is not loaded: there is no connection either
+        return False
+
+
+class _Reader:
+    """Reads the kernel's answers. Most may be about other ports, so that costs little."""
+
+    def __init__(self, family: _Family, wanted: dict[str, bytearray]) -> None:
+        self._family = family
+        self._wanted = wanted
+        #: Where the kernel has always written the port (ctnetlink_fill_info).
+        self._port_offset = _HEADER_SIZE + 36 + 2 * family.size
+        self._anything = bytearray(map(max, *wanted.values(), bytes(1 << 16)))
+
+    def read(self, payload: memoryview) -> Connection | None:
+        """Read one answer; return None for a flow to another port."""
+        if len(payload) >= self._port_offset + _PORT.size:
+            header, port = _PORT.unpack_from(payload, self._port_offset)
+            if header == _PORT_HEADER and not self._anything[port]:
+                return None
+        found = attributes(bytes(payload[_HEADER_SIZE:]))
+        original, reply = attributes(found[_ORIGINAL]), attributes(found[_REPLY])
+        protocol = _PROTOCOLS.get(attributes(original[_TUPLE_PROTO])[_NUMBER][0], "")
+        if protocol not in self._wanted:
+            return None
+        client, listen = self._ends(original)
+        if not self._wanted[protocol][listen.port]:
+            return None
+        target, seen_as = self._ends(reply)
+        state = _state(protocol, found)
+        return Connection(
+            protocol, client, listen, target, seen_as, state, _traffic(found), _began(found)
+        )
+
+    def _ends(self, of_direction: Attributes) -> tuple[End, End]:
+        """Return source and destination of one direction."""
+        family = self._family
+        ip, proto = attributes(of_direction[_TUPLE_IP]), attributes(of_direction[_TUPLE_PROTO])
+        return (
+            End(family.address(bytes(ip[family.source])), _number(proto[_SOURCE_PORT])),
+            End(family.address(bytes(ip[family.destination])), _number(proto[_DESTINATION_PORT])),
+        )
+
+
+def _state(protocol: str, found: Attributes) -> str:
+    kind, names = _STATES.get(protocol, (0, ()))
+    of_protocol = attributes(attributes(found.get(_PROTOCOL_INFO, b"")).get(kind, b""))
+    if 1 in of_protocol:
+        number = of_protocol[1][0]
+        return names[number] if number < len(names) else "unknown"
+    return "answered" if _number(found.get(_STATUS, b"")) & _SEEN_REPLY else "unanswered"
+
+
+def _traffic(found: Attributes) -> Traffic | None:
+    if _COUNTERS_ORIGINAL not in found or _COUNTERS_REPLY not in found:
+        return None
+    original, reply = attributes(found[_COUNTERS_ORIGINAL]), attributes(found[_COUNTERS_REPLY])
+    return Traffic(_number(original.get(_BYTES, b"")), _number(reply.get(_BYTES, b"")))
+
+
+def _began(found: Attributes) -> float | None:
+    nanoseconds = _number(attributes(found.get(_TIMESTAMP, b"")).get(_START, b""))
+    return nanoseconds / 1e9 if nanoseconds else None
+
+
+def _number(value: bytes | memoryview) -> int:
+    return int.from_bytes(value, "big")
