@@ -81,6 +81,11 @@ class Chain(NamedTuple):
     is_owned: bool = False
 
     @property
+    def is_of_bridge(self) -> bool:
+        """Whether the chain sees frames on bridges, not packets."""
+        return self.table.startswith("bridge ")
+
+    @property
     def sets_marks(self) -> bool:
         """Whether a rule of the table gives packets a mark."""
         return any(rule.action == MARK for rules in self.rules.values() for rule in rules)

@@ -21,7 +21,7 @@ from cgw_hooks.node.checks.status import all_problems, problems_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from cgw_hooks.node.checks.facts import Facts
 
@@ -34,8 +34,17 @@ class Check(NamedTuple):
     passed: str
 
 
+#: An invalid config keeps the facts from being found out: whoever reads it reports that.
+CONFIG = "config"
+
+
+def _config(_facts: Facts) -> Iterator[Finding]:
+    yield from ()
+
+
 #: The checks, in the order of their findings: what is nearer to the root of a fault comes first.
 CHECKS = (
+    Check(CONFIG, _config, "the configuration is valid"),
     Check("records", problems_of(RecordError.code, LockError.code), "the records can be read"),
     Check("kernel", installation.kernel, "the kernel takes the ruleset"),
     Check("hooks", installation.hooks, "libvirt runs the hooks, and they work"),

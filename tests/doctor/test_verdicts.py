@@ -200,6 +200,16 @@ def test_what_people_read(node: Node) -> None:
     assert done.stderr == ""
 
 
+def test_an_invalid_config_is_the_first_fault(node: Node) -> None:
+    node.configure("[nonsense]\n")
+    try:
+        problem = first(node)
+    finally:
+        node.configure("")
+    assert problem["code"] == "invalid-config"
+    assert "nonsense" in str(problem)
+
+
 def test_the_path_of_the_schema_is_printed(node: Node) -> None:
     path = node.cgw("doctor", "--schema").stdout.strip()
     with open(path, encoding="utf-8") as file:

@@ -9,7 +9,7 @@ from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.port_packets import Way
 from cgw_hooks.core.record import State
 from cgw_hooks.errors import CgwError, NotFound
-from cgw_hooks.host import addresses, link_probe, routes, sysctl, tcp_probe
+from cgw_hooks.host import addresses, bridges, link_probe, routes, sysctl, tcp_probe
 from cgw_hooks.node import diagnosis
 from cgw_hooks.node.other_firewalls import read_chains
 
@@ -58,6 +58,7 @@ class Facts:
         #: The problem of an agent that does not run.
         self.absence = absence
         self.route_to = cache(self._route_to)
+        self._is_bridge = cache(bridges.is_bridge)
         self._passes_bridged = cache(sysctl.passes_bridged_packets)
         self.networks = cache(addresses.networks)
         self.outer_devices = cache(self._outer_devices)
@@ -128,7 +129,8 @@ class Facts:
     def packets_of(self, of: GuestPort) -> Way:
         """Return the way of a port's packets, for ``core/port_packets``."""
         is_bridged = self._meets_rules_on_bridge(of.device, of.port.family)
-        return Way(of.port, of.target, of.device, of.outer, self._has_marks, is_bridged)
+        found = frozenset(filter(self._is_bridge, (of.device, *of.outer)))
+        return Way(of.port, of.target, of.device, of.outer, self._has_marks, is_bridged, found)
 
     def _meets_rules_on_bridge(self, device: str, version: int) -> bool:
         """Whether packets of other nodes to a guest meet the rules of routed ones here."""
