@@ -135,6 +135,21 @@ def for_packets_like(chain: Chain, packet: Packet) -> Chain:
     return chain._replace(rules=rules)
 
 
+class Kinds:
+    """The chains as the kinds of packets meet them: each is worked out once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, frozenset[tuple[str, object]]], Chain] = {}
+
+    def chain_for(self, chain: Chain, packet: Packet) -> Chain:
+        """Return the chain for a packet of this kind (``for_packets_like``)."""
+        alike = frozenset(item for item in packet.items() if item[0] not in VARYING)
+        key = id(chain), alike
+        if key not in self._known:
+            self._known[key] = for_packets_like(chain, packet)
+        return self._known[key]
+
+
 def _walk(chain: Chain, name: str, packet: Packet, depth: int) -> frozenset[Outcome]:
     """Return the possible outcomes of one chain; CONTINUE is one if its end may be reached."""
     possible: set[Outcome] = set()
