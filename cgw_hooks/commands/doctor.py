@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +27,12 @@ _PASSED = {check.name: check.passed for check in CHECKS}
 
 
 def run(publisher: Callable[[], Publisher], arguments: Namespace) -> int:
-    """Carry out the command; return the exit code."""
+    """Carry out the command; return the exit code. Raises ``CgwError`` if this is not root."""
     if arguments.schema:
         sys.stdout.write(f"{schemas.DOCTOR}\n")
         return 0
+    if os.geteuid() != 0:
+        raise CgwError("cgw doctor", "it reads what only root can read", "run it as root")
     name = ""
     try:
         node = publisher()

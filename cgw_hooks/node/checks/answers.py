@@ -20,7 +20,8 @@ def service(facts: Facts) -> Iterator[Finding]:
     """Whether the guest accepts connections, as far as this can be found out."""
     for way in facts.ways:
         if way.port.protocol != "tcp":
-            message = f"{way.port.listen}: a {way.port.protocol.upper()} service need not answer"
+            protocol = way.port.protocol.upper()
+            message = f"{way.port.listen}: whether a {protocol} service answers cannot be found out"
             yield unknown(Problem("no-service", way.record.guest.title, message))
             continue
         if not facts.answering.get((way.device, way.target), True):

@@ -9,7 +9,7 @@ from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.packet_filter import Kinds
 from cgw_hooks.core.port_packets import Way
 from cgw_hooks.core.record import State
-from cgw_hooks.errors import CgwError, NotFound
+from cgw_hooks.errors import CgwError, NotFound, quoted
 from cgw_hooks.host import addresses, bridges, link_probe, neighbours, routes, sysctl, tcp_probe
 from cgw_hooks.node import diagnosis
 from cgw_hooks.node.other_firewalls import read_chains
@@ -104,7 +104,7 @@ class Facts:
         if self.name is None or self.rows:
             return None
         return NotFound(
-            self.name, "no guest of this name is published", "publish a port: cgw publish --help"
+            quoted(self.name), "no guest of this name is published", "publish a port: cgw publish --help"
         )
 
     @cached_property
