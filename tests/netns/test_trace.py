@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from tests.full import extended
 from tests.lab.namespace import veth
 from tests.lab.network import UPLINK_SUBNET
 from tests.libvirt.waiting import eventually
@@ -138,6 +139,7 @@ def test_a_guest_that_is_silent(client: Asker, node: Node) -> None:
     assert "the packet left by guestbr0 (guest11) for 10.5.5.11, and no answer came" in told.end
 
 
+@pytest.mark.extended
 def test_a_guest_that_nobody_has(client: Asker, node: Node) -> None:
     node.guest("web1", "8080:80").start()
     told = trace(node, "web1:8080", lambda: client.is_unanswered(NODE[4], 8080))
@@ -145,6 +147,7 @@ def test_a_guest_that_nobody_has(client: Asker, node: Node) -> None:
     assert "no host there has this address" in told.end
 
 
+@pytest.mark.extended
 def test_a_guest_whose_gateway_is_another_host(client: Asker, third: Asker, node: Node) -> None:
     """Its answer meets the bridge of this node, and not its connection tracking."""
     node.pass_bridged_packets_to_rules(False)
@@ -167,7 +170,7 @@ def test_a_source_that_may_not_use_the_port(client: Asker, node: Node) -> None:
     assert f"{CLIENT[4]} may not use *:8080/tcp -> 10.5.5.11:80 from 203.0.113.0/24" in told.end
 
 
-@families
+@pytest.mark.parametrize("family", [4, extended(6)])
 def test_a_kernel_that_does_not_forward(client: Asker, make_node: NodeMaker, family: int) -> None:
     node = make_node(NONE)
     node.guest("web1", "8080:80", serves="80/tcp", family=family).start()
@@ -200,7 +203,7 @@ def test_no_packet_comes(node: Node) -> None:
     assert "no client's packet to *:8080/tcp came in 1 s" in told.end
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, extended(signal.SIGTERM), signal.SIGINT])
 def test_nothing_is_left_of_a_trace_that_is_ended(node: Node, number: int) -> None:
     node.guest("web1", "8080:80", serves="80/tcp").start()
     tracing = start_trace(node, "web1:8080", "--timeout", "600")
