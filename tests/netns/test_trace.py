@@ -2,10 +2,12 @@
 
 import os
 import signal
+import socket
 
 import pytest
 
 from tests.full import extended
+from tests.lab.client import DEFAULT_PATIENCE
 from tests.lab.namespace import veth
 from tests.lab.network import UPLINK_SUBNET
 from tests.libvirt.waiting import eventually
@@ -99,6 +101,29 @@ def test_other_clients_than_one_on_the_uplink(
     for asks in (client.asks, node.asks, asker.asks, web1.asks):
         told = trace(node, "web1:3005", lambda asks=asks: asks(NODE[family], 3005))  # type: ignore[misc]
         assert (told.exit_code, told.end) == (0, ANSWERED), told.output
+
+
+@bridgings
+@families
+def test_datagrams_that_are_sent_in_fragments(
+    client: Asker, make_node: NodeMaker, family: int, bridging: bool
+) -> None:
+    node = make_node(FULL_NAT)
+    node.pass_bridged_packets_to_rules(bridging)
+    node.guest("web1", "5353:53/udp", serves="53/udp", family=family).start()
+    kind = {4: socket.AF_INET, 6: socket.AF_INET6}[family]
+
+    def ask() -> None:
+        with socket.socket(kind, socket.SOCK_DGRAM) as question:
+            question.settimeout(DEFAULT_PATIENCE)
+            question.sendto(b"x" * 4000, (NODE[family], 5353))
+            assert len(question.recv(9000)) > 4000
+
+    # Fragments that wait for an answer to ARP may be dropped.
+    assert client.asks(NODE[family], 5353, "udp") == f"web1 saw {NODE_AMONG_GUESTS[family]}"
+
+    told = trace(node, "web1:5353", lambda: client.namespace.call(ask))
+    assert (told.exit_code, told.end) == (0, ANSWERED), told.output
 
 
 def test_a_trace_takes_the_next_client_of_a_network(
