@@ -52,6 +52,7 @@ STATE_NAMES = {
     "node.down",
     "node.lost",
     "nodes.json",
+    "bytes.json",
     "record.new",
     "lock",
     "bridges",
