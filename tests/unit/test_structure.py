@@ -53,6 +53,7 @@ STATE_NAMES = {
     "node.lost",
     "nodes.json",
     "bytes.json",
+    "calls",
     "record.new",
     "lock",
     "bridges",

@@ -16,6 +16,7 @@ from cgw_hooks import __version__
 from cgw_hooks.agent.metrics.tally import LIMITS
 from cgw_hooks.core.connection import Traffic
 from cgw_hooks.errors import CgwError, printable
+from cgw_hooks.host.state.served_calls import ServedCalls
 from cgw_hooks.node.figures import publication
 from cgw_hooks.node.hook_answer import log_failure
 from cgw_hooks.node.measurements import measure
@@ -40,6 +41,7 @@ class Page(Collector):
     def __init__(self, publisher: Publisher, tally: Tally, *, per_port: bool) -> None:
         self._publisher = publisher
         self._tally = tally
+        self._served = ServedCalls(publisher.state.directory)
         self._per_port = per_port
         self._text = b""
         self._made = 0.0
@@ -83,15 +85,17 @@ class Page(Collector):
         tally = self._tally
         calls = HistogramMetricFamily(
             "cgw_hook_duration_seconds",
-            "How long the agent took to carry out hook calls.",
-            labels=["operation"],
+            "How long it took to carry out hook calls, without the start of an interpreter.",
+            labels=["operation", "served_by"],
         )
-        for operation, (counts, seconds) in sorted(tally.calls().items()):
+        for operation, taken in self._served.take():
+            tally.served(operation, taken, by="call")
+        for key, (counts, seconds) in sorted(tally.calls().items()):
             total, buckets = 0, []
             for limit, count in zip((*map(str, LIMITS), "+Inf"), counts, strict=True):
                 total += count
                 buckets.append((limit, total))
-            calls.add_metric([operation], buckets, seconds)
+            calls.add_metric([*key], buckets, seconds)
         yield calls
         for name, text, value in (
             ("hook_calls_given_up", "Hook calls that took over 1 s here.", tally.abandoned),
