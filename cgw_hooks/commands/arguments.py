@@ -61,6 +61,22 @@ def _add_publish(commands: Commands) -> None:
         help="take the ports back after this time: 90s, 30m, 2h, 1d",
     )
     publish.add_argument(
+        "--limit",
+        action=Once,
+        type=parsed_by(fields.parse_rate),
+        default=(0, ""),
+        metavar="NUMBER/UNIT",
+        help="new connections of one client: 10/second, 30/minute, 100/hour",
+    )
+    publish.add_argument(
+        "--max-connections",
+        action=Once,
+        type=parsed_by(fields.parse_connections),
+        default=0,
+        metavar="NUMBER",
+        help="connections of one client at once",
+    )
+    publish.add_argument(
         "--guest-address",
         action=Once,
         type=parsed_by(_guest_addresses),
@@ -104,7 +120,7 @@ def _add_bans(commands: Commands) -> None:
         "--force", action="store_true", help="also this node's own addresses, or every client"
     )
     deny.add_argument("--list", action="store_true", help="print who is banned")
-    deny.add_argument("--json", action="store_true", help="with --list: print JSON, for programs")
+    deny.add_argument("--json", action="store_true", help="print JSON, for programs")
     allow = commands.add("allow", "Lift the bans of clients, and of all clients within a network.")
     _add_clients(allow)
     allow.add_argument("--all", action="store_true", help="lift the bans of all clients")

@@ -102,7 +102,7 @@ def _cells(row: Row, today: str) -> tuple[str, ...]:
         printable(row.record.guest.name),
         port.listen if port else "-",
         port.target if port else "-",
-        ", ".join(map(str, port.sources)) if port and port.sources else "anywhere",
+        _clients(port),
         _since(row.record.since, today),
         row.state,
     )
@@ -123,6 +123,12 @@ def _figures(of_rows: Sequence[Figures | None]) -> Iterator[tuple[str, ...]]:
             size(traffic.received if traffic else None),
             size(traffic.sent if traffic else None),
         )
+
+
+def _clients(port: PublishedPort | None) -> str:
+    """Format which clients may connect, and the limits for each of them."""
+    sources = ", ".join(map(str, port.sources)) if port and port.sources else "anywhere"
+    return f"{sources} ({port.limits})" if port and port.limits else sources
 
 
 def _since(seconds: float, today: str) -> str:

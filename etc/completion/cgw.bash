@@ -14,7 +14,7 @@ _cgw() {
             skip=
         elif [[ $word == --source || $word == --for || $word == --guest-address || $word == --from ||
             $word == --timeout || $word == --root || $word == --since || $word == --lines ||
-            $word == -n ]]; then
+            $word == -n || $word == --by || $word == --file ]]; then
             skip=yes
         elif [[ $word != -* && -z $command ]]; then
             command=$word
@@ -24,11 +24,13 @@ _cgw() {
     done
     [[ $skip ]] && return
     if [[ -z $command ]]; then
-        found=(publish unpublish status doctor trace flows log check render sync agent node registry install uninstall --help --version)
+        found=(publish unpublish deny allow status doctor trace flows log check render sync agent node registry install uninstall --help --version)
     elif [[ $current == -* ]]; then
         case $command in
         publish) found=(--source --for --guest-address --live --config --dry-run --json --help) ;;
         unpublish) found=(--live --config --dry-run --json --help) ;;
+        deny) found=(--for --by --file --force --list --json --help) ;;
+        allow) found=(--by --file --all --help) ;;
         status) found=(--json --graph --cluster --figures --watch --schema --help) ;;
         flows) found=(--json --help) ;;
         log) found=(--json --since --lines --help) ;;

@@ -1,6 +1,6 @@
 # cgw-hooks: completion for fish, as /usr/share/fish/vendor_completions.d/cgw.fish.
 
-set -l commands publish unpublish status doctor trace flows log check render sync agent node registry install uninstall
+set -l commands publish unpublish deny allow status doctor trace flows log check render sync agent node registry install uninstall
 
 function __cgw_guest_is_missing
     # The words before the cursor: cgw, the command, and no guest yet.
@@ -15,6 +15,8 @@ end
 complete -c cgw -f
 complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a publish -d 'Publish ports of a guest'
 complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a unpublish -d 'Withdraw ports of a guest'
+complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a deny -d 'Ban clients'
+complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a allow -d 'Lift bans'
 complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a status -d 'Show what is published'
 complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a trace -d 'Show the way of a packet'
 complete -c cgw -n "not __fish_seen_subcommand_from $commands" -a flows -d 'Show the open connections'
@@ -40,6 +42,13 @@ complete -c cgw -n '__fish_seen_subcommand_from registry; and __cgw_guest_is_mis
 complete -c cgw -n '__fish_seen_subcommand_from registry; and __fish_seen_subcommand_from import' -F
 complete -c cgw -n '__fish_seen_subcommand_from registry; and __fish_seen_subcommand_from forget' -l for-good -d 'Also its addresses'
 complete -c cgw -n '__fish_seen_subcommand_from check' -F
+complete -c cgw -n '__fish_seen_subcommand_from deny' -l for -x -d 'How long'
+complete -c cgw -n '__fish_seen_subcommand_from deny' -l force -d 'Also addresses of nodes'
+complete -c cgw -n '__fish_seen_subcommand_from deny' -l list -d 'Print who is banned'
+complete -c cgw -n '__fish_seen_subcommand_from deny' -l json -d 'Print JSON'
+complete -c cgw -n '__fish_seen_subcommand_from deny allow' -l by -x -d 'Whose bans'
+complete -c cgw -n '__fish_seen_subcommand_from deny allow' -l file -r -F -d 'A list of clients'
+complete -c cgw -n '__fish_seen_subcommand_from allow' -l all -d 'Lift all bans'
 complete -c cgw -n '__fish_seen_subcommand_from publish' -l source -x -d 'Only these clients may connect'
 complete -c cgw -n '__fish_seen_subcommand_from publish' -l for -x -d 'Take the ports back after this time'
 complete -c cgw -n '__fish_seen_subcommand_from publish' -l guest-address -x -d 'The address of the guest'

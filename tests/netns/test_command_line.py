@@ -26,6 +26,8 @@ pytestmark = pytest.mark.netns
 COMMANDS = [
     "publish",
     "unpublish",
+    "deny",
+    "allow",
     "status",
     "flows",
     "log",

@@ -33,7 +33,7 @@ from __future__ import annotations
 from binascii import crc32
 
 from cgw_hooks.core.rules import arp_filter, sync_filter
-from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, remove
+from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, devices, remove
 from cgw_hooks.core.rules.elements import KINDS, elements, filled
 from cgw_hooks.core.rules.names import (
     BRIDGE_TABLE,
@@ -64,6 +64,7 @@ NAMES = (
 # order must not depend on which was loaded first.
 _DSTNAT_PRIORITY = -105
 _SRCNAT_PRIORITY = 95
+_LEAK_PRIORITY = 300  # after all NAT
 
 # Each element counts the connections that it has translated (see `counted`).
 _COUNTER = " counter;"
@@ -83,9 +84,19 @@ def change(config: NodeConfig, before: Contents, after: Contents) -> str:
     lines = [
         _revision(static_rules(config)),
         *_deletions(old, new),
+        *_limit_commands(after),
         *(_element_command("add", place, _with_data(found)) for place, found in new.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _limit_commands(contents: Contents) -> list[str]:
+    """Return the commands that make the chains of the limits that ports have."""
+    if not any(port.limits for port in contents.ports):
+        return []
+    from cgw_hooks.core.rules import limits  # few guests have any
+
+    return [text for found in limits.limits_of(contents.ports) for text in limits.commands(found)]
 
 
 def _deletions(old: Elements, new: Elements) -> Iterator[str]:
@@ -104,6 +115,7 @@ def restore(config: NodeConfig, contents: Contents) -> str:
         *(f"flush {_kind(table)} {table} {name}" for table, name in filled(config)),
         f"flush map {TABLE} revision",
         _revision(static),
+        *_limit_commands(contents),
         *(
             _element_command("add", place, _with_data(found))
             for place, found in elements(config, contents).items()
@@ -159,6 +171,7 @@ _CHAINS = {
     "prerouting": f"type nat hook prerouting priority {_DSTNAT_PRIORITY}",
     "output": f"type nat hook output priority {_DSTNAT_PRIORITY}",
     "postrouting": f"type nat hook postrouting priority {_SRCNAT_PRIORITY}",
+    "leak": f"type filter hook postrouting priority {_LEAK_PRIORITY}",
     "input": "type filter hook input priority 0",
 }
 
@@ -175,6 +188,7 @@ def _sets_and_maps() -> Iterator[str]:
                 f"{interval if kind == '_from' else ''}{_COUNTER} }}"
             )
             yield f"map ranges{family}{kind} {{ type {key} : {address};{interval}{_COUNTER} }}"
+            yield f"map limited{family}{kind} {{ type {key} : verdict;{interval} }}"
 
 
 def _rules(config: NodeConfig) -> Iterator[str]:
@@ -191,7 +205,7 @@ def _rules(config: NodeConfig) -> Iterator[str]:
     yield from _hairpin_rules()
     yield from (f"input {rule}" for rule in sync_filter.input_rules(config))
     for network in config.guest_networks:
-        yield _outbound_rule(network, config.uplink)
+        yield from _outbound_rules(network, config.uplink)
 
 
 def _publish_rules() -> Iterator[str]:
@@ -202,6 +216,10 @@ def _publish_rules() -> Iterator[str]:
     for family, ip in IP.items():
         for kind, prefix in KINDS.items():
             key = " . ".join([*(f"{ip} {field}" for field in prefix), "meta l4proto", "th dport"])
+            yield (
+                f"publish meta nfproto ipv{family} meta l4proto {protocols} "
+                f"{key} vmap @limited{family}{kind}"
+            )
             for stem in ("published", "ranges"):
                 yield (
                     f"publish meta l4proto {protocols} dnat {ip} to {key} map @{stem}{family}{kind}"
@@ -225,18 +243,18 @@ def _hairpin_rules() -> Iterator[str]:
     yield "hairpin iif 0 fib saddr type != local masquerade"
 
 
-def _outbound_rule(network: GuestNetwork, uplink: Uplink) -> str:
+def _outbound_rules(network: GuestNetwork, uplink: Uplink) -> Iterator[str]:
     ip = IP[network.subnet.version]
-    if uplink.devices:
-        out = "oifname { " + ", ".join(f'"{device}"' for device in uplink.devices) + " }"
-    else:
-        out = f'oifname != "{network.bridge}"'
+    out = (
+        f"oifname {devices(uplink.devices)}" if uplink.devices else f'oifname != "{network.bridge}"'
+    )
+    leaves = f"{ip} saddr {network.subnet} {ip} daddr != {network.subnet} {out}"
     address = next((a for a in uplink.addresses if a.version == network.subnet.version), None)
     translation = f"snat {ip} to {address}" if address else "masquerade"
-    return (
-        f"postrouting {ip} saddr {network.subnet} {ip} daddr != {network.subnet} "
-        f"{out} {translation}"
-    )
+    yield f"postrouting {leaves} {translation}"
+    # The kernel does not translate a packet that connection tracking calls invalid, nor one of a
+    # flow that began while these rules were lost.
+    yield f"leak {leaves} drop"
 
 
 def _revision(static: list[str]) -> str:
