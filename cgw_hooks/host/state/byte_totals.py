@@ -10,7 +10,7 @@ import os
 
 from cgw_hooks.core.connection import Traffic
 from cgw_hooks.errors import RecordError
-from cgw_hooks.host.state.directory import make_safe_directory
+from cgw_hooks.host.state.directory import fault_of, make_safe_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ class ByteTotals:
 
     def read(self) -> dict[str, Traffic] | None:
         """Return publication -> bytes; None if nobody counts, or if it cannot be read."""
+        if fault_of(self._directory):
+            return None
         try:
             with open(self._path, encoding="utf-8") as file:
                 listed = json.load(file)

@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import os
 
+from cgw_hooks.host.state.directory import fault_of
+
 _NAME = "calls"
 #: Bytes. If no agent takes the lines, no more are added.
 _LONGEST = 1 << 16
-_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class ServedCalls:
     """The file below the runtime directory ``directory``."""
 
     def __init__(self, directory: str) -> None:
+        self._directory = directory
         self._path = os.path.join(directory, _NAME)
 
     def add(self, operation: str, seconds: float) -> None:
         """Note a call. This raises no error: no hook may fail for it."""
+        if fault_of(self._directory):  # somebody else may have put anything there
+            return
         try:
             file = os.open(self._path, _APPEND, 0o600)
             try:
