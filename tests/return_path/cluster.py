@@ -29,12 +29,12 @@ from functools import cached_property
 from pathlib import Path
 
 from cgw_hooks.core.node_config import CT_SYNC, FULL_NAT
+from tests.failover.conntrackd import Conntrackd
 from tests.lab import network
 from tests.lab.domain import guest_uuid
 from tests.lab.gateway_config import gateway_config, remote_node_table
 from tests.lab.namespace import Namespace, namespace, veth
 from tests.lab.network import CLIENT_ADDRESS, CLIENT_ADDRESS6, NodeAddresses
-from tests.failover.conntrackd import Conntrackd
 from tests.libvirt.waiting import eventually
 from tests.netns.asker import Asker
 from tests.netns.cluster import inside

@@ -13,12 +13,11 @@ from tests.lab.namespace import Namespace
 from tests.lab.status_json import read_status
 from tests.libvirt.waiting import eventually
 from tests.netns.asker import spoken
-from tests.return_path.cluster import CLIENT, NODES, TALK, WHO, Cluster
+from tests.return_path.cluster import CLIENT, NODES, WHO, Cluster
 from tests.return_path.moving_guest import MovingGuest
-from tests.return_path.sessions import PATIENCE, Connection
 from tests.return_path.streams import guest_stream, transfer
 from tests.return_path.uplinks import Uplinks
-from tests.return_path.way import Move, Way
+from tests.return_path.way import Way
 
 pytestmark = [
     pytest.mark.return_path,
@@ -72,7 +71,7 @@ def test_answers_leave_by_the_guests_node(
 
 
 def test_a_stream_of_datagrams_leaves_by_the_guests_node(far: Way, uplinks: Uplinks) -> None:
-    """conntrack calls it assured after two seconds."""
+    """Conntrack calls it assured after two seconds."""
     exchange = far.exchange()
     with guest_stream(exchange):
         assert eventually(lambda: _speaks(exchange.client_speaks) and _direct(uplinks, far))
@@ -105,7 +104,7 @@ def lifetime(inside: Namespace, client_port: int) -> int:
     return int(found[0][4])
 
 
-def test_a_slow_answer_to_a_syn_arrives(far: Way, made: Cluster) -> None:
+def test_a_slow_answer_to_a_syn_arrives(far: Way) -> None:
     """The first ones are lost; the one that comes seconds later finds its way as well."""
     guest = far.guest.wire.namespace
     guest.run(["nft", "-f", "-"], input=_DROP_SYN_ACK)

@@ -6,8 +6,9 @@ from itertools import permutations
 
 import pytest
 
+from cgw_hooks.core.node_config import FULL_NAT
 from tests.netns.asker import PATIENCE_FOR_NOTHING, spoken
-from tests.return_path.cluster import FULL_NAT, NODES, TALK, WHO, Cluster
+from tests.return_path.cluster import NODES, TALK, WHO, Cluster
 from tests.return_path.moving_guest import MovingGuest
 from tests.return_path.sessions import Connection
 from tests.return_path.way import Way

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     #: Table and name of a chain or set.
     Place = tuple[str, str]
 
-#: What the names of a node's chains and sets begin with (see `steer` and `ct_sync`); a number and a mark follow.
+#: What the names of a node's chains and sets begin with (see `steer` and `ct_sync`); a number and
+#: a mark follow.
 _CHAINS = {"entered", "return_to", "learned", "opened", "sent", "direct", "hand"}
 _SETS = {"known", "young", "learned"}
 

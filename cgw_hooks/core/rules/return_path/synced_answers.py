@@ -127,9 +127,7 @@ def _entry_rules(synced: SyncedNetwork) -> Iterator[str]:
     uplinks, subnet = synced.config.uplink.devices, network.subnet
     out = f"oifname {devices(uplinks)}" if uplinks else f'oifname != "{network.bridge}"'
     # The kernel does not translate a packet that connection tracking calls invalid.
-    yield (
-        f"postrouting {synced.ip} saddr {subnet} {synced.ip} daddr {synced.outside} {out} drop"
-    )
+    yield (f"postrouting {synced.ip} saddr {subnet} {synced.ip} daddr {synced.outside} {out} drop")
 
 
 def _answer_rules(synced: SyncedNetwork) -> Iterator[str]:

@@ -22,7 +22,6 @@ from cgw_hooks.core.rules.return_path.synced_network import (
     DATAGRAMS,
     ENDING,
     SYN,
-    TCP,
     TRACKED,
 )
 
