@@ -11,8 +11,9 @@ SHARE = $(DESTDIR)$(PREFIX)/share
 MAN_PAGES = $(basename $(notdir $(wildcard docs/man/*.scd)))
 
 packages = $(shell sed 's/\#.*//' $(1))
-# The packages of cgw's venv: its dependencies, the venv module, and rich for the benchmarks.
-VENV_PACKAGES = $(call packages,APT_PACKAGES) python3-venv python3-rich
+# The packages of cgw's venv: its dependencies, also an optional one, the venv module, and rich for
+# the benchmarks.
+VENV_PACKAGES = $(call packages,APT_PACKAGES) python3-prometheus-client python3-venv python3-rich
 # Tests that share a lab must stay in one process (see tests/conftest.py). Three processes for two
 # cores: the Xen tier keeps one core busy, and the other tests also wait for guests and for silence.
 PROCESSES       ?= 3
@@ -84,7 +85,7 @@ release: apt-build
 venv: .venv/ready
 .venv/ready: pyproject.toml | apt-venv
 	@$(PYTHON) -m venv --system-site-packages .venv
-	@.venv/bin/pip install -qq --no-input 'pytest>=8' 'pytest-xdist>=3.6' 'mypy>=1.15' 'ruff>=0.12' 'codespell>=2.2' 'lxml-stubs>=0.5' 'rich>=13.3' 'jsonschema>=4.10'
+	@.venv/bin/pip install -qq --no-input 'pytest>=8' 'pytest-xdist>=3.6' 'mypy>=1.15' 'ruff>=0.12' 'codespell>=2.2' 'lxml-stubs>=0.5' 'rich>=13.3' 'jsonschema>=4.10' 'prometheus-client>=0.16'
 	@if .venv/bin/python -c 'import lxml, nftables, libvirt, pyroute2' 2>/dev/null; then \
 	    .venv/bin/pip install -qq --no-input --no-deps --editable .; \
 	else \

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.turns import print_ratios, take_turns
+from cgw_hooks.core.etcd.values import Delete, Put
 from cgw_hooks.core.registry_value import Keys
 from cgw_hooks.host.etcd.client import Etcd
-from cgw_hooks.host.etcd.values import Delete, Put
 from tests.lab import domain
 from tests.netns.guest import annotated
 from tests.registry.cluster import RegistryCluster, registry_cluster

@@ -47,6 +47,19 @@ class InvalidConfig(CgwError):
     code = "invalid-config"
 
 
+class InvalidBan(CgwError):
+    """The command line, or a list of clients, does not say whom to ban."""
+
+    exit_code = 2
+    code = "invalid-ban"
+
+
+class BanRefused(CgwError):
+    """Only a mistake would ban this client."""
+
+    code = "ban-refused"
+
+
 class RecordError(CgwError):
     """The records under /run/cgw cannot be read, written or locked."""
 

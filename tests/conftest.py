@@ -20,7 +20,7 @@ from tests.pairwise import cover
 #: The tiers in the order of their start: the one that takes longest by itself comes first.
 TIERS = (
     "host", "xen", "libvirt", "cluster", "systemd", "packaging", "registry", "failover",
-    "return_path", "netns", "scripts", "unit",
+    "return_path", "netns", "doctor", "scripts", "unit",
 )  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def lab(nodeid: str) -> str:
     module, _, name = nodeid.partition("::")
     suites = [suite for suite in SUITES if suite in name]
     has_own_labs = Path(module).stem in MODULES_WITH_OWN_LABS
-    own_networks = {"netns", "cluster", "packaging", "failover"}
+    own_networks = {"netns", "doctor", "cluster", "packaging", "failover"}
     shares_nothing = has_own_labs or tier(nodeid) in own_networks
     place = module if shares_nothing else tier(nodeid)
     return "-".join([place, *suites])

@@ -17,6 +17,7 @@ from cgw_hooks.node.hook_call import answer, refuse_claim
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cgw_hooks.agent.metrics.tally import Tally
     from cgw_hooks.agent.registry.follower import Follower
     from cgw_hooks.agent.registry.inbox import Ticket
     from cgw_hooks.agent.registry.requests import Request
@@ -34,9 +35,14 @@ class Calls:
     """Carries out calls, one after the other, in the thread of the hook server."""
 
     def __init__(
-        self, publisher: Publisher, follower: Follower, is_leaving: Callable[[GuestKey], bool]
+        self,
+        publisher: Publisher,
+        follower: Follower,
+        is_leaving: Callable[[GuestKey], bool],
+        tally: Tally,
     ) -> None:
         self._publisher = publisher
+        self._tally = tally
         self._is_leaving = is_leaving
         self._follower = follower
 
@@ -44,6 +50,15 @@ class Calls:
         """Carry out a call as far as it does not depend on the registry."""
         if call.driver == REGISTRY:
             return self._command(call)
+        began = time.monotonic()
+        done = self._begin(call)
+        if isinstance(done, Answer):
+            self._tally.served(call.operation, time.monotonic() - began)
+        else:
+            done.on_answer = lambda: self._tally.served(call.operation, time.monotonic() - began)
+        return done
+
+    def _begin(self, call: HookCall) -> Answer | Question:
         if call.operation == "release" and call.reason == "-" and self._is_leaving(_key(call)):
             call = call._replace(reason=MIGRATED)
         done = answer(lambda: self._publisher, call)
@@ -61,6 +76,7 @@ class Calls:
         requests: dict[str, Callable[[Ticket], Request]] = {
             "claim": lambda ticket: Claim(ticket, GuestKey.parse(call.name)),
             "forget": lambda ticket: Forget(ticket, call.name),
+            "forget-for-good": lambda ticket: Forget(ticket, call.name, is_for_good=True),
             "import": lambda ticket: Import(ticket, _entries(call.given)),
             "save": Save,
         }
@@ -85,9 +101,17 @@ class Question:
         self._end = time.monotonic() + seconds
         self._without = without
         self._refused = refused
+        #: Called once, when the answer is there.
+        self.on_answer: Callable[[], None] = lambda: None
 
     def answer(self) -> Answer | None:
         """Return the answer; None as long as it is not there and its time has not passed."""
+        done = self._answer()
+        if done:
+            self.on_answer()
+        return done
+
+    def _answer(self) -> Answer | None:
         if self._ticket.is_done:
             if self._ticket.refusal:
                 return self._refused(self._ticket.refusal)

@@ -2,8 +2,9 @@
 
 Some threads: this one serves hook calls and signals; the repairer follows the kernel; the inquirer
 asks libvirt; another one deletes tracked flows after a hook has its answer; the follower speaks to
-the registry of the cluster, if the config names one. Every change is made
-under the node's lock, like that of any other cgw process, so the agent may be killed at any moment.
+the registry of the cluster, and the exporter to Prometheus, if the config asks for them. Every
+change is made under the node's lock, like that of any other cgw process, so the agent may be
+killed at any moment.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from cgw_hooks.agent.agent_publisher import AgentPublisher
 from cgw_hooks.agent.calls import Calls
 from cgw_hooks.agent.hook_server import HookServer
 from cgw_hooks.agent.inquirer import Inquirer
+from cgw_hooks.agent.metrics.exporter import Exporter
+from cgw_hooks.agent.metrics.tally import Tally, TallyingLog
 from cgw_hooks.agent.registry.follower import Follower
 from cgw_hooks.agent.registry.inbox import Inbox
 from cgw_hooks.agent.repairer import Repairer
@@ -29,7 +32,6 @@ from cgw_hooks.host import log, notify, paths
 from cgw_hooks.host.config_file import load_config
 from cgw_hooks.host.ruleset_events import name_this_process
 from cgw_hooks.host.state.state import State
-from cgw_hooks.node.sync_log import SyncLog
 
 if TYPE_CHECKING:
     from cgw_hooks.core.node_config import NodeConfig
@@ -54,6 +56,7 @@ def run() -> int:
     """Serve until SIGTERM; return the exit code. Raises ``CgwError`` if it cannot start."""
     sys.setswitchinterval(_SWITCH_SECONDS)
     name_this_process()
+    log.served_by = "agent"
     agent = Agent(load_config(paths.config_file()), paths.runtime_directory())
     with SignalSource() as signals:
         agent.start()
@@ -63,6 +66,7 @@ def run() -> int:
             notify.stopping()
             agent.server.close()
             agent.follower.close()
+            agent.exporter.close()
 
 
 class Agent:
@@ -75,7 +79,8 @@ class Agent:
         self.served = AgentPublisher(
             config, State(directory, check), later=flows.add, nft=ServedNft(check)
         )
-        log = SyncLog("agent")
+        tally = Tally()
+        log = TallyingLog("agent", tally)
         state = State(directory)  # one, since it keeps the records that it has read
         self.inquirer = Inquirer(AgentPublisher(config, state), log)
         self.repairer = Repairer(
@@ -86,7 +91,8 @@ class Agent:
         )
         self._told: Inbox[None] = Inbox()
         self.follower = Follower(AgentPublisher(config, state), log, lambda: self._told.add(None))
-        self._calls = Calls(self.served, self.follower, self.inquirer.is_leaving)
+        self.exporter = Exporter(AgentPublisher(config, state), tally)
+        self._calls = Calls(self.served, self.follower, self.inquirer.is_leaving, tally)
         self._started = time.monotonic()
         self._is_ready = False
 
@@ -95,6 +101,7 @@ class Agent:
         worker.start("repairer", self.repairer.run)
         worker.start("inquirer", self._inquire)
         worker.start("registry", self._follow)
+        self.exporter.reconfigure()
 
     def _follow(self) -> None:
         """Follow the registry, after the first repair for the same reason."""
@@ -158,10 +165,11 @@ class Agent:
         except CgwError as error:
             log.error(f"agent: the former config stays: {error}")
             return
-        others = (self.repairer, self.inquirer, self.follower)
+        others = (self.repairer, self.inquirer, self.follower, self.exporter)
         for publisher in (self.served, *(thread.publisher for thread in others)):
             publisher.config = config
         self.follower.reconfigure()
+        self.exporter.reconfigure()
         self.inquirer.look_at_all()
 
 

@@ -6,18 +6,16 @@ import argparse
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from cgw_hooks.commands.command_parser import Commands, Once
+from cgw_hooks.commands import figures_arguments, trace_arguments
+from cgw_hooks.commands.command_parser import Commands, Once, parsed_by
+from cgw_hooks.core import bans
 from cgw_hooks.core.parse import fields, port_spec
-from cgw_hooks.errors import quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import TypeVar
+    from collections.abc import Mapping
 
     from cgw_hooks.commands.command_parser import Action
     from cgw_hooks.core.published_port import Address
-
-    _T = TypeVar("_T")
 
 __all__ = ["Namespace", "parser"]
 
@@ -27,6 +25,7 @@ def parser(actions: Mapping[str, Action]) -> argparse.ArgumentParser:
     commands = Commands(actions)
     _add_publish(commands)
     _add_unpublish(commands)
+    _add_bans(commands)
     _add_what_looks(commands)
     _add_what_changes(commands)
     return commands.parser
@@ -41,7 +40,7 @@ def _add_publish(commands: Commands) -> None:
     publish.add_argument(
         "ports",
         nargs="+",
-        type=_parsed_by(port_spec.parse_wish),
+        type=parsed_by(port_spec.parse_wish),
         metavar="PORT",
         help="[ADDRESS:]PORT[-END]:GUEST-PORT[/PROTOCOL], for example 8080:80 or 5353:53/udp; "
         ":GUEST-PORT picks a free port and prints HOST:PORT",
@@ -49,7 +48,7 @@ def _add_publish(commands: Commands) -> None:
     publish.add_argument(
         "--source",
         action=Once,
-        type=_parsed_by(fields.parse_networks),
+        type=parsed_by(fields.parse_networks),
         default=(),
         metavar="NETWORK[,NETWORK]",
         help="only these clients may connect",
@@ -57,14 +56,30 @@ def _add_publish(commands: Commands) -> None:
     publish.add_argument(
         "--for",
         dest="seconds",
-        type=_parsed_by(port_spec.parse_duration),
+        type=parsed_by(port_spec.parse_duration),
         metavar="DURATION",
         help="take the ports back after this time: 90s, 30m, 2h, 1d",
     )
     publish.add_argument(
+        "--limit",
+        action=Once,
+        type=parsed_by(fields.parse_rate),
+        default=(0, ""),
+        metavar="NUMBER/UNIT",
+        help="new connections of one client: 10/second, 30/minute, 100/hour",
+    )
+    publish.add_argument(
+        "--max-connections",
+        action=Once,
+        type=parsed_by(fields.parse_connections),
+        default=0,
+        metavar="NUMBER",
+        help="connections of one client at once",
+    )
+    publish.add_argument(
         "--guest-address",
         action=Once,
-        type=_parsed_by(_guest_addresses),
+        type=parsed_by(_guest_addresses),
         default=(),
         metavar="ADDRESS[,ADDRESS]",
         help="the guest's address, if libvirt does not know it (a static one on a plain bridge)",
@@ -78,25 +93,57 @@ def _add_unpublish(commands: Commands) -> None:
     unpublish.add_argument(
         "ports",
         nargs="*",
-        type=_parsed_by(port_spec.parse_listen_ports),
+        type=parsed_by(port_spec.parse_listen_ports),
         metavar="PORT",
         help="[ADDRESS:]PORT[-END][/PROTOCOL]; without it, all ports",
     )
     complete = commands.add_hidden("complete")
-    complete.add_argument("what", choices=("names", "ports"))
+    complete.add_argument("what", choices=("names", "ports", "traceable"))
     complete.add_argument("guest", nargs="?", default="")
 
 
-def _parsed_by(parse: Callable[[str], _T]) -> Callable[[str], _T]:
-    """Return the parser for argparse: its error says what to give instead."""
+def _add_bans(commands: Commands) -> None:
+    deny = commands.add(
+        "deny",
+        "Ban clients from all published ports of this node, and end their connections. The bans "
+        "outlast a reload and a reboot. The node itself stays open to them.",
+    )
+    _add_clients(deny)
+    deny.add_argument(
+        "--for",
+        dest="seconds",
+        type=parsed_by(port_spec.parse_duration),
+        metavar="DURATION",
+        help="until then: 90s, 30m, 2h, 1d; without it, until cgw allow",
+    )
+    deny.add_argument(
+        "--force", action="store_true", help="also this node's own addresses, or every client"
+    )
+    deny.add_argument("--list", action="store_true", help="print who is banned")
+    deny.add_argument("--json", action="store_true", help="print JSON, for programs")
+    allow = commands.add("allow", "Lift the bans of clients, and of all clients within a network.")
+    _add_clients(allow)
+    allow.add_argument("--all", action="store_true", help="lift the bans of all clients")
 
-    def parsed(text: str) -> _T:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{quoted(text)} cannot be used; {error}") from None
 
-    return parsed
+def _add_clients(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "clients",
+        nargs="*",
+        type=parsed_by(lambda text: [fields.parse_client(word) for word in fields.words(text)]),
+        metavar="ADDRESS|NETWORK",
+        help="for example 203.0.113.7 or 2001:db8::/64",
+    )
+    command.add_argument(
+        "--file", metavar="FILE", help="also those of a file, one per line; - for standard input"
+    )
+    command.add_argument(
+        "--by",
+        dest="maker",
+        type=parsed_by(bans.parse_maker),
+        metavar="NAME",
+        help="only the bans of this name: so several programs do not lift each other's bans",
+    )
 
 
 def _guest_addresses(text: str) -> tuple[Address, ...]:
@@ -106,41 +153,12 @@ def _guest_addresses(text: str) -> tuple[Address, ...]:
     return addresses
 
 
-def _add_status(commands: Commands) -> None:
-    status = commands.add_with_json(
-        "status",
-        "Show what is published, and what is wrong. Each problem names its cure. No packet is "
-        "sent, and nothing is changed.",
-        graph="print a graph, for dot -Tsvg (Graphviz)",
-    )
-    status.add_argument(
-        "guest", nargs="?", metavar="GUEST", help="only this guest, by its name or uuid"
-    )
-    status.add_argument(
-        "--schema", action="store_true", help="print the path of the JSON Schema of --json"
-    )
-    status.add_argument(
-        "--cluster",
-        action="store_true",
-        help="all guests of the cluster, and at which nodes their ports are open",
-    )
-    status.add_argument(
-        "--figures",
-        action="store_true",
-        help="also connections since a port was published, and what is open now with its bytes",
-    )
-
-
 def _add_what_looks(commands: Commands) -> None:
-    _add_status(commands)
-    flows = commands.add_with_json(
-        "flows",
-        "Show the open connections to published ports: the client, whom the guest sees, bytes and "
-        "age. Only connections that came in at this node are known.",
-    )
-    flows.add_argument(
-        "guest", nargs="?", metavar="GUEST", help="only this guest, by its name or uuid"
-    )
+    figures_arguments.add_status(commands)
+    _add_doctor(commands)
+    trace_arguments.add_to(commands)
+    figures_arguments.add_flows(commands)
+    figures_arguments.add_log(commands)
     check = commands.add(
         "check",
         "Validate the config, or what a guest would publish. A definition is read as the hook "
@@ -158,6 +176,23 @@ def _add_what_looks(commands: Commands) -> None:
         "--schema", action="store_true", help="print the path of the annotation's RELAX NG schema"
     )
     commands.add("render", "Print the ruleset as text for nft -f. Applies nothing.")
+
+
+def _add_doctor(commands: Commands) -> None:
+    doctor = commands.add_with_json(
+        "doctor",
+        "Find out why clients cannot reach a guest. Checks all that status checks, the rules of "
+        "other firewalls, the installation, and whether the guests answer. Each fault has its "
+        "cure, and the first one is the nearest to the root. Packets are sent to the guests; "
+        "nothing is changed.",
+    )
+    doctor.add_argument(
+        "guest", nargs="?", metavar="GUEST", help="only this guest, by its name or uuid"
+    )
+    doctor.add_argument("--verbose", action="store_true", help="also list the checks that passed")
+    doctor.add_argument(
+        "--schema", action="store_true", help="print the path of the JSON Schema of --json"
+    )
 
 
 def _add_what_changes(commands: Commands) -> None:
@@ -221,6 +256,9 @@ def _add_registry(commands: Commands) -> None:
         "forget", help="withdraw what a node publishes that will not come back as it was"
     )
     forget.add_argument("subject", metavar="NODE", help="the node's name")
+    forget.add_argument(
+        "--for-good", action="store_true", help="the node will not come back: forget its addresses"
+    )
     verbs.add_parser("export", help="print all guests of the registry as JSON")
     write = verbs.add_parser("import", help="write the entries again that export has printed")
     write.add_argument("subject", metavar="FILE", help="- for standard input")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from importlib.util import find_spec
 
 from cgw_hooks.commands import schemas
 from cgw_hooks.core.guest import REMOTE, GuestKey
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cgw_hooks.core.guest import Guest
+    from cgw_hooks.core.node_config import NodeConfig
     from cgw_hooks.host.libvirt_api import Definition
     from cgw_hooks.node.publisher import Publisher
 
@@ -58,6 +60,27 @@ def check_config_file(path: str) -> None:
         raise InvalidConfig(f"{path}: {error.subject}", error.message, error.cure) from None
     except UnicodeDecodeError as error:
         raise InvalidConfig(path, str(error), "save the file as UTF-8") from None
+
+
+def refuse_missing_library(config: NodeConfig) -> None:
+    """Refuse this node's config if it needs a library that is not here.
+
+    Raises ``InvalidConfig``.
+    """
+    if config.metrics and not _is_installed("prometheus_client"):
+        raise InvalidConfig(
+            "metrics",
+            "it needs the library prometheus_client, which is not installed",
+            "run: apt install python3-prometheus-client",
+        )
+
+
+def _is_installed(library: str) -> bool:
+    """Whether a library can be loaded; it is not loaded."""
+    try:
+        return find_spec(library) is not None
+    except ValueError:  # it was taken away on purpose
+        return False
 
 
 def is_config(subject: str) -> bool:

@@ -1,4 +1,4 @@
-"""``cgw complete names|ports``: the names that shells complete. Errors are silent.
+"""``cgw complete names|ports|traceable``: the names that shells complete. Errors are silent.
 
 The files in etc/completion call this at a press of Tab, so it must end soon, also if libvirt hangs
 or one of its hooks runs.
@@ -21,8 +21,11 @@ _LONGEST = 2.0
 
 
 def run(what: str, guest: str) -> int:
-    """Print the names of all guests, or the published ports of one; one per line."""
-    found = set(_published_ports(guest) if what == "ports" else _recorded_names())
+    """Print the names of all guests, the ports of one, or all as ``GUEST:PORT``; one per line."""
+    if what == "names":
+        found = _recorded_names()
+    else:
+        found = _published_ports(guest) if what == "ports" else _traceable()
     if what == "names":
         asking = threading.Thread(target=_ask_libvirt, args=(found,), daemon=True)
         asking.start()
@@ -51,6 +54,11 @@ def _recorded_names() -> set[str]:
 
 def _published_ports(guest: str) -> set[str]:
     return {port for name, port in _records() if name == guest}
+
+
+def _traceable() -> set[str]:
+    """Return what `cgw trace` takes; a range by its first port."""
+    return {f"{name}:{port}" for name, port in _records() if "-" not in port}
 
 
 def _ask_libvirt(found: set[str]) -> None:

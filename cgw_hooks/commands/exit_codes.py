@@ -3,7 +3,7 @@
 EXIT_CODES = """\
 exit codes:
   0  done, and nothing is wrong
-  1  there is a problem, which the output names (status, sync)
+  1  there is a problem, which the output names (status, doctor, trace, sync)
   2  the command line was not understood
   3  an annotation is invalid
   4  another guest, or the node itself, owns a port

@@ -57,13 +57,16 @@ def status(publisher: Publisher, *, as_json: bool) -> int:
     return 0 if found.get("connected") and not problems else RegistryError.exit_code
 
 
-def forget(publisher: Publisher, node: str) -> int:
-    """Take away what a node has published, which will not come back as it was."""
+def forget(publisher: Publisher, node: str, *, is_for_good: bool) -> int:
+    """Take away what a node has published, and, if it is gone for good, its addresses.
+
+    Raises ``RegistryError``, for example if another node stands in for one that is gone for good.
+    """
     _config(publisher)
     if node == publisher.config.name:
         raise RegistryError(f"node {node}", "that is this node itself", "run this on another node")
-    answer = _answered(client.ask_registry("forget", node))
-    sys.stdout.write(f"{printable(node)}: {answer.line} guests forgotten\n")
+    answer = _answered(client.ask_registry("forget-for-good" if is_for_good else "forget", node))
+    sys.stdout.write(f"{printable(node)}: {answer.line}\n")
     return 0
 
 

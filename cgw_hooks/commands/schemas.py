@@ -12,6 +12,8 @@ _FOLDER = Path(__file__).resolve().parent.parent / "schemas"
 ANNOTATION = _FOLDER / "annotation.rng"
 #: JSON Schema (2020-12), of ``cgw status --json``.
 STATUS = _FOLDER / "status.json"
+#: JSON Schema (2020-12), of ``cgw doctor --json``.
+DOCTOR = _FOLDER / "doctor.json"
 #: JSON Schema (2020-12), of ``cgw status --cluster --json``.
 CLUSTER = _FOLDER / "cluster.json"
 

@@ -113,6 +113,27 @@ class Registry(NamedTuple):
     prefix: str = "/cgw"
 
 
+class Metrics(NamedTuple):
+    """Where the agent tells Prometheus how things are."""
+
+    #: A loopback address and a port, or the path of a Unix socket; or neither.
+    address: Address | None = None
+    port: int = 0
+    socket: str = ""
+    #: A file that ends in ``.prom``; empty: none.
+    textfile: str = ""
+    #: Whether each published port has numbers of its own.
+    per_port: bool = True
+
+    @property
+    def listen(self) -> str:
+        """The address or path as the config writes it; empty: none."""
+        if self.address is None:
+            return self.socket
+        host = f"[{self.address}]" if ":" in str(self.address) else str(self.address)
+        return f"{host}:{self.port}"
+
+
 class NodeConfig(NamedTuple):
     """Everything that cgw.toml says."""
 
@@ -129,6 +150,8 @@ class NodeConfig(NamedTuple):
     remote_guests: tuple[Annotation, ...] = ()
     #: None: the node's config alone names the remote guests.
     registry: Registry | None = None
+    #: None: the agent tells Prometheus nothing.
+    metrics: Metrics | None = None
 
     @property
     def steered_networks(self) -> list[GuestNetwork]:

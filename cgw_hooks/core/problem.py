@@ -5,6 +5,9 @@ from __future__ import annotations
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.errors import CgwError, one_line
 
+#: How a cure begins that is a command for a shell, and nothing else.
+_RUN = "run: "
+
 
 class Problem(NamedTuple):
     """One problem. ``code`` is for programs and stays the same if the wording changes."""
@@ -17,6 +20,11 @@ class Problem(NamedTuple):
     def __str__(self) -> str:
         """Return the problem as one line."""
         return one_line(self.subject, self.message, self.cure)
+
+    @property
+    def command(self) -> str:
+        """The cure as people type it into a shell; empty if the cure is not a command."""
+        return self.cure.removeprefix(_RUN) if self.cure.startswith(_RUN) else ""
 
     def as_json(self) -> dict[str, str | None]:
         """The problem for ``--json``."""

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: The version of keys and values.
 VERSION = 1
+#: The version of a value with limits for clients: an older cgw must not ignore them.
+VERSION_WITH_LIMITS = 2
 #: The longest value that is read, in characters; etcd's own limit for a request is 1.5 MiB.
 LONGEST_VALUE = 1 << 20
 #: The year 10000, in seconds since 1970: no date can be written after it.
@@ -86,12 +88,16 @@ class Presence(NamedTuple):
     closed: dict[str, tuple[str, ...]] = {}  # noqa: RUF012  (never changed)
     #: When its agent has started, in seconds since 1970.
     since: float = 0.0
+    #: The nodes whose addresses it has taken over.
+    stands_in_for: tuple[str, ...] = ()
 
 
 def value(name: str, ports: Iterable[PublishedPort]) -> str:
     """Return the value of a guest's key."""
+    ports = list(ports)
     listed = [port_to_list(port) for port in ports]
-    return json.dumps({"version": VERSION, "name": name, "ports": listed})
+    version = VERSION_WITH_LIMITS if any(port.limits for port in ports) else VERSION
+    return json.dumps({"version": version, "name": name, "ports": listed})
 
 
 def guest(uuid: str, text: str) -> Guest:
@@ -113,7 +119,12 @@ def guest(uuid: str, text: str) -> Guest:
 
 def presence_members(found: Presence) -> dict[str, Any]:
     """Return what a node says about itself, for JSON."""
-    return {"networks": found.networks, "closed": found.closed, "since": found.since}
+    return {
+        "networks": found.networks,
+        "closed": found.closed,
+        "since": found.since,
+        "stands_in_for": found.stands_in_for,
+    }
 
 
 def presence_value(found: Presence) -> str:
@@ -143,7 +154,8 @@ def presence_of(node: str, data: dict[str, Any]) -> Presence:
         since = float(data["since"])
         if not 0 <= since < _END_OF_TIME:  # JSON also has NaN and Infinity
             raise ValueError(since)
-        return Presence(node, networks, closed, since)
+        others = tuple(map(fields.parse_name, data.get("stands_in_for", ())))
+        return Presence(node, networks, closed, since, others)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return Presence(node)
 
@@ -180,7 +192,7 @@ def _object(text: str) -> dict[str, Any]:
     data = json.loads(text)
     if not isinstance(data, dict):
         raise ValueError("it is not an object")  # noqa: TRY004  (a value like any other)
-    if data.get("version") != VERSION:
+    if data.get("version") not in {VERSION, VERSION_WITH_LIMITS}:
         raise ValueError(f"it is of version {data.get('version')!r}, not {VERSION}")
     return data
 

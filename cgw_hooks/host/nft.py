@@ -27,6 +27,15 @@ class Nft:
         """Carry out one transaction completely, or raise ``RulesetError`` and change nothing."""
         self._run(text)
 
+    def try_out(self, text: str) -> None:
+        """Let the kernel check one transaction, and change nothing. Raises ``RulesetError``."""
+        nft = self._nft()
+        nft.set_dry_run(True)
+        try:
+            self._run(text)
+        finally:
+            self._context = None
+
     def list_table(self, table: str) -> str:
         """Return ``nft -n list table``. Raises ``RulesetError`` if there is no such table."""
         nft = self._nft()
@@ -46,6 +55,26 @@ class Nft:
             return self._run(text)
         finally:
             nft.set_handle_output(False)
+
+    def list_json(self, text: str) -> dict[str, Any]:
+        """Return a listing as libnftables-json(5) has it, with all elements.
+
+        Raises ``RulesetError`` if there is no such object.
+        """
+        import json  # never in a hook call
+
+        nft = self._nft()
+        nft.set_json_output(True)
+        try:
+            found: dict[str, Any] = json.loads(self._run(text) or "{}")
+        finally:
+            # A handle keeps what it has listed.
+            self._context = None
+        return found
+
+    def close(self) -> None:
+        """Close the handle's socket. The kernel then deletes the tables that it owns."""
+        self._context = None
 
     def _run(self, text: str) -> str:
         status, output, error = self._nft().cmd(text)

@@ -38,3 +38,41 @@ def _of_devices(folder: str) -> list[str]:
 def write(name: str, value: str) -> None:
     """Set a setting to a value. Raises ``OSError``."""
     (_ROOT / name).write_text(value, encoding="ascii")
+
+
+def passes_bridged_packets(version: int) -> bool:
+    """Whether br_netfilter passes bridged packets of an IP version to the rules of routed ones."""
+    command = "iptables" if version == 4 else "ip6tables"  # noqa: PLR2004
+    return read(f"net/bridge/bridge-nf-call-{command}") == "1"
+
+
+def reverse_path_drops() -> int:
+    """Return how many packets were dropped since their source should come by another device.
+
+    br_netfilter routes translated packets itself, and does not count them in
+    ``IPReversePathFilter`` (br_nf_pre_routing_finish in net/bridge/br_netfilter_hooks.c). Those
+    are among the martian sources, which are counted for the whole kernel.
+    """
+    return max(_counter("net/netstat", "IPReversePathFilter"), _martian_sources())
+
+
+def _counter(name: str, wanted: str) -> int:
+    lines = _lines(f"/proc/thread-self/{name}")
+    for names, values in zip(lines[::2], lines[1::2], strict=False):
+        found = dict(zip(names, values, strict=False))
+        if wanted in found:
+            return int(found[wanted])
+    return 0
+
+
+def _martian_sources() -> int:
+    names, *rows = _lines("/proc/thread-self/net/stat/rt_cache") or [[]]
+    place = names.index("in_martian_src") if "in_martian_src" in names else None
+    return sum(int(row[place], 16) for row in rows) if place is not None else 0
+
+
+def _lines(path: str) -> list[list[str]]:
+    try:
+        return [line.split() for line in Path(path).read_text(encoding="ascii").splitlines()]
+    except OSError:
+        return []

@@ -21,18 +21,20 @@ if TYPE_CHECKING:
 
 
 def read(
-    config: NodeConfig, records: Mapping[GuestKey, Record]
+    config: NodeConfig, records: Mapping[GuestKey, Record], *, asks: bool
 ) -> tuple[Definitions, list[Problem]]:
     """Return the definitions, and the problems of drivers that hang.
 
-    A driver that does not answer is left out: its silence affects no published port.
+    A driver that does not answer is left out: its silence affects no published port. So are all of
+    them if libvirt is not asked.
     """
+    drivers = DRIVERS if asks else ()
     named = [record.guest for key, record in records.items() if key.driver == REGISTRY]
     configured = static.beside_registry(static.remote_guests(config), named)
     found: Definitions = {REMOTE: dict(configured)}
     hanging = []
-    with libvirt.RunningGuests(config, DRIVERS) as running:
-        for driver in DRIVERS:
+    with libvirt.RunningGuests(config, drivers) as running:
+        for driver in drivers:
             try:
                 found[driver] = dict(running.of(driver, records))
             except HypervisorHangs as error:

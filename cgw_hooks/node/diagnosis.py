@@ -17,7 +17,15 @@ from cgw_hooks.core.rules.elements import elements
 from cgw_hooks.core.rules.names import BRIDGE_TABLE, TABLE
 from cgw_hooks.errors import CgwError
 from cgw_hooks.host import bridges, listeners
-from cgw_hooks.node import cluster, definitions, gateway_addresses, ports, replication, ruleset
+from cgw_hooks.node import (
+    bans,
+    cluster,
+    definitions,
+    gateway_addresses,
+    ports,
+    replication,
+    ruleset,
+)
 from cgw_hooks.node.firewall_exceptions import bridges_of
 from cgw_hooks.node.forwarding import Forwarding
 from cgw_hooks.sources.found_addresses import Look, aimed_at, known_addresses
@@ -60,13 +68,16 @@ class Diagnosis(NamedTuple):
         return not self.problems and not any(row.problem for row in self.rows)
 
 
-def diagnose(publisher: Publisher, name: str | None = None, *, has_agent: bool = True) -> Diagnosis:
+def diagnose(
+    publisher: Publisher, name: str | None = None, *, has_agent: bool = True, asks: bool = True
+) -> Diagnosis:
     """Diagnose everything that is published, or only the guest ``name``. Raises ``CgwError``.
 
-    ``has_agent``: whether the agent runs, which the registry of a cluster needs.
+    ``has_agent``: whether the agent runs, which the registry of a cluster needs. ``asks``: whether
+    libvirt is asked for definitions, which may start it.
     """
     records, errors = publisher.state.all()
-    look = _Look(publisher, records, has_agent=has_agent)
+    look = _Look(publisher, records, has_agent=has_agent, asks=asks)
     faults = [publisher.state.fault(), *errors.values()]
     problems = [Problem.of(error) for error in faults if error]
     problems += [*look.hanging, *look.node_problems(), *look.unreadable_definitions()]
@@ -85,7 +96,7 @@ class _Look:
     """One look at the node. Everything is read once, for all guests."""
 
     def __init__(
-        self, publisher: Publisher, records: dict[GuestKey, Record], *, has_agent: bool
+        self, publisher: Publisher, records: dict[GuestKey, Record], *, has_agent: bool, asks: bool
     ) -> None:
         self.publisher = publisher
         self.records = records
@@ -100,7 +111,7 @@ class _Look:
         self.forwarding = Forwarding(publisher.config)
         self.addresses = Look(publisher.config)
         #: The drivers that hang.
-        self.definitions, self.hanging = definitions.read(publisher.config, records)
+        self.definitions, self.hanging = definitions.read(publisher.config, records, asks=asks)
         self.registry = publisher.state.registry_status()
         self.pending = cluster.pending(publisher, self.registry, has_agent=has_agent)
 
@@ -111,6 +122,7 @@ class _Look:
         yield from cluster.problems(self.registry)
         yield from gateway_addresses.problems(self.publisher)
         yield from replication.problems(self.publisher)
+        yield from bans.problems()
         difference = self.difference
         if self.should_be or self.publisher.state.gateway_changes():
             if difference.rules:

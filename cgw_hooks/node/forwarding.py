@@ -65,7 +65,7 @@ class Forwarding:
         # The kernel checks the device that a packet came in by (IN_DEV_FORWARD in
         # net/ipv4/route.c). Writing ip_forward sets all devices, but only if its value changes.
         name = _setting(device) if sysctl.read(_SWITCH4) == "1" else _SWITCH4
-        cure = f"sysctl -w {name}=1"
+        cure = f"run: sysctl -w {name}=1"
         if device in self._gateway_devices:
             cure = "run: cgw node up"
         message = f"the kernel does not forward IPv4 packets that come in by {device}"
@@ -75,7 +75,7 @@ class Forwarding:
         # For IPv6 the kernel checks only "all": ip6_forward in net/ipv6/ip6_output.c.
         if sysctl.read(_SWITCH6) != "0":
             return None
-        cure = f"sysctl -w {_SWITCH6}=1"
+        cure = f"run: sysctl -w {_SWITCH6}=1"
         if any(n.subnet.version == 6 for n in self._config.guest_networks):  # noqa: PLR2004
             cure = "run: cgw node up"
         return Problem("forwarding", "node", "the kernel does not forward IPv6 packets", cure)

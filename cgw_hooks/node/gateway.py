@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.record import contents
-from cgw_hooks.core.rules import gateway_settings, table
+from cgw_hooks.core.rules import bans, gateway_settings, table
 from cgw_hooks.core.rules.commands import remove
 from cgw_hooks.core.rules.names import TABLE
 from cgw_hooks.errors import CgwError, InvalidConfig, LinkError, ReplicationError
@@ -142,7 +142,7 @@ def withdraw_all(publisher: Publisher) -> Iterator[str]:
     with publisher.state.locked():
         yield from _withdraw_gateway(publisher.state)
         records, _ = publisher.state.all()
-        publisher.nft.apply("".join(map(remove, table.NAMES)))
+        publisher.nft.apply("".join(map(remove, (*table.NAMES, bans.TABLE))))
         for record in records.values():
             if record.guest.ports:
                 yield f"withdrew guest {record.guest.name}"

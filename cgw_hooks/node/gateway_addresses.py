@@ -7,16 +7,11 @@ config of conntrackd, are needed when the registry names another node.
 from __future__ import annotations
 
 from _socket import if_nameindex
-from ipaddress import ip_address
 
 from cgw_hooks.core import conntrackd_config
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.rules import gateway_settings
 from cgw_hooks.host import addresses, bridges, conntrackd, routing_rules
-
-#: The key of recorded changes: node -> [device, address, prefix length] of each address that this
-#: node has taken over from it.
-TAKEN = "taken"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +19,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cgw_hooks.core.node_config import NodeConfig
-    from cgw_hooks.core.published_port import Address
     from cgw_hooks.node.publisher import Publisher
 
 
@@ -53,12 +47,6 @@ def problems(publisher: Publisher) -> Iterator[Problem]:
             *_wrong_routes(config, changes),
         ):
             yield Problem("gateway", "node", f"the gateway {text}", "run: cgw node up")
-
-
-def taken_over(changes: dict[str, Any]) -> set[Address]:
-    """Return the addresses of other nodes that this one stands in for (``node/takeover``)."""
-    entries = [entry for of_node in changes.get(TAKEN, {}).values() for entry in of_node]
-    return {ip_address(address) for _, address, _ in entries}
 
 
 def _lost_addresses(config: NodeConfig) -> list[str]:

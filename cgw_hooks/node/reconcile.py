@@ -16,7 +16,7 @@ from cgw_hooks.core.ownership import Candidate
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.record import Record, State, published, unexpired
 from cgw_hooks.errors import CgwError, RecordError
-from cgw_hooks.node import expiry, ports, ruleset
+from cgw_hooks.node import bans, expiry, ports, ruleset
 from cgw_hooks.node.plan import (
     Before,
     Plan,
@@ -70,7 +70,8 @@ def sync(
     """
     state, first = publisher.state, None
     changed: set[GuestKey] = set()
-    repaired: dict[str, None] = {}
+    of_bans = _mend_bans(publisher)
+    repaired = dict.fromkeys(of_bans.repaired)
     remotes = list(static.remote_guests(publisher.config))
     seen: dict[bytes, Guest] = {}
     for _ in range(_ATTEMPTS):
@@ -90,9 +91,23 @@ def sync(
         if not result.undecided:
             asked = [record for key, record in result.records.items() if key.driver in drivers]
             plan.problems.extend(expiry.forget_all_expired(publisher, asked))
+            plan.problems.extend(of_bans.problems)
             return _report(result._replace(changed=changed), first, [*repaired], plan.problems)
         time.sleep(_PAUSE)
     raise RecordError(state.directory, "guests kept starting and stopping", "run again: cgw sync")
+
+
+class _OfBans(NamedTuple):
+    repaired: list[str]
+    problems: list[Problem]
+
+
+def _mend_bans(publisher: Publisher) -> _OfBans:
+    """Deny again whom a flush has admitted, before a port is opened; an error stops nothing."""
+    try:
+        return _OfBans(bans.mend(publisher), [])
+    except CgwError as error:
+        return _OfBans([], [Problem.of(error)])
 
 
 def _compared(publisher: Publisher, plan: Plan, before: Before) -> Work:

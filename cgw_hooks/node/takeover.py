@@ -8,7 +8,6 @@ are dropped (``core/rules/takeover_guard``).
 from __future__ import annotations
 
 import time
-from ipaddress import ip_address
 
 from cgw_hooks.core import conntrackd_config
 from cgw_hooks.core.node_config import RemoteNode
@@ -24,13 +23,11 @@ from cgw_hooks.errors import (
     quoted,
 )
 from cgw_hooks.host import addresses, announce, links, node_flows, routes
-from cgw_hooks.node import flows_of_nodes, replication
-from cgw_hooks.node.gateway_addresses import TAKEN
+from cgw_hooks.node import flows_of_nodes, replication, taken_addresses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
-    from typing import Any
 
     from cgw_hooks.core.node_config import NodeConfig
     from cgw_hooks.core.published_port import Address
@@ -84,32 +81,33 @@ def hand_back(publisher: Publisher, name: str) -> Iterator[str]:
     if name and name == publisher.config.name:
         yield f"note   node {quoted(name)} is this node: its addresses stay"
         return
-    node = _remote_node(publisher.config, name)
     with publisher.state.locked():
-        given_back = list(_give_back(publisher.state, node.name))
+        places = taken_addresses.by_node(publisher.state.gateway_changes()).get(name, [])
+        given_back = list(_give_back(publisher.state, name))
     yield from given_back
-    if not given_back:
+    if not places:
+        node = _remote_node(publisher.config, name)
         yield f"note   node {quoted(node.name)} was not taken over"
         return
     if publisher.config.is_synced:
         return  # the flows stay as copies; the node makes them its own again
     time.sleep(_SETTLING)
-    own = flows_of_nodes.addresses(node)
+    own = frozenset(place.address for place in places)
     count = node_flows.delete_flows(own, lambda ends: is_translated_for(ends, own))
-    yield f"forgot {count} flows of node {quoted(node.name)}"
+    yield f"forgot {count} flows of node {quoted(name)}"
     _refresh_other_nodes(publisher)
 
 
 def give_back_all(state: State) -> Iterator[str]:
     """Delete all addresses that were taken over. The caller holds the lock."""
-    for name in list(state.gateway_changes().get(TAKEN, {})):
+    for name in taken_addresses.by_node(state.gateway_changes()):
         yield from _give_back(state, name)
 
 
 def restore(state: State) -> Iterator[str]:
     """Add the addresses again that were taken over and are gone, with a bridge for example."""
-    for entries in state.gateway_changes().get(TAKEN, {}).values():
-        for place in map(_place, entries):
+    for places in taken_addresses.by_node(state.gateway_changes()).values():
+        for place in places:
             if not links.missing_devices([place.device]) and links.add_address(place):
                 yield f"added  {place.address} to {place.device}"
 
@@ -233,7 +231,7 @@ def _forget_flows_of_living_nodes(publisher: Publisher, dead: RemoteNode) -> Non
     config = publisher.config
     if not conntrackd_config.is_needed(config) or config.is_synced:
         return
-    taken = publisher.state.gateway_changes().get(TAKEN, {})
+    taken = taken_addresses.by_node(publisher.state.gateway_changes())
     others = [n for n in config.remote_nodes if n.name != dead.name and n.name not in taken]
     alive = frozenset(address for node in others for address in flows_of_nodes.addresses(node))
     if node_flows.delete_flows(alive, lambda ends: is_translated_for(ends, alive)):
@@ -249,8 +247,7 @@ def _refresh_other_nodes(publisher: Publisher) -> None:
 def _add_addresses(state: State, node: RemoteNode, wanted: list[DeviceAddress]) -> Iterator[str]:
     with state.locked():
         changes = state.gateway_changes()
-        entries = [[place.device, str(place.address), place.prefix_length] for place in wanted]
-        changes.setdefault(TAKEN, {})[node.name] = entries
+        taken_addresses.record(changes, node.name, wanted)
         state.write_gateway_changes(changes)
         for place in wanted:
             if links.add_address(place):
@@ -260,13 +257,8 @@ def _add_addresses(state: State, node: RemoteNode, wanted: list[DeviceAddress]) 
 def _give_back(state: State, name: str) -> Iterator[str]:
     """Delete the addresses that were taken over from a node, those of the uplink first."""
     changes = state.gateway_changes()
-    for place in map(_place, reversed(changes.get(TAKEN, {}).get(name, []))):
+    for place in reversed(taken_addresses.by_node(changes).get(name, [])):
         if links.delete_address(place):
             yield f"removed {place.address} from {place.device}"
-    if changes.get(TAKEN, {}).pop(name, None) is not None:
+    if taken_addresses.remove(changes, name):
         state.write_gateway_changes(changes)
-
-
-def _place(entry: list[Any]) -> DeviceAddress:
-    device, text, length = entry
-    return DeviceAddress(device, ip_address(text), length, is_shared=True)

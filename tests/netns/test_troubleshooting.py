@@ -19,7 +19,7 @@ PAUSE = 0.2
 
 def test_the_trace_shows_the_client_s_packets_and_can_be_removed(client: Asker, node: Node) -> None:
     begin, watch, end = block(
-        "docs/troubleshooting.md#nothing-is-wrong-and-still-there-is-no-answer"
+        "docs/troubleshooting.md#the-trace-helps-no-further"
     ).text.splitlines()
     node.guest("web1", "2202:22", serves="22/tcp").start()
     before = node.foreign_tables()

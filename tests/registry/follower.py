@@ -2,9 +2,9 @@
 
 import threading
 
+from cgw_hooks.core.etcd.values import KeyValue
 from cgw_hooks.core.node_config import Registry
 from cgw_hooks.errors import RegistryError
-from cgw_hooks.host.etcd.values import KeyValue
 from cgw_hooks.host.etcd.watch import Watch
 from tests.libvirt.waiting import eventually
 

@@ -11,7 +11,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -118,11 +118,12 @@ def node_addresses(number: int) -> tuple[str, str]:
     return each.guest_network, each.guest_network6
 
 
-def until_known(made: RegistryCluster, *members: int) -> None:
-    """Wait until each of these nodes routes answers to exactly the others."""
+def until_known(made: RegistryCluster, *members: int, others: Sequence[int] = ()) -> None:
+    """Wait until each of these nodes routes answers to exactly the others of them, or to these."""
     for number in members:
-        node, others = made.nodes[number], addresses(*(m for m in members if m != number))
-        assert eventually(partial(_routes_to, node, others)), (number, known(node), others)
+        node = made.nodes[number]
+        wanted = addresses(*(others or (m for m in members if m != number)))
+        assert eventually(partial(_routes_to, node, wanted)), (number, known(node), wanted)
         assert eventually(partial(_has_all_rules, node)), number
 
 

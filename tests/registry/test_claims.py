@@ -7,10 +7,10 @@ from itertools import combinations, groupby
 import pytest
 
 from cgw_hooks.core import registry_value
+from cgw_hooks.core.etcd.values import KeyValue
 from cgw_hooks.core.guest import Guest
 from cgw_hooks.core.registry_value import Keys
 from cgw_hooks.errors import PortConflict
-from cgw_hooks.host.etcd.values import KeyValue
 from tests.full import is_full
 from tests.libvirt.waiting import eventually
 from tests.netns.guest import annotated

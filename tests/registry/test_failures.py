@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from cgw_hooks.core.etcd.values import Put
 from cgw_hooks.errors import RegistryError
 from cgw_hooks.host.etcd.client import Etcd
-from cgw_hooks.host.etcd.values import Put
 from tests.lab.etcd import EtcdCluster, open_etcd
 from tests.lab.etcd_member import CLIENT_PORT, PEER_PORT, Member
 from tests.lab.namespace import namespace

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cgw_hooks.core.etcd.values import Delete, Put
 from cgw_hooks.host.etcd.client import Etcd
-from cgw_hooks.host.etcd.values import Delete, Put
 from tests.lab.etcd import EtcdError
 from tests.libvirt.waiting import eventually
 from tests.netns.asker import REFUSED

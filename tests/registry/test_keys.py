@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from cgw_hooks.core.etcd.values import LONGEST_VALUE, Delete, KeyValue, Put, Unchanged
 from cgw_hooks.core.node_config import Registry
 from cgw_hooks.errors import RegistryError
 from cgw_hooks.host.etcd.client import Etcd
-from cgw_hooks.host.etcd.values import LONGEST_VALUE, Delete, KeyValue, Put, Unchanged
 from tests.lab.etcd import EtcdCluster
 from tests.libvirt.waiting import eventually
 from tests.registry.conftest import ClientMaker

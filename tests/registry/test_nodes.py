@@ -30,6 +30,8 @@ from tests.registry.steering import (
 pytestmark = pytest.mark.registry
 
 PREFIX = "/cgw/v1/addresses/"
+#: Exit code of RegistryError.
+REFUSES = 9
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def made(built: RegistryCluster) -> Iterator[RegistryCluster]:
         built.kill_agent(FOURTH)
     built.nodes[FOURTH].cgw("node", "down", check=False)
     for name in names_of_nodes(built) - {f"node{number}" for number in MEMBERS}:
-        built.nodes[1].cgw("registry", "forget", name)
+        built.nodes[1].cgw("registry", "forget", "--for-good", name)
     for node in built.nodes.values():
         node.stop_all_guests()
     until_known(built, *MEMBERS)
@@ -103,7 +105,7 @@ def test_a_node_that_joins_is_steered_to_until_it_is_forgotten(made: RegistryClu
         made.kill_agent(FOURTH)
         assert stays(made.nodes[1], traces(made.nodes[1])), "silence is no news"
         assert sees_its_client(made, "web1", FOURTH)
-        made.nodes[2].cgw("registry", "forget", f"node{FOURTH}")
+        made.nodes[2].cgw("registry", "forget", "--for-good", f"node{FOURTH}")
         until_known(made, *MEMBERS)
     assert connections.made > 0
     assert connections.failed == []
@@ -216,6 +218,74 @@ def test_a_node_that_only_the_registry_names_can_be_taken_over(made: RegistryClu
     assert eventually(partial(is_as, made.nodes[1], before))
 
 
+def test_a_node_that_another_one_stands_in_for_stays_known(made: RegistryCluster) -> None:
+    start(made, "web1", "web3")
+    before = traces(made.nodes[2])
+    made.kill_agent(3)
+    dead = made.nodes[3].namespace
+    network.unplug(dead)
+    try:
+        # A cluster manager tells each node that is left, and may be faster than the takeover.
+        said = made.nodes[2].cgw("registry", "forget", "node3").stdout
+        assert said.startswith("node3: 1 guests forgotten; its addresses stay known")
+        made.nodes[1].cgw("registry", "forget", "node3")
+        made.nodes[1].cgw("node", "takeover", "node3")
+        assert eventually(partial(sees_its_client, made, "web1", 3))
+        made.nodes[1].cgw("registry", "forget", "node3")
+        assert traces(made.nodes[2])["routes"] == before["routes"]
+
+        presence = ["get", "/cgw/v1/nodes/node1", "--print-value-only"]
+        assert eventually(lambda: '"node3"' in made.etcd.etcdctl(*presence).stdout)
+        for number, who in {1: "this node stands", 2: 'node "node1" stands'}.items():
+            refused = made.nodes[number].cgw(
+                "registry", "forget", "--for-good", "node3", check=False
+            )
+            assert refused.returncode == REFUSES
+            assert refused.stderr.startswith(f'cgw: node "node3": {who} in for it; run')
+            assert refused.stderr.endswith("cgw node handback node3\n")
+        with made.connecting(2201, 3) as connections:
+            assert eventually(lambda: connections.made > 0)
+            made.etcd.etcdctl("del", f"{PREFIX}node3")
+            assert eventually(lambda: "node3" in names_of_nodes(made))
+            until_known(made, 1, others=[2, 3])
+            until_known(made, 2, others=[1, 3])
+        assert connections.failed == []
+
+        made.nodes[1].cgw("node", "handback", "node3")
+        assert eventually(lambda: '"node3"' not in made.etcd.etcdctl(*presence).stdout)
+        made.nodes[2].cgw("registry", "forget", "--for-good", "node3")
+        until_known(made, 1, others=[2])
+        until_known(made, 2, others=[1])
+    finally:
+        network.plug_in(dead)
+        made.guest("web3").stop("shutdown")
+    made.start_agent(3)
+    until_known(made, *MEMBERS)
+
+
+def test_addresses_are_given_back_of_a_node_that_nobody_knows_any_more(
+    made: RegistryCluster,
+) -> None:
+    node = made.nodes[1]
+    made.kill_agent(3)
+    dead = made.nodes[3].namespace
+    network.unplug(dead)
+    try:
+        node.cgw("node", "takeover", "node3")
+        made.kill_agent(1)
+        made.etcd.etcdctl("del", f"{PREFIX}node3")
+        others = node.runtime / "nodes/nodes.json"
+        others.write_text("[]")
+        said = node.cgw("node", "handback", "node3").stdout
+        assert f"removed {NodeAddresses(3).uplink} from" in said
+        assert NodeAddresses(3).uplink not in node.namespace.run(["ip", "address"]).stdout
+    finally:
+        network.plug_in(dead)
+    made.start_agent(1)
+    made.start_agent(3)
+    until_known(made, *MEMBERS)
+
+
 def value_of(made: RegistryCluster, name: str) -> str:
     """What the registry says of a node's addresses."""
     return made.etcd.etcdctl("get", f"{PREFIX}{name}", "--print-value-only").stdout
@@ -271,7 +341,7 @@ def test_hostile_addresses_are_said_and_harm_no_node(made: RegistryCluster) -> N
             found = traces(made.nodes[number])
             assert {**found, "nodes": ""} == {**before[number], "nodes": ""}, (what, number)
         assert sees_its_client(made, "web1", *MEMBERS), what
-    made.nodes[3].cgw("registry", "forget", "evil")
+    made.nodes[3].cgw("registry", "forget", "--for-good", "evil")
     for number in MEMBERS:
         assert eventually(partial(is_fine, made.nodes[number]))
         assert eventually(partial(is_as, made.nodes[number], before[number])), number

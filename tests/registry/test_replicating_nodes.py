@@ -42,6 +42,6 @@ def test_they_know_each_other_until_one_is_forgotten(made: RegistryCluster) -> N
     made.until_open(2201, "web1")
     made.kill_agent(2)
     assert knows(made.nodes[1], node2) == (True, True)
-    made.nodes[1].cgw("registry", "forget", "node2")
+    made.nodes[1].cgw("registry", "forget", "--for-good", "node2")
     assert eventually(lambda: knows(made.nodes[1], node2) == (False, False))
     made.guest("web1").stop("shutdown")

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from cgw_hooks.core.etcd.values import Member as MemberState
+from cgw_hooks.core.etcd.values import Put
 from cgw_hooks.core.node_config import Registry
 from cgw_hooks.core.parse.config_toml import parse_config
 from cgw_hooks.errors import RegistryError
 from cgw_hooks.host.etcd.client import Etcd
-from cgw_hooks.host.etcd.values import Member as MemberState
-from cgw_hooks.host.etcd.values import Put
 from tests.documents import block
 from tests.lab.etcd import EtcdCluster
 from tests.lab.etcd_member import DATA, LONGEST_WAIT, PATH, Port

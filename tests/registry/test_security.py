@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import pytest
 
+from cgw_hooks.core.etcd.values import Delete, Put
 from cgw_hooks.core.node_config import Registry
 from cgw_hooks.errors import RegistryError
 from cgw_hooks.host.etcd.client import Etcd
-from cgw_hooks.host.etcd.values import Delete, Put
 from tests.lab.etcd import PASSWORD, USER, EtcdCluster, open_etcd
 from tests.lab.etcd_certificates import MEMBER, NODE, NODE_WITH_CN
 from tests.lab.namespace import namespace

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
+from cgw_hooks.core.node_config import STEER
 from tests.lab.network import NodeAddresses
 from tests.netns.cluster import uplink
-from tests.return_path.cluster import NODES, PROTOCOLS
+from tests.return_path.cluster import CHAIN, NODES, PROTOCOLS, TALK, Cluster
 from tests.return_path.streams import guest_stream, transfer
 from tests.return_path.way import Move, Way
 
@@ -129,3 +130,26 @@ def test_a_guest_answers_by_the_entry_that_its_client_used_last(way: Way, move: 
             exchange.client_speaks()
             assert exchange.heard[-1][1][0] == uplink(entry, way.family)
             guest.move(place)
+
+
+@pytest.mark.parametrize("return_path", [STEER], indirect=True)
+@pytest.mark.parametrize("topology", [CHAIN], indirect=True)
+def test_a_packet_that_has_missed_its_guest_at_the_former_node_misleads_nobody(
+    made: Cluster, family: int
+) -> None:
+    """The former node has taken it up, and only then hears that the guest has left.
+
+    The client says nothing more that would show the guest's node where it comes in.
+    """
+    way = Way(made, made.put("web2", 2), 1, family)
+    exchange, former = way.exchange(), made.nodes[2].namespace
+    element = ["element", "bridge", "cgw", "away", f"{{ {way.guest.mac} }}"]
+
+    def miss() -> None:
+        exchange.client_speaks()
+        former.run(["nft", "delete", *element])
+        exchange.client.sendto(b"late", (way.entry_address, way.port(TALK)))
+        former.run(["nft", "add", *element])
+        exchange.guest_speaks()
+
+    way.guest.move(3, at_switch_over=miss)

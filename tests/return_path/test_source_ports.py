@@ -9,9 +9,10 @@ import pytest
 from cgw_hooks.core.node_config import FULL_NAT
 from tests.netns.asker import PATIENCE_FOR_NOTHING, spoken
 from tests.return_path.cluster import NODES, TALK, WHO, Cluster
+from tests.return_path.conftest import GUEST
 from tests.return_path.moving_guest import MovingGuest
 from tests.return_path.sessions import Connection
-from tests.return_path.way import Way
+from tests.return_path.way import Move, Way
 
 pytestmark = pytest.mark.return_path
 
@@ -36,6 +37,9 @@ def reset(connection: Connection) -> None:
     connection.guest.close()
 
 
+CLOSES = [close_client_first, close_guest_first, reset]
+
+
 @pytest.fixture
 def ways(made: Cluster, placed: MovingGuest, family: int) -> list[list[Way]]:
     """The ways through the nodes, in every order."""
@@ -43,7 +47,7 @@ def ways(made: Cluster, placed: MovingGuest, family: int) -> list[list[Way]]:
     return [[of_nodes[entry] for entry in order] for order in ORDERS]
 
 
-@pytest.mark.parametrize("close", [close_client_first, close_guest_first, reset])
+@pytest.mark.parametrize("close", CLOSES)
 def test_a_port_is_used_again_after_the_close(
     ways: list[list[Way]], close: Callable[[Connection], None], free_ports: Iterator[int]
 ) -> None:
@@ -53,6 +57,47 @@ def test_a_port_is_used_again_after_the_close(
             connection = way.connect(source_port=port)
             connection.guest_speaks()
             close(connection)
+
+
+@pytest.fixture(params=[False, True], ids=["anew", "again"])
+def before(request: pytest.FixtureRequest, made: Cluster, move: Move) -> MovingGuest:
+    """The guest before its move, and where it is while the ports are used first.
+
+    That is the target of its move, or not.
+    """
+    return made.put(GUEST, move.target if request.param else move.source)
+
+
+@pytest.fixture(params=CLOSES)
+def present(
+    request: pytest.FixtureRequest, before: MovingGuest, made: Cluster, move: Move, family: int
+) -> list[Connection]:
+    """Connections whose client ports were used before, each of them through another node.
+
+    The nodes still track those connections.
+    """
+    orders = [[Way(made, before, n, family) for n in order] for order in permutations(NODES, 2)]
+    ports = [request.getfixturevalue("free_ports").__next__() for _ in orders]
+    for port, (earlier, _) in zip(ports, orders, strict=True):
+        connection = earlier.connect(source_port=port)
+        connection.guest_speaks()
+        request.param(connection)
+    made.put(GUEST, move.source)
+    return [later.connect(source_port=port) for port, (_, later) in zip(ports, orders, strict=True)]
+
+
+@pytest.mark.parametrize("speak", [Connection.guest_speaks, Connection.client_speaks])
+def test_connections_of_ports_that_are_used_again_go_on_when_their_guest_moves(
+    present: list[Connection], before: MovingGuest, move: Move, speak: Callable[[Connection], None]
+) -> None:
+    def speak_in_all() -> None:
+        for connection in present:
+            speak(connection)
+
+    before.move(move.target, at_switch_over=speak_in_all)
+    speak_in_all()
+    for connection in present:
+        connection.close()
 
 
 @pytest.mark.parametrize("protocol", ["udp", "sctp"])

@@ -30,6 +30,8 @@ CASES = {
     "cgw publish w": ["web1", "web2"],
     "cgw publish --for 2h w": ["web1", "web2"],
     "cgw unpublish --live web1 8": ["8080/tcp"],
+    "cgw doctor w": ["web1", "web2"],
+    "cgw doctor --verb": ["--verbose"],
     "cgw status w": ["web1", "web2"],
     "cgw unpublish web1 8": ["8080/tcp"],
     "cgw node u": ["up"],

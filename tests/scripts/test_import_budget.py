@@ -186,6 +186,18 @@ def test_only_a_call_that_steers_loads_what_knows_the_other_nodes(
     assert set() == loaded & ((HEAVY | NOT_ON_THE_HOOKS_PATH) - {"tomllib", "typing"})
 
 
+def test_the_agent_loads_the_library_of_prometheus_only_if_it_is_asked_to() -> None:
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import cgw_hooks.agent.service\n"
+        "print(*[name for name in sys.modules if name.startswith(('prometheus', 'http.', 'wsgi'))])"
+    )
+    done = subprocess.run(
+        [PYTHON, "-I", "-c", program, str(ROOT)], capture_output=True, text=True, check=True
+    )
+    assert "prometheus" not in done.stdout
+    assert "wsgi" not in done.stdout
+
+
 def test_make_install_compiles_every_module_and_make_uninstall_leaves_none(
     tmp_path: Path,
 ) -> None:

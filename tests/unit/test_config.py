@@ -13,6 +13,7 @@ from cgw_hooks.core.guest import REMOTE, GuestKey
 from cgw_hooks.core.node_config import (
     Endpoint,
     GuestNetwork,
+    Metrics,
     NodeConfig,
     Policy,
     Registry,
@@ -100,6 +101,11 @@ def test_the_example_uncommented_is_valid_and_means_what_the_design_says() -> No
             key="/etc/etcd/node-key.pem",
             user="cgw",
             password_file="/etc/cgw/etcd-password",  # noqa: S106
+        ),
+        metrics=Metrics(
+            ip_address("127.0.0.1"),
+            9718,
+            textfile="/var/lib/prometheus/node-exporter/cgw.prom",
         ),
     )
     assert expected == parse_config(uncommented)
@@ -213,7 +219,7 @@ def test_a_bridge_may_have_a_second_subnet_of_ipv6() -> None:
         (
             "nodes = 1",
             '"nodes": unknown key',
-            "failover, guest-network, node, policy, registry, remote-guest, remote-node, uplink",
+            "failover, guest-network, metrics, node, policy, registry, remote-guest, remote-node",
         ),
         ('"a\\nb\\u001b[2J" = 1', r'"a\nb\x1b[2J": unknown key', "known here are"),
         ('[node]\nnmae = "n"', 'node."nmae": unknown key', "mark-mask, name"),

@@ -37,9 +37,7 @@ RUN_BY = {
     "docs/return-paths.md#what-they-ask-for": "tests/unit/test_documents.py",
     "docs/return-paths.md#the-death-of-a-node": "tests/unit/test_documents.py",
     "docs/troubleshooting.md#troubleshooting": "tests/systemd/test_agent_service.py",
-    "docs/troubleshooting.md#nothing-is-wrong-and-still-there-is-no-answer": (
-        "tests/netns/test_troubleshooting.py"
-    ),
+    "docs/troubleshooting.md#the-trace-helps-no-further": ("tests/netns/test_troubleshooting.py"),
 }
 #: Block -> the reason.
 NOT_RUN = {

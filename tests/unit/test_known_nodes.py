@@ -282,11 +282,12 @@ def test_the_chains_and_sets_of_a_former_node_are_deleted_and_no_others() -> Non
     foreign = {("ip cgw", "entered"), ("ip other", "entered0_fd000000"), ("ip cgw", "mine_fd")}
     chains = objects_of(both, "chain") | foreign
     text = removals(static_rules(one), chains, objects_of(both, "set"))
-    of_node3 = ["entered0_fd000000", "learned0_fd000000", "return_to0_fd000000"]
+    stems = ["came_by", "entered", "hand_to", "learned", "return_to"]
+    of_node3 = [f"{stem}0_fd000000" for stem in stems]
     assert text.splitlines() == [
         *(f"flush chain ip cgw {name}" for name in of_node3),
         *(f"delete chain ip cgw {name}" for name in of_node3),
-        "delete set ip cgw known0_fd000000",
+        *(f"delete set ip cgw {name}0_fd000000" for name in ("known", "reused")),
     ]
     assert removals(static_rules(both), chains, objects_of(both, "set")) == ""
 

@@ -11,14 +11,14 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cgw_hooks.core import registry_value
+from cgw_hooks.core.etcd.values import Delete, Put
 from cgw_hooks.core.node_config import RemoteNode
 from cgw_hooks.core.parse import fields
 from cgw_hooks.core.parse.known_nodes import MOST_ADDRESSES, add_known, are_needed
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.errors import InvalidConfig, RegistryError
 from cgw_hooks.host import addresses, log
-from cgw_hooks.host.etcd.values import Delete, Put
-from cgw_hooks.node.gateway_addresses import taken_over
+from cgw_hooks.node import taken_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -39,6 +39,8 @@ class NodeAddresses:
     def __init__(self, publisher: AgentPublisher, view: View) -> None:
         #: Why other nodes are not known here.
         self.problems: tuple[Problem, ...] = ()
+        #: The nodes whose addresses this one has taken over, as of the last look.
+        self.stands_in_for: tuple[str, ...] = ()
         self._publisher = publisher
         self._view = view
         self._looked = 0.0
@@ -51,19 +53,33 @@ class NodeAddresses:
         self._looked = 0.0
 
     def differing(self) -> list[Put | Delete]:
-        """Return what must be written, so that the other nodes know this one."""
+        """Return what must be written, so that all nodes know this one.
+
+        They must also know those that it stands in for, even if somebody has deleted their keys.
+        """
         now, found = time.monotonic(), self._view.own_addresses()
         is_deleted = bool(self._own) and not found
         if self._looked and now - self._looked < _LOOK_SECONDS and not is_deleted:
             return []
         self._looked = now
+        changes = self._publisher.state.gateway_changes()
+        self.stands_in_for = tuple(taken_addresses.by_node(changes))
         with suppress(OSError):  # the kernel did not tell its addresses: the next look is soon
-            taken = taken_over(self._publisher.state.gateway_changes())
-            self._own = _own_value(self._publisher.loaded, taken)
+            self._own = _own_value(self._publisher.loaded, taken_addresses.addresses(changes))
+        missing: list[Put | Delete] = [
+            Put(self._view.keys.addresses + node.name, registry_value.addresses_value(node))
+            for node in self._stood_in_for({entry.node for entry in self._view.addresses()})
+        ]
         if self._own is None or self._own == found:
-            return []
+            return missing
         key = self._view.keys.addresses + self._view.node
-        return [Put(key, self._own) if self._own else Delete(key)]
+        return [*missing, Put(key, self._own) if self._own else Delete(key)]
+
+    def _stood_in_for(self, but: Collection[str]) -> list[RemoteNode]:
+        """Return the nodes that this one stands in for, as far as the registry has named them."""
+        taken = taken_addresses.by_node(self._publisher.state.gateway_changes())
+        before = self._publisher.known_nodes.read()
+        return [node for node in before if node.name in taken and node.name not in but]
 
     def follow(self, *, is_connected: bool) -> None:
         """Write the file of the other nodes, if the registry says something else.
@@ -76,6 +92,7 @@ class NodeAddresses:
             return
         before = file.read()
         nodes, errors = _read(entries, {node.name: node for node in before})
+        nodes += tuple(self._stood_in_for({name for name, _ in entries}))
         if nodes != before or not file.is_there:
             file.write(nodes)
             names = ", ".join(node.name for node in nodes) or "none"

@@ -12,12 +12,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from cgw_hooks.core.etcd.values import Delete, Put, Unchanged
 from cgw_hooks.core.record import State
 from cgw_hooks.core.registry_value import guest, value
 from cgw_hooks.core.shared_ports import shared_ports
 from cgw_hooks.errors import CgwError
 from cgw_hooks.host.etcd.client import Etcd
-from cgw_hooks.host.etcd.values import Delete, Put, Unchanged
 from cgw_hooks.node import ports
 
 if TYPE_CHECKING:

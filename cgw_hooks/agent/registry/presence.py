@@ -11,16 +11,16 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from cgw_hooks.core.etcd.values import Put
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.errors import RegistryError
 from cgw_hooks.host.etcd.client import Etcd
-from cgw_hooks.host.etcd.values import Put
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cgw_hooks.core.etcd.values import Member
     from cgw_hooks.core.node_config import Registry
-    from cgw_hooks.host.etcd.values import Member
 
 #: Seconds after which the presence of a node ends that no longer renews it.
 TTL = 15

@@ -82,7 +82,8 @@ class Reporter:
             uuid: tuple(sorted({claim for claims in by_key.values() for claim in claims}))
             for uuid, by_key in self._closed.items()
         }
-        return Presence(self._view.node, networks, closed, self._started)
+        others = self._addresses.stands_in_for
+        return Presence(self._view.node, networks, closed, self._started, others)
 
     def _note(self, key: GuestKey, record: Record | None) -> None:
         """Note which ports of a guest are not open here."""

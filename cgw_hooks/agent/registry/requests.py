@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from cgw_hooks.core import registry_value
-from cgw_hooks.errors import CgwError, RegistryError
-from cgw_hooks.host.etcd.values import Delete, Put
+from cgw_hooks.core.etcd.values import Delete, Put
+from cgw_hooks.errors import CgwError, RegistryError, quoted
+from cgw_hooks.node import taken_addresses
 
 if TYPE_CHECKING:
     from cgw_hooks.agent.registry.inbox import Ticket
     from cgw_hooks.agent.registry.outbox import Outbox
     from cgw_hooks.core.guest import GuestKey
     from cgw_hooks.core.registry_view import Entry, View
+    from cgw_hooks.host.state.state import State
     from cgw_hooks.node.registered import Registered
 
 
@@ -24,10 +26,11 @@ class Claim(NamedTuple):
 
 
 class Forget(NamedTuple):
-    """Delete the entries of a node that will not come back as it was."""
+    """Delete the entries of a node's guests; ``is_for_good``: those of its addresses, too."""
 
     ticket: Ticket
     node: str
+    is_for_good: bool = False
 
 
 class Save(NamedTuple):
@@ -55,20 +58,39 @@ def claim(request: Claim, outbox: Outbox, registered: Registered) -> None:
         request.ticket.finish()
 
 
-def forget(request: Forget, view: View, outbox: Outbox) -> None:
-    """Delete all entries of a node. If it runs, it writes those of its guests again."""
+def forget(request: Forget, view: View, outbox: Outbox, registered: Registered) -> None:
+    """Delete entries of a node. If it runs, it writes them again.
+
+    Its addresses stay, unless it is gone for good: a node that takes these over must know them, and
+    all others must know by whom the connections that go on have come in.
+    """
+    node = request.node
     try:
-        uuids = [
-            uuid for uuid in view.uuids() for e in view.entries(uuid) if e.node == request.node
-        ]
-        keys = [view.keys.guest(uuid, request.node) for uuid in uuids]
-        if request.node in {entry.node for entry in view.addresses()}:
-            keys.append(view.keys.addresses + request.node)
+        if request.is_for_good:
+            _refuse_if_stood_in_for(node, view, registered.publisher.state)
+        uuids = view.uuids_of(node)
+        keys = [view.keys.guest(uuid, node) for uuid in uuids]
+        text = f"{len(uuids)} guests forgotten"
+        if node in {entry.node for entry in view.addresses()}:
+            if request.is_for_good:
+                keys.append(view.keys.addresses + node)
+            else:
+                text += "; its addresses stay known, unless you add --for-good"
         outbox.write(list(map(Delete, keys)))
     except CgwError as error:
         request.ticket.finish(error)
     else:
-        request.ticket.finish(text=str(len(uuids)))
+        request.ticket.finish(text=text)
+
+
+def _refuse_if_stood_in_for(node: str, view: View, state: State) -> None:
+    who = f"node {quoted(node)}"
+    if node in taken_addresses.by_node(state.gateway_changes()):
+        raise RegistryError(who, "this node stands in for it", f"run: cgw node handback {node}")
+    for name, found in view.nodes.items():
+        if name != view.node and node in found.stands_in_for:
+            cure = f"run on {name}: cgw node handback {node}"
+            raise RegistryError(who, f"node {quoted(name)} stands in for it", cure)
 
 
 def import_(request: Import, view: View, outbox: Outbox) -> None:

@@ -140,7 +140,7 @@ class Session:
         if isinstance(request, requests.Claim):
             requests.claim(request, self.outbox, self.registered)
         elif isinstance(request, requests.Forget):
-            requests.forget(request, self.view, self.outbox)
+            requests.forget(request, self.view, self.outbox, self.registered)
         elif isinstance(request, requests.Import):
             requests.import_(request, self.view, self.outbox)
         else:

@@ -30,6 +30,7 @@ KEYS = {
     "registry": {
         "endpoints", "ca", "certificate", "key", "user", "password-file", "prefix",
     },
+    "metrics": {"listen", "textfile", "per-port"},
 }  # fmt: skip
 
 
@@ -99,9 +100,9 @@ class Table:
             raise self.error(key, word, f"give one of: {', '.join(sorted(known))}")
         return word
 
-    def flag(self, key: str) -> bool:
-        """Return ``true`` or ``false``; false if the key is missing."""
-        value = self.content.get(key, False)
+    def flag(self, key: str, *, default: bool = False) -> bool:
+        """Return ``true`` or ``false``; ``default`` if the key is missing."""
+        value = self.content.get(key, default)
         if not isinstance(value, bool):
             raise self.error(key, value, "give true or false, without quotes")
         return value

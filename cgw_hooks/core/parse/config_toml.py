@@ -80,6 +80,11 @@ def _parse(text: str) -> NodeConfig:
     if "registry" in document:  # other nodes know this node by its name
         registry = registry_config.parse_registry(root.table("registry"))
         node.text("name", None, registry_config.parse_node_name)
+    metrics = None
+    if "metrics" in document:
+        from cgw_hooks.core.parse.metrics_config import parse_metrics  # few nodes have it
+
+        metrics = parse_metrics(root.table("metrics"))
     config = NodeConfig(
         name=name,
         uplink=_uplink(root.table("uplink")),
@@ -87,6 +92,7 @@ def _parse(text: str) -> NodeConfig:
         policy=_policy(root.table("policy")),
         remote_guests=_remote_guests(root.tables("remote-guest")),
         registry=registry,
+        metrics=metrics,
     )
     return nodes_config.with_nodes(config, root)
 

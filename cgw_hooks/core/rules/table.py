@@ -33,12 +33,14 @@ from __future__ import annotations
 from binascii import crc32
 
 from cgw_hooks.core.rules import arp_filter, sync_filter
-from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, remove
+from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, devices, remove
 from cgw_hooks.core.rules.elements import KINDS, elements, filled
 from cgw_hooks.core.rules.names import (
     BRIDGE_TABLE,
     FAMILY_TABLES,
+    LEFT_LABEL,
     PROTOCOL_NUMBER,
+    SEEN_LABEL,
     SYNC_BRIDGE_TABLE,
     SYNC_FAMILY_TABLES,
     TABLE,
@@ -62,14 +64,7 @@ NAMES = (
 # order must not depend on which was loaded first.
 _DSTNAT_PRIORITY = -105
 _SRCNAT_PRIORITY = 95
-
-# These bits of the conntrack label (0 to 127) mark the flows of `publish` for postrouting. "ct
-# status dnat" cannot do that: other programs' port forwards have it too. A rule can set a bit
-# but cannot clear it (the kernel's nft_ct.c), and can test whether a map holds a key only since
-# Linux 6.5. So there are two bits: one is set before the lookups of `publish`, the other after
-# them if none of them translated the flow.
-_SEEN_LABEL = 118
-_LEFT_LABEL = 119
+_LEAK_PRIORITY = 300  # after all NAT
 
 # Each element counts the connections that it has translated (see `counted`).
 _COUNTER = " counter;"
@@ -89,9 +84,19 @@ def change(config: NodeConfig, before: Contents, after: Contents) -> str:
     lines = [
         _revision(static_rules(config)),
         *_deletions(old, new),
+        *_limit_commands(after),
         *(_element_command("add", place, _with_data(found)) for place, found in new.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _limit_commands(contents: Contents) -> list[str]:
+    """Return the commands that make the chains of the limits that ports have."""
+    if not any(port.limits for port in contents.ports):
+        return []
+    from cgw_hooks.core.rules import limits  # few guests have any
+
+    return [text for found in limits.limits_of(contents.ports) for text in limits.commands(found)]
 
 
 def _deletions(old: Elements, new: Elements) -> Iterator[str]:
@@ -110,6 +115,7 @@ def restore(config: NodeConfig, contents: Contents) -> str:
         *(f"flush {_kind(table)} {table} {name}" for table, name in filled(config)),
         f"flush map {TABLE} revision",
         _revision(static),
+        *_limit_commands(contents),
         *(
             _element_command("add", place, _with_data(found))
             for place, found in elements(config, contents).items()
@@ -165,6 +171,7 @@ _CHAINS = {
     "prerouting": f"type nat hook prerouting priority {_DSTNAT_PRIORITY}",
     "output": f"type nat hook output priority {_DSTNAT_PRIORITY}",
     "postrouting": f"type nat hook postrouting priority {_SRCNAT_PRIORITY}",
+    "leak": f"type filter hook postrouting priority {_LEAK_PRIORITY}",
     "input": "type filter hook input priority 0",
 }
 
@@ -181,6 +188,7 @@ def _sets_and_maps() -> Iterator[str]:
                 f"{interval if kind == '_from' else ''}{_COUNTER} }}"
             )
             yield f"map ranges{family}{kind} {{ type {key} : {address};{interval}{_COUNTER} }}"
+            yield f"map limited{family}{kind} {{ type {key} : verdict;{interval} }}"
 
 
 def _rules(config: NodeConfig) -> Iterator[str]:
@@ -197,22 +205,26 @@ def _rules(config: NodeConfig) -> Iterator[str]:
     yield from _hairpin_rules()
     yield from (f"input {rule}" for rule in sync_filter.input_rules(config))
     for network in config.guest_networks:
-        yield _outbound_rule(network, config.uplink)
+        yield from _outbound_rules(network, config.uplink)
 
 
 def _publish_rules() -> Iterator[str]:
     protocols = "{ " + ", ".join(map(str, PROTOCOL_NUMBER.values())) + " }"
     # This label is set before all rules that translate, the other one after them: "dnat" ends
     # the chain.
-    yield f"publish ct label set {_SEEN_LABEL}"
+    yield f"publish ct label set {SEEN_LABEL}"
     for family, ip in IP.items():
         for kind, prefix in KINDS.items():
             key = " . ".join([*(f"{ip} {field}" for field in prefix), "meta l4proto", "th dport"])
+            yield (
+                f"publish meta nfproto ipv{family} meta l4proto {protocols} "
+                f"{key} vmap @limited{family}{kind}"
+            )
             for stem in ("published", "ranges"):
                 yield (
                     f"publish meta l4proto {protocols} dnat {ip} to {key} map @{stem}{family}{kind}"
                 )
-    yield f"publish ct label set {_LEFT_LABEL}"
+    yield f"publish ct label set {LEFT_LABEL}"
 
 
 def _hairpin_rules() -> Iterator[str]:
@@ -220,8 +232,8 @@ def _hairpin_rules() -> Iterator[str]:
     # Without SNAT the target would answer directly, and the client would refuse the answer. The
     # rules match only flows that `publish` has translated. Another chain may have translated a
     # flow that `publish` left unchanged or never got.
-    yield f"postrouting ct label {_SEEN_LABEL} jump hairpin"
-    yield f"hairpin ct label {_LEFT_LABEL} return"
+    yield f"postrouting ct label {SEEN_LABEL} jump hairpin"
+    yield f"hairpin ct label {LEFT_LABEL} return"
     # nft cannot compare two registers. A set of pairs {x, x} tests whether iif and oif are
     # equal.
     yield "hairpin add @hairpin { iif . iif }"
@@ -231,18 +243,18 @@ def _hairpin_rules() -> Iterator[str]:
     yield "hairpin iif 0 fib saddr type != local masquerade"
 
 
-def _outbound_rule(network: GuestNetwork, uplink: Uplink) -> str:
+def _outbound_rules(network: GuestNetwork, uplink: Uplink) -> Iterator[str]:
     ip = IP[network.subnet.version]
-    if uplink.devices:
-        out = "oifname { " + ", ".join(f'"{device}"' for device in uplink.devices) + " }"
-    else:
-        out = f'oifname != "{network.bridge}"'
+    out = (
+        f"oifname {devices(uplink.devices)}" if uplink.devices else f'oifname != "{network.bridge}"'
+    )
+    leaves = f"{ip} saddr {network.subnet} {ip} daddr != {network.subnet} {out}"
     address = next((a for a in uplink.addresses if a.version == network.subnet.version), None)
     translation = f"snat {ip} to {address}" if address else "masquerade"
-    return (
-        f"postrouting {ip} saddr {network.subnet} {ip} daddr != {network.subnet} "
-        f"{out} {translation}"
-    )
+    yield f"postrouting {leaves} {translation}"
+    # The kernel does not translate a packet that connection tracking calls invalid, nor one of a
+    # flow that began while these rules were lost.
+    yield f"leak {leaves} drop"
 
 
 def _revision(static: list[str]) -> str:

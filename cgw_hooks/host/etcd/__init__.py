@@ -1,4 +1,6 @@
 """A client of etcd's JSON gateway: ``client`` asks and writes, ``watch`` follows changes.
 
-It needs the standard library alone, and works alike with etcd 3.4 and 3.5. Only the agent uses it.
+``connection`` has sockets and TLS, ``members`` the order of the members and the tokens. What is
+said to etcd, and what its answers mean, is in ``core/etcd``. It needs the standard library alone.
+Only the agent uses it.
 """

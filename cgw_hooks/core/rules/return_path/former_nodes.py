@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     #: Table and name of a chain or set.
     Place = tuple[str, str]
 
-#: What the names of a node's chains and sets begin with (see `steer` and `ct_sync`); a number and
-#: a mark follow.
-_CHAINS = {"entered", "return_to", "learned", "opened", "sent", "direct", "hand"}
-_SETS = {"known", "young", "learned"}
+#: What the names of a node's chains and sets begin with; a number and a mark follow. The first ones
+#: are those of `steer` and `reused_ports`, the others those of `ct_sync`.
+_CHAINS = {"entered", "return_to", "learned", "came_by", "hand_to"}
+_CHAINS |= {"opened", "sent", "direct", "hand"}
+_SETS = {"known", "reused", "young", "learned"}
 
 
 def removals(static: Iterable[str], chains: Iterable[Place], sets: Iterable[Place]) -> str:

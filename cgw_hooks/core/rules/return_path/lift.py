@@ -8,6 +8,7 @@ from __future__ import annotations
 from ipaddress import IPv6Network
 
 from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, devices, listed
+from cgw_hooks.core.rules.return_path import marks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def add_to(table: Table, config: NodeConfig) -> None:
         table.add_rules(_common_rules(config, listed(macs)))
         for network in config.steered_networks:
             table.add_rules(_lift_rules(network))
+            table.add_rules(_output_rules(network, config.mark_mask))
 
 
 def removal(table: str) -> str:
@@ -73,8 +75,18 @@ def _common_rules(config: NodeConfig, macs: str) -> Iterator[str]:
     yield f"lift iifname {internode} goto lift_arriving"
     yield "lift ether saddr @away delete @away { ether saddr }"
     yield f"lift ether daddr {macs} goto lift_leaving"
-    yield f"lift_arriving ether saddr != {macs} add @away {{ ether saddr }} accept"
+    yield f"lift_arriving ether saddr != {macs} update @away {{ ether saddr }} accept"
     yield "lift_arriving ether daddr @away accept"
+
+
+def _output_rules(network: GuestNetwork, mask: int) -> Iterator[str]:
+    """Yield the rule that drops a lifted packet whose guest has just left for another node.
+
+    That node would take this one for the entry node, and send the answers here. The client sends
+    the packet again.
+    """
+    ip, internode = IP[network.subnet.version], devices(network.internode_devices)
+    yield f"output oifname {internode} {marks.is_lifted(mask)} {ip} daddr {network.subnet} drop"
 
 
 def _lift_rules(network: GuestNetwork) -> Iterator[str]:

@@ -23,6 +23,19 @@ def mark(address: Address, mask: int) -> int:
     return number(address, mask) << _shift(mask)
 
 
+def lifted(mask: int) -> int:
+    """Return the mark of a packet that was lifted, on its way to a guest of this node.
+
+    The number of a node marks packets on the way from a guest alone, so it may be the same.
+    """
+    return mask
+
+
+def is_lifted(mask: int) -> str:
+    """Return a match of packets that were lifted."""
+    return f"meta mark & {mask:#010x} == {lifted(mask):#010x}"
+
+
 def others(mask: int) -> int:
     """Return the bits of a mark that belong to other programs."""
     return _ALL & ~mask

@@ -23,10 +23,10 @@ from __future__ import annotations
 
 from ipaddress import collapse_addresses, ip_network
 
-from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, devices, listed
+from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, listed
 from cgw_hooks.core.rules.names import FAMILY_TABLES
-from cgw_hooks.core.rules.return_path import marks
-from cgw_hooks.core.rules.return_path.lift import outside
+from cgw_hooks.core.rules.return_path import reused_ports
+from cgw_hooks.core.rules.return_path.steered_network import ASKED_HOPS, SteeredNetwork
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _RAW_PRIORITY = -300  # before connection tracking (-200)
 _MANGLE_PRIORITY = -150  # after connection tracking, before routing and before our NAT (-105)
-_LEAK_PRIORITY = 300  # after all NAT
+_TRANSLATED_PRIORITY = 300  # after all NAT
 
 _TCP, _DATAGRAM_PROTOCOLS = 6, "{ 17, 132 }"
 _SYN = "tcp flags & (syn | ack) == syn"
@@ -48,13 +48,13 @@ _OPENING = "tcp flags & (fin | syn | rst | ack) == syn"
 _LONGEST_BURST = 1000
 #: How long a node waits for an acknowledgement.
 _ASKING = "500ms"
-#: A copy of a datagram that asks has this TTL, by which the entry node knows it. `dup` takes one
-#: off each time (net/ipv4/netfilter/nf_dup_ipv4.c), so an acknowledgement has two less.
-_ASKED_HOPS = 255
 #: How long a node remembers that it has asked, and the answer. Until the next packet of the flow
 #: nothing else remembers it.
 _ASKED = "60s"
 _SIZE = 65536
+#: Chains of one network, and of each of its other nodes; `reused_ports` has others.
+_CHAINS = ("request", "answer", "unknown", "ask", "copy", "handed", "stray", "learn")
+_NODE_CHAINS = ("entered", "return_to", "learned")
 
 
 def full_nat_clients(network: GuestNetwork, config: NodeConfig) -> str:
@@ -76,7 +76,9 @@ def ip_table(config: NodeConfig, family: int) -> Table:
         table.add_set(text)
     table.add_chain("raw", f"type filter hook prerouting priority {_RAW_PRIORITY}")
     table.add_chain("prerouting", f"type filter hook prerouting priority {_MANGLE_PRIORITY}")
-    table.add_chain("postrouting", f"type filter hook postrouting priority {_LEAK_PRIORITY}")
+    table.add_chain("postrouting", f"type filter hook postrouting priority {_TRANSLATED_PRIORITY}")
+    table.add_chain(reused_ports.ENDING)
+    table.add_rules(reused_ports.ending_rules())
     for number, network in enumerate(config.guest_networks):
         if network in config.steered_networks and network.subnet.version == family:
             _Rules(config, network, str(number)).add_to(table)
@@ -99,42 +101,43 @@ class _Rules:
     """The rules of one steered network."""
 
     def __init__(self, config: NodeConfig, network: GuestNetwork, suffix: str) -> None:
-        self._config = config
-        self._network = network
-        self._suffix = suffix
-        self._mask = f"{config.mark_mask:#010x}"
-        self._others = f"{marks.others(config.mark_mask):#010x}"
+        self._steered = SteeredNetwork(config, network, suffix)
+        self._bridge_mac = network.bridge_mac
+        self._mask, self._unmarked = self._steered.mask, self._steered.unmarked
         family = network.subnet.version
-        self._ip = ip = IP[family]
         self._flow_type = f"{ADDRESS_TYPE[family]} . inet_service . " * 2
+        ip = IP[family]
         self._flow = f"{ip} saddr . th sport . {ip} daddr . th dport"
-        self._hops = "ip ttl" if family == 4 else "ip6 hoplimit"  # noqa: PLR2004
+        self._guest = f"{ip} saddr"
         self._served_key = f"{ip} saddr . meta l4proto . th sport"
-        self._nodes = [
-            (node, address, marks.mark(address, config.mark_mask))
-            for node in config.remote_nodes
-            if (address := node.address_in(network.subnet))
-        ]
-        self._macs = listed(mac for node in config.remote_nodes for mac in node.bridge_macs)
-        self._outside = outside(network.subnet)
+        bridge = f'iifname "{network.bridge}"'
+        self._to_us = f"{bridge} ether daddr {network.bridge_mac}"
+        self._in_transit = f"{bridge} ether daddr != {network.bridge_mac}"
+        self._from_other_nodes = (
+            f"{self._to_us} ether saddr {self._steered.macs} {self._steered.client_to_guest}"
+        )
 
     def add_to(self, table: Table) -> None:
         """Add the chains and rules of the network."""
-        for _, _, mark in self._nodes:
-            table.add_set(self._known_set(mark))
-            for chain in ("entered", "return_to", "learned"):
-                table.add_chain(self._chain(chain, mark))
-        for chain in ("request", "answer", "unknown", "ask", "handed", "stray", "learn"):
+        for node in self._steered.nodes:
+            table.add_set(self._known_set(node.mark))
+            for chain in (*_NODE_CHAINS, *reused_ports.NODE_CHAINS):
+                table.add_chain(self._chain(chain, node.mark))
+        dynamic = f"flags dynamic,timeout; size {_SIZE}; timeout {_ASKED};"
+        for text in reused_ports.sets(self._steered, dynamic):
+            table.add_set(text)
+        for chain in (*_CHAINS, *reused_ports.CHAINS):
             table.add_chain(self._chain(chain))
         table.add_rules(self._base_rules())
-        if self._nodes:
+        if self._steered.nodes:
+            table.add_rules(reused_ports.rules(self._steered, self._from_other_nodes))
             table.add_rules(self._request_rules())
             table.add_rules(self._answer_rules())
             table.add_rules(self._ask_rules())
             table.add_rules(self._handed_rules())
 
     def _chain(self, stem: str, mark: int | None = None) -> str:
-        return f"{stem}{self._suffix}" + ("" if mark is None else f"_{mark:x}")
+        return self._steered.chain(stem, mark)
 
     def _known_set(self, mark: int) -> str:
         flow = self._flow_type.removesuffix(" . ")
@@ -144,52 +147,42 @@ class _Rules:
         )
 
     def _base_rules(self) -> Iterator[str]:
-        network, ip = self._network, self._ip
-        bridge, own = f'iifname "{network.bridge}"', network.bridge_mac
-        client_to_guest = f"{ip} daddr {network.subnet} {ip} saddr {self._outside}"
-        guest_to_client = (
-            f"{ip} saddr {network.subnet} {ip} daddr {self._outside} fib daddr type unicast"
-        )
         # With br_netfilter, frames that are only bridged through this node come by here as well.
         # If they were tracked, the states would be wrong when their guest moves to this node.
-        yield f"raw {bridge} ether daddr != {own} {client_to_guest} notrack"
-        yield f"raw {bridge} ether daddr != {own} {guest_to_client} notrack"
+        yield f"raw {self._in_transit} {self._steered.client_to_guest} notrack"
+        yield f"raw {self._in_transit} {self._steered.guest_to_client} notrack"
         to_answer = f"jump {self._chain('answer')}"
-        yield f"prerouting {bridge} ether daddr {own} {guest_to_client} {to_answer}"
-        if self._nodes:
-            yield (
-                f"prerouting {bridge} ether daddr {own} ether saddr {self._macs} {client_to_guest} "
-                f"jump {self._chain('request')}"
-            )
-        # The kernel does not translate a packet that connection tracking calls invalid.
-        out = self._config.uplink.devices
-        yield (
-            f"postrouting {ip} saddr {network.subnet} {ip} daddr {self._outside} "
-            + (f"oifname {devices(out)} drop" if out else f'oifname != "{network.bridge}" drop')
-        )
+        yield f"prerouting {self._to_us} {self._steered.guest_to_client} {to_answer}"
+        if self._steered.nodes:
+            yield f"prerouting {self._from_other_nodes} jump {self._chain('request')}"
 
     def _request_rules(self) -> Iterator[str]:
         """From a client, by another node: remember this node."""
+        request = self._chain("request")
+        yield f"{request} meta mark set meta mark | {self._mask}"
+        yield f"{request} ct state untracked goto {self._chain('untracked')}"
         # A client that uses one port through two nodes at once: its first connection lives. A flow
         # without a mark is none: br_netfilter has tracked it while this node had FULL-NAT, and its
         # client still tries to connect.
         first_lives = f"ct state established ct mark & {self._mask} != 0 return"
-        yield f"{self._chain('request')} {_SYN} {first_lives}"
-        for node, _, mark in self._nodes:
-            entered = self._chain("entered", mark)
-            yield f"{self._chain('request')} ether saddr {listed(node.bridge_macs)} goto {entered}"
-            yield f"{entered} ct mark & {self._mask} == {mark:#010x} return"
-            yield f"{entered} ct mark set ct mark & {self._others} | {mark:#010x}"
+        yield f"{request} {_SYN} {first_lives}"
+        for node in self._steered.nodes:
+            entered = self._chain("entered", node.mark)
+            yield f"{request} ether saddr {node.macs} goto {entered}"
+            yield f"{entered} ct mark & {self._mask} == {node.mark:#010x} return"
+            yield f"{entered} ct mark set ct mark & {self._unmarked} | {node.mark:#010x}"
 
     def _answer_rules(self) -> Iterator[str]:
         """From a guest to a client: route it to the node where the client came in."""
         answer, unknown = self._chain("answer"), self._chain("unknown")
-        yield f"{answer} ether saddr {self._macs} goto {self._chain('handed')}"
-        yield f"{answer} ct status dnat return"  # the client came in here
-        for _, _, mark in self._nodes:
-            back = self._chain("return_to", mark)
-            yield f"{answer} ct mark & {self._mask} == {mark:#010x} goto {back}"
-            yield f"{back} meta mark set meta mark & {self._others} | {mark:#010x}"
+        yield f"{answer} ether saddr {self._steered.macs} goto {self._chain('handed')}"
+        # The client came in here.
+        yield f"{answer} ct status dnat meta l4proto {_TCP} goto {self._chain('translated')}"
+        yield f"{answer} ct status dnat return"
+        for node in self._steered.nodes:
+            back = self._chain("return_to", node.mark)
+            yield f"{answer} ct mark & {self._mask} == {node.mark:#010x} goto {back}"
+            yield f"{back} meta mark set meta mark & {self._unmarked} | {node.mark:#010x}"
         yield f"{answer} ct state established,related return"
         yield f"{answer} {_OPENING} return"  # a new connection of the guest's own
         for served in ("served", "served_ranges"):
@@ -198,29 +191,31 @@ class _Rules:
     def _ask_rules(self) -> Iterator[str]:
         """From a guest, of a flow that is not tracked here."""
         unknown, ask, flow = self._chain("unknown"), self._chain("ask"), self._flow
+        yield from (f"{unknown} {rule}" for rule in reused_ports.hand_over(self._steered))
         yield f"{unknown} meta l4proto {_TCP} goto {ask}"
-        for _, _, mark in self._nodes:
-            learned = self._chain("learned", mark)
-            yield f"{unknown} {flow} @{self._chain('known', mark)} goto {learned}"
-            yield f"{learned} ct mark set ct mark & {self._others} | {mark:#010x}"
-            yield f"{learned} meta mark set meta mark & {self._others} | {mark:#010x}"
+        for node in self._steered.nodes:
+            learned = self._chain("learned", node.mark)
+            yield f"{unknown} {flow} @{self._chain('known', node.mark)} goto {learned}"
+            yield f"{learned} ct mark set ct mark & {self._unmarked} | {node.mark:#010x}"
+            yield f"{learned} meta mark set meta mark & {self._unmarked} | {node.mark:#010x}"
         yield f"{unknown} {flow} @asking goto {ask}"
         yield f"{unknown} {flow} @asked update @asked {{ {flow} }} return"
         yield f"{unknown} add @asking {{ {flow} }} add @asked {{ {flow} }} goto {ask}"
-        limit = f"limit rate over {_LONGEST_BURST}/second burst {_LONGEST_BURST} packets"
-        yield f"{ask} update @askers {{ {self._ip} saddr {limit} }} drop"
-        yield f"{ask} meta l4proto {_DATAGRAM_PROTOCOLS} {self._hops} set {_ASKED_HOPS}"
-        for _, address, _ in self._nodes:
-            yield f"{ask} {self._copy_to(address)}"
+        copy = self._chain("copy")
+        yield f"{ask} jump {copy}"
         yield f"{ask} drop"
+        limit = f"limit rate over {_LONGEST_BURST}/second burst {_LONGEST_BURST} packets"
+        yield f"{copy} update @askers {{ {self._guest} {limit} }} return"
+        yield f"{copy} {self._steered.hops} set {ASKED_HOPS}"
+        for node in self._steered.nodes:
+            yield f"{copy} {self._copy_to(node.address)}"
 
     def _handed_rules(self) -> Iterator[str]:
         """From another node that has a guest: an answer, a question, or an acknowledgement."""
         handed, stray, learn = (self._chain(stem) for stem in ("handed", "stray", "learn"))
-        flow = self._flow
+        flow, is_datagram = self._flow, f"meta l4proto {_DATAGRAM_PROTOCOLS}"
         # Perhaps the same client has come in here as well, so a flow of its port may be tracked.
-        acknowledged = f"meta l4proto {_DATAGRAM_PROTOCOLS} {self._hops} {_ASKED_HOPS - 2}"
-        yield f"{handed} {acknowledged} goto {stray}"
+        yield f"{handed} {is_datagram} {self._steered.is_acknowledgement} goto {stray}"
         yield f"{handed} ct state new,invalid goto {stray}"
         # Only a node that has the guest can have asked; else this is a question.
         for served in ("served", "served_ranges"):
@@ -228,16 +223,16 @@ class _Rules:
         yield f"{stray} drop"
         # The flow was steered here earlier: this is not the node where the client came in.
         yield f"{handed} ct status & dnat != dnat drop"
-        yield f"{handed} meta l4proto {_TCP} return"
-        for node, address, mark in self._nodes:
+        yield f"{handed} meta l4proto {_TCP} goto {self._chain('translated')}"
+        for node in self._steered.nodes:
             yield (
-                f"{handed} meta l4proto {_DATAGRAM_PROTOCOLS} {self._hops} {_ASKED_HOPS - 1} "
-                f"ether saddr {listed(node.bridge_macs)} {self._copy_to(address)}"
+                f"{handed} {is_datagram} {self._steered.is_question} "
+                f"ether saddr {node.macs} {self._copy_to(node.address)}"
             )
             yield (
-                f"{learn} ether saddr {listed(node.bridge_macs)} "
-                f"add @{self._chain('known', mark)} {{ {flow} }}"
+                f"{learn} ether saddr {node.macs} "
+                f"add @{self._chain('known', node.mark)} {{ {flow} }}"
             )
 
     def _copy_to(self, address: Address) -> str:
-        return f'dup to {address} device "{self._network.bridge}"'
+        return f'dup to {address} device "{self._steered.bridge}"'

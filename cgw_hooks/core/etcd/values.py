@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 #: Bytes of a value that are read; what is beyond them is cut off. etcd allows 1.5 MiB, so that a
 #: few hostile values could fill the memory.
 LONGEST_VALUE = 256 << 10
+_QUOTA = b"\netcd_server_quota_backend_bytes "
 
 
 class KeyValue(NamedTuple):
@@ -62,6 +63,14 @@ class Committed(NamedTuple):
     revision: int
     values: list[KeyValue]
 
+    @classmethod
+    def of(cls, answer: dict[str, Any]) -> Committed:
+        """Parse etcd's TxnResponse. Raises as ``KeyValue.of``."""
+        succeeded = bool(answer.get("succeeded"))
+        reads = [] if succeeded else answer.get("responses", [])
+        values = [KeyValue.of(v) for read in reads for v in read["response_range"].get("kvs", ())]
+        return cls(succeeded, int(answer["header"]["revision"]), values)
+
 
 class Member(NamedTuple):
     """What a member says of itself; ``size`` and ``quota`` (None: not known) are bytes."""
@@ -71,6 +80,21 @@ class Member(NamedTuple):
     quota: int | None
     alarms: tuple[str, ...]
     has_leader: bool
+
+    @classmethod
+    def of(cls, endpoint: Endpoint, status: dict[str, Any], metrics: bytes) -> Member:
+        """Parse etcd's StatusResponse, and what Prometheus reads. Raises as ``KeyValue.of``."""
+        quota = metrics.partition(_QUOTA)[2].partition(b"\n")[0]
+        # An alarm is the error "memberID:NUMBER alarm:NOSPACE ".
+        words = [word for error in status.get("errors", ()) for word in error.split()]
+        return cls(
+            endpoint,
+            size=int(status["dbSize"]),
+            quota=int(float(quota)) if quota else None,
+            # Each member may have raised the same one.
+            alarms=tuple(sorted({w[len("alarm:") :] for w in words if w.startswith("alarm:")})),
+            has_leader="leader" in status,
+        )
 
 
 class Put(NamedTuple):

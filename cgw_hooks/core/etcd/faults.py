@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import ssl
+import ssl  # for the classes of its errors alone
 
 from cgw_hooks.errors import RegistryError, printable
 
@@ -32,6 +32,16 @@ _CURES = {
 _TLS_CURE = "correct endpoints, ca, certificate and key in [registry]"
 _DOWN_CURE = "start this member, or mend the network to it"
 _TEXT_LIMIT = 200
+#: The status of HTTP if etcd's gateway has carried the request out.
+OK = 200
+
+
+class AnswerTooLong(RegistryError):
+    """A member sends more than is read of one answer."""
+
+
+class Compacted(RegistryError):
+    """What was asked for is no longer in etcd's history."""
 
 
 class Refusal(Exception):
@@ -62,9 +72,9 @@ class Refusal(Exception):
         return self.code in _TRANSIENT
 
     @property
-    def is_unknown(self) -> bool:
-        """Whether the request may have been carried out, or will be."""
-        return self.is_transient and "no leader" not in self.text
+    def is_certain(self) -> bool:
+        """Whether the request was not carried out, and will not be."""
+        return not self.is_transient or "no leader" in self.text
 
     def is_for_want_of_token(self, token: str) -> bool:
         """Whether a new token helps: it has expired, or the users have changed, or none was sent.
@@ -78,10 +88,18 @@ class Refusal(Exception):
         )
 
 
-def described(endpoint: Endpoint, error: Exception, config: Registry) -> RegistryError:
-    """Name the member, what it said or did not do, and the cure."""
+def described(
+    endpoint: Endpoint, error: Exception, config: Registry, *, is_sent: bool = False
+) -> RegistryError:
+    """Name the member, what it said or did not do, and the cure.
+
+    ``is_sent``: what was sent to the member changes something, if it is carried out.
+    """
     message, cure = _told(error, config)
-    return RegistryError(str(endpoint), printable(message), cure)
+    is_compacted = isinstance(error, Refusal) and error.code == OUT_OF_RANGE
+    is_unknown = is_sent and not (isinstance(error, Refusal) and error.is_certain)
+    kind = Compacted if is_compacted else RegistryError
+    return kind(str(endpoint), printable(message), cure, is_unknown=is_unknown)
 
 
 def _told(error: Exception, config: Registry) -> tuple[str, str]:
@@ -91,7 +109,8 @@ def _told(error: Exception, config: Registry) -> tuple[str, str]:
         authority = config.ca or "the host's certification authorities"
         return f"its certificate does not pass {authority}: {error.verify_message}", _TLS_CURE
     if isinstance(error, ssl.SSLError):
-        return f"TLS fails: {error.reason or error}", _TLS_CURE
+        reason = getattr(error, "reason", None)  # those that Python itself raises have none
+        return f"TLS fails: {reason or error}", _TLS_CURE
     if isinstance(error, OSError):
         return _told_of_network(error)
     reason = f"{type(error).__name__} {error}"[:_TEXT_LIMIT]

@@ -1,0 +1,1 @@
+"""What the agent tells Prometheus, if ``[metrics]`` of the config asks for it."""
