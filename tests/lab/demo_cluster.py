@@ -28,6 +28,8 @@ SECOND, SECOND_OCTET = "web2", 203
 SECOND_PORTS = Ports(session=2307, connection=8081, datagram=124)
 MORE_PORT, MORE_TO = 2222, 22
 _MILLISECONDS = 1000
+#: etcd has a deadline, and a busy machine keeps it seldom.
+_TRIES = 30
 _MIB = 1 << 20
 _DOWNLOAD = 12 * _MIB
 
@@ -75,7 +77,7 @@ def _introduce(cluster: Cluster, registry: ClusterRegistry) -> None:
     with progress(f"waiting for {guest.NAME}"):
         for entry in guest.entries(cluster):
             Client(cluster.client).until_answered("tcp", entry, ports.connection)
-    run(third, "cgw", "status", "--cluster", on=True)
+    run(third, "cgw", "status", "--cluster", on=True, tries=_TRIES)
 
 
 def _show_entries(cluster: Cluster) -> None:
