@@ -56,6 +56,7 @@ def run() -> int:
     """Serve until SIGTERM; return the exit code. Raises ``CgwError`` if it cannot start."""
     sys.setswitchinterval(_SWITCH_SECONDS)
     name_this_process()
+    log.served_by = "agent"
     agent = Agent(load_config(paths.config_file()), paths.runtime_directory())
     with SignalSource() as signals:
         agent.start()

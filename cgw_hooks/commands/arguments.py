@@ -6,7 +6,7 @@ import argparse
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from cgw_hooks.commands import trace_arguments
+from cgw_hooks.commands import figures_arguments, trace_arguments
 from cgw_hooks.commands.command_parser import Commands, Once, parsed_by
 from cgw_hooks.core import bans
 from cgw_hooks.core.parse import fields, port_spec
@@ -61,6 +61,22 @@ def _add_publish(commands: Commands) -> None:
         help="take the ports back after this time: 90s, 30m, 2h, 1d",
     )
     publish.add_argument(
+        "--limit",
+        action=Once,
+        type=parsed_by(fields.parse_rate),
+        default=(0, ""),
+        metavar="NUMBER/UNIT",
+        help="new connections of one client: 10/second, 30/minute, 100/hour",
+    )
+    publish.add_argument(
+        "--max-connections",
+        action=Once,
+        type=parsed_by(fields.parse_connections),
+        default=0,
+        metavar="NUMBER",
+        help="connections of one client at once",
+    )
+    publish.add_argument(
         "--guest-address",
         action=Once,
         type=parsed_by(_guest_addresses),
@@ -104,7 +120,7 @@ def _add_bans(commands: Commands) -> None:
         "--force", action="store_true", help="also this node's own addresses, or every client"
     )
     deny.add_argument("--list", action="store_true", help="print who is banned")
-    deny.add_argument("--json", action="store_true", help="with --list: print JSON, for programs")
+    deny.add_argument("--json", action="store_true", help="print JSON, for programs")
     allow = commands.add("allow", "Lift the bans of clients, and of all clients within a network.")
     _add_clients(allow)
     allow.add_argument("--all", action="store_true", help="lift the bans of all clients")
@@ -137,43 +153,12 @@ def _guest_addresses(text: str) -> tuple[Address, ...]:
     return addresses
 
 
-def _add_status(commands: Commands) -> None:
-    status = commands.add_with_json(
-        "status",
-        "Show what is published, and what is wrong. Each problem names its cure. No packet is "
-        "sent, and nothing is changed.",
-        graph="print a graph, for dot -Tsvg (Graphviz)",
-    )
-    status.add_argument(
-        "guest", nargs="?", metavar="GUEST", help="only this guest, by its name or uuid"
-    )
-    status.add_argument(
-        "--schema", action="store_true", help="print the path of the JSON Schema of --json"
-    )
-    status.add_argument(
-        "--cluster",
-        action="store_true",
-        help="all guests of the cluster, and at which nodes their ports are open",
-    )
-    status.add_argument(
-        "--figures",
-        action="store_true",
-        help="also connections since a port was published, and what is open now with its bytes",
-    )
-
-
 def _add_what_looks(commands: Commands) -> None:
-    _add_status(commands)
+    figures_arguments.add_status(commands)
     _add_doctor(commands)
     trace_arguments.add_to(commands)
-    flows = commands.add_with_json(
-        "flows",
-        "Show the open connections to published ports: the client, whom the guest sees, bytes and "
-        "age. Only connections that came in at this node are known.",
-    )
-    flows.add_argument(
-        "guest", nargs="?", metavar="GUEST", help="only this guest, by its name or uuid"
-    )
+    figures_arguments.add_flows(commands)
+    figures_arguments.add_log(commands)
     check = commands.add(
         "check",
         "Validate the config, or what a guest would publish. A definition is read as the hook "

@@ -6,7 +6,7 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cgw_hooks.commands.status_table import table
 from cgw_hooks.core import bans as core_bans
@@ -22,14 +22,24 @@ if TYPE_CHECKING:
     from cgw_hooks.core.published_port import Network
     from cgw_hooks.node.publisher import Publisher
 
-#: The version of the format of ``--list --json``.
+#: The version of the format of ``--json``.
 _VERSION = 1
 #: How many clients a command names one by one.
 _NAMED = 20
 
 
-def deny(publisher: Publisher, arguments: Namespace) -> int:
-    """Ban clients; return the exit code. Raises ``CgwError``."""
+def run(publisher: Publisher, arguments: Namespace) -> int:
+    """Carry out ``cgw deny`` or ``cgw allow``; return the exit code. Raises ``CgwError``."""
+    if "force" not in arguments:
+        return _allow(publisher, arguments)
+    if not arguments.list:
+        return _deny(publisher, arguments)
+    if arguments.clients or arguments.file:
+        raise InvalidBan("cgw deny", "--list bans nobody", "give clients, or --list alone")
+    return _show(as_json=arguments.json)
+
+
+def _deny(publisher: Publisher, arguments: Namespace) -> int:
     clients = _clients(arguments)
     if not clients:
         raise InvalidBan("cgw deny", "no client is given", "give an ADDRESS or NETWORK, or --list")
@@ -37,6 +47,10 @@ def deny(publisher: Publisher, arguments: Namespace) -> int:
     ended = bans.deny(
         publisher, clients, until=until, maker=arguments.maker or "", force=arguments.force
     )
+    if arguments.json:
+        rows = [(core_bans.text_of(client), until, arguments.maker or "") for client in clients]
+        _print_json(rows, ended=ended)
+        return 0
     end = f"until {_local(until)}" if until else "until they are allowed"
     for name in _names(list(map(core_bans.text_of, clients))):
         sys.stdout.write(f"denied  {name}, {end}\n")
@@ -45,11 +59,8 @@ def deny(publisher: Publisher, arguments: Namespace) -> int:
     return 0
 
 
-def allow(publisher: Publisher, arguments: Namespace) -> int:
-    """Lift bans; return the exit code, which says whether a client is denied still.
-
-    Raises ``CgwError``.
-    """
+def _allow(publisher: Publisher, arguments: Namespace) -> int:
+    """Lift bans; return the exit code, which says whether a client is denied still."""
     clients = _clients(arguments)
     if not clients and not (arguments.all or arguments.maker):
         raise InvalidBan("cgw allow", "no client is given", "give an ADDRESS or NETWORK, or --all")
@@ -68,19 +79,13 @@ def allow(publisher: Publisher, arguments: Namespace) -> int:
     return CgwError.exit_code if still and arguments.maker is None else 0
 
 
-def show(*, as_json: bool) -> int:
-    """Print all bans; return the exit code, which says whether they hold. Raises ``CgwError``."""
+def _show(*, as_json: bool) -> int:
+    """Print all bans; return the exit code, which says whether they hold."""
     found = bans.read()
     problems = list(bans.problems(thoroughly=True))
     rows = [(client, until, maker) for (client, maker), until in sorted(found.items())]
     if as_json:
-        _print_json(
-            [
-                {"client": client, "until": _utc(until) if until else None, "by": maker or None}
-                for client, until, maker in rows
-            ],
-            [problem.as_json() for problem in problems],
-        )
+        _print_json(rows, problems=[problem.as_json() for problem in problems])
     elif rows:
         cells = [(c, _local(until) if until else "-", maker or "-") for c, until, maker in rows]
         for line in table([("CLIENT", "UNTIL", "BY"), *cells], None):
@@ -133,12 +138,19 @@ def _utc(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def _print_json(denied: list[dict[str, Any]], problems: list[dict[str, Any]]) -> None:
+def _print_json(rows: list[tuple[str, int, str]], **other: object) -> None:
+    """Print bans, one per line, and other members of the object."""
     import json
 
-    lines = ",\n    ".join(map(json.dumps, denied))
-    listed = f"[\n    {lines}\n  ]" if denied else "[]"
-    sys.stdout.write(
-        f'{{\n  "version": {_VERSION},\n  "denied": {listed},\n'
-        f'  "problems": {json.dumps(problems)}\n}}\n'
+    bans = (
+        {"client": client, "until": _utc(until) if until else None, "by": maker or None}
+        for client, until, maker in rows
     )
+    lines = ",\n    ".join(map(json.dumps, bans))
+    members = {
+        "version": str(_VERSION),
+        "denied": f"[\n    {lines}\n  ]" if rows else "[]",
+        **{name: json.dumps(value) for name, value in other.items()},
+    }
+    text = ",\n".join(f'  "{name}": {value}' for name, value in members.items())
+    sys.stdout.write(f"{{\n{text}\n}}\n")

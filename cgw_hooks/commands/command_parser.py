@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     Action = Callable[[Namespace], int]
 
 
+#: Seconds.
+_SHORTEST_WATCH, _LONGEST_WATCH = 0.1, 86400.0
+
+
 class _Help(argparse.RawDescriptionHelpFormatter):
     """Like its parent, with each command and its text on one line.
 
@@ -47,6 +51,33 @@ class Once(argparse.Action):
         if getattr(namespace, self.dest) is not self.default:
             raise argparse.ArgumentError(self, "give it once, with commas between several values")
         setattr(namespace, self.dest, values)
+
+
+class Watch(argparse.Action):
+    """``--watch [SECONDS]`` before an optional GUEST: a word that is no number is the guest."""
+
+    #: Seconds.
+    DEFAULT = 2.0
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        """Store seconds as ``watch``, and a guest as ``watched``; argparse calls this."""
+        del parser, option_string
+        seconds = self.DEFAULT
+        try:
+            seconds = float(str(values or self.DEFAULT))
+        except ValueError:
+            namespace.watched = str(values)
+        if not _SHORTEST_WATCH <= seconds <= _LONGEST_WATCH:  # also false for NaN
+            raise argparse.ArgumentError(
+                self, f"give seconds, from {_SHORTEST_WATCH:g} to {_LONGEST_WATCH:g}"
+            )
+        namespace.watch = seconds
 
 
 def parsed_by(parse: Callable[[str], _T]) -> Callable[[str], _T]:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cgw_hooks.core.operations import DRIVERS
+from cgw_hooks.host import hook_files
+from cgw_hooks.host.hook_files import HOOK
 
-HOOK = "50-cgw"
 _VIF_SCRIPT = "vif-cgw"
 #: Places below a host's root.
-HOOK_PLACES = tuple(f"etc/libvirt/hooks/{driver}.d/{HOOK}" for driver in DRIVERS)
+HOOK_PLACES = tuple(hook_files.path(driver).lstrip("/") for driver in DRIVERS)
 #: The script for vifs that name it, and the hook for all others, beside the script that they
 #: name.
 VIF_PLACES = (f"etc/xen/scripts/{_VIF_SCRIPT}", "etc/xen/scripts/vif-post.d/cgw.hook")

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cgw_hooks
-from cgw_hooks.commands import hook_trial, host_files
+from cgw_hooks.commands import host_files
 from cgw_hooks.errors import InstallError, quoted
-from cgw_hooks.host import confinement, dpkg, systemd
+from cgw_hooks.host import confinement, dpkg, hook_files, systemd
+from cgw_hooks.node import hook_trial
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -186,7 +187,7 @@ def _sources() -> Path:
     """Return the folder of hooks/ and etc/: within the installed package, or beside it."""
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "share", package.parent):
-        if (folder / "hooks/qemu.d" / host_files.HOOK).is_file():
+        if (folder / "hooks/qemu.d" / hook_files.HOOK).is_file():
             return folder
     raise InstallError(str(package), "its hook scripts are missing", "install cgw-hooks again")
 

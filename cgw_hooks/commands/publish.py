@@ -11,28 +11,37 @@ from typing import TYPE_CHECKING
 from cgw_hooks.agent import client
 from cgw_hooks.commands.status import port_members
 from cgw_hooks.core.annotation_edit import time_in_words
-from cgw_hooks.core.published_port import host, span
+from cgw_hooks.core.port_change import Wish
+from cgw_hooks.core.published_port import ClientLimits, host, span
 from cgw_hooks.errors import PortConflict, RegistryError, printable, quoted
 from cgw_hooks.host import addresses, log, routes
+from cgw_hooks.host.person import person
 from cgw_hooks.node import publishing
 from cgw_hooks.node.annotation_store import CONFIG, LIVE, open_store
+from cgw_hooks.node.hook_answer import who
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from cgw_hooks.commands.arguments import Namespace
     from cgw_hooks.core.guest import Guest, GuestKey
+    from cgw_hooks.core.port_change import Outcome
     from cgw_hooks.core.published_port import Address, PublishedPort
     from cgw_hooks.errors import CgwError
     from cgw_hooks.node.annotation_store import Store
     from cgw_hooks.node.publisher import Publisher
-    from cgw_hooks.node.publishing import Outcome
 
 
 def publish(publisher: Publisher, arguments: Namespace) -> int:
     """Publish ports of a guest; return the exit code. Raises ``CgwError``."""
-    wish = publishing.Wish(
-        tuple(arguments.ports), arguments.source, arguments.seconds, arguments.guest_address
+    rate, unit = arguments.limit
+    limits = ClientLimits(rate, unit, arguments.max_connections)
+    wish = Wish(
+        tuple(arguments.ports),
+        arguments.source,
+        arguments.seconds,
+        arguments.guest_address,
+        limits if any(limits) else None,
     )
     dry_run = arguments.dry_run
     done = _with_store(
@@ -48,7 +57,7 @@ def publish(publisher: Publisher, arguments: Namespace) -> int:
     if done.unconfirmed:
         sys.stderr.write(f"cgw: {printable(str(done.unconfirmed))}; other nodes follow later\n")
     shown = "; ".join(map(str, done.ports))
-    log.notice(f"publish: guest {quoted(done.name)}: {shown or 'nothing'}")
+    _log("publish", done, shown, shown or "nothing")
     if arguments.json:
         _print_json(publisher, done)
         return 0
@@ -94,13 +103,21 @@ def unpublish(publisher: Publisher, arguments: Namespace) -> int:
         _print_changes(done)
         return 0
     shown = ", ".join(map(str, unwanted))
-    log.notice(f"unpublish: guest {quoted(done.name)}: {shown or 'everything'}")
+    _log("unpublish", done, shown, shown or "everything")
     if arguments.json:
         _print_json(publisher, done)
         return 0
     for what in unwanted or ["everything"]:
         sys.stdout.write(f"{printable(done.name)}  {what} unpublished\n")
     return 0
+
+
+def _log(command: str, done: Outcome, ports: str, shown: str) -> None:
+    """Log what a person has asked for, and who it was."""
+    fields = {"event": command, "by": command, "guest": done.name, "ports": ports}
+    if done.guest:
+        fields |= who(done.guest)
+    log.notice(f"{command}: guest {quoted(done.name)}: {shown}", user=person(), **fields)
 
 
 def _with_store(
@@ -120,6 +137,7 @@ def _line(done: Outcome, port: PublishedPort) -> str:
     guest_ports = span(port.to, port.to + port.end - port.start)
     target = f"{host(port.target_address)}:" if port.target_address else "port "
     notes = [f"from {', '.join(map(str, port.sources))}"] if port.sources else []
+    notes += [f"one client: {port.limits}"] if port.limits else []
     until = dict(done.guest.limits).get(port.claim) if done.guest else None
     notes += [f"until {time_in_words(until)}"] if until is not None else []
     notes += [note] if (note := _note(done, port)) else []

@@ -21,7 +21,15 @@ def run(arguments: Namespace) -> int:
 
         sys.stdout.write(f"{schemas.CLUSTER if arguments.cluster else schemas.STATUS}\n")
         return 0
-    return _cluster(arguments) if arguments.cluster else _node(arguments)
+    arguments.guest = arguments.guest or arguments.watched
+    look = _cluster if arguments.cluster else _node
+    if arguments.watch is None:
+        return look(arguments)
+    from cgw_hooks.commands.watching import watch
+
+    return watch(
+        lambda: look(arguments), arguments.watch, for_people=not (arguments.json or arguments.graph)
+    )
 
 
 def _node(arguments: Namespace) -> int:

@@ -65,6 +65,7 @@ def _figures(of_port: Figures | None) -> dict[str, Any] | None:
 
 def port_members(guest: Guest, port: PublishedPort) -> dict[str, Any]:
     """Return the members of JSON that describe one port of a guest."""
+    limits = port.limits
     any_address = port.listen_address.is_unspecified
     until = dict(guest.limits).get(port.claim)
     return {
@@ -76,6 +77,8 @@ def port_members(guest: Guest, port: PublishedPort) -> dict[str, Any]:
         "target_ports": [port.to, port.to + port.end - port.start],
         "sources": [str(source) for source in port.sources],
         **({} if until is None else {"until": _time(until)}),
+        **({"limit": limits.limit} if limits and limits.rate else {}),
+        **({"max_connections": limits.connections} if limits and limits.connections else {}),
     }
 
 

@@ -53,8 +53,8 @@ def table(rows: Sequence[Sequence[str]], width: int | None) -> Iterator[str]:
     if width is not None:
         widths = _narrowed(widths, width - len(_GAP) * (len(widths) - 1))
     for row in rows:
-        folded = [_folded(cell, places) for cell, places in zip(row, widths, strict=True)]
-        for pieces in zip_longest(*folded, fillvalue=""):
+        cells = [folded(cell, places) for cell, places in zip(row, widths, strict=True)]
+        for pieces in zip_longest(*cells, fillvalue=""):
             yield _GAP.join(map(_padded, pieces, widths)).rstrip()
 
 
@@ -66,8 +66,8 @@ def _narrowed(widths: list[int], available: int) -> list[int]:
     return [min(places, limit) for places in widths]
 
 
-def _folded(text: str, places: int) -> list[str]:
-    """Split a text into pieces of at most ``places`` cells."""
+def folded(text: str, places: int) -> list[str]:
+    """Split a printable text into pieces of at most ``places`` cells of a terminal's line."""
     if _places(text) <= places:
         return [text]
     pieces, taken = [""], 0
@@ -101,7 +101,7 @@ def _cells(row: Row, today: str) -> tuple[str, ...]:
         printable(row.record.guest.name),
         port.listen if port else "-",
         port.target if port else "-",
-        ", ".join(map(str, port.sources)) if port and port.sources else "anywhere",
+        _clients(port),
         _since(row.record.since, today),
         row.state,
     )
@@ -117,6 +117,12 @@ def _figures(of_port: Figures | None) -> tuple[str, ...]:
         size(traffic.received if traffic else None),
         size(traffic.sent if traffic else None),
     )
+
+
+def _clients(port: PublishedPort | None) -> str:
+    """Format which clients may connect, and the limits for each of them."""
+    sources = ", ".join(map(str, port.sources)) if port and port.sources else "anywhere"
+    return f"{sources} ({port.limits})" if port and port.limits else sources
 
 
 def _since(seconds: float, today: str) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import gc
-import io
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cgw_hooks.commands import standard_files
 from cgw_hooks.commands.arguments import parser
 from cgw_hooks.commands.this_node import publisher, publisher_of_gateway
 from cgw_hooks.core.node_config import NodeConfig
@@ -31,21 +30,21 @@ def main(arguments: list[str]) -> int:
     """Run one command; print each error as one line on stderr. Return the exit code."""
     # The garbage collector would look for cycles in the values of thousands of guests, in vain.
     gc.disable()
-    _stand_in_for_closed_files()
+    standard_files.stand_in_for_closed()
     try:
         return _carry_out(arguments)
     except CgwError as error:
         sys.stderr.write(f"cgw: {printable(str(error))}\n")
         return error.exit_code
     except BrokenPipeError:  # the reader of the pipe has closed it
-        _discard_stdout()
+        standard_files.discard_stdout()
         return 0
     except PermissionError as error:
         sys.stderr.write(f"cgw: {error.filename}: {error.strerror}; run it as root\n")
         return CgwError.exit_code
     except OSError as error:
         if not error.filename:
-            _discard_stdout()
+            standard_files.discard_stdout()
         sys.stderr.write(f"cgw: {error.filename or 'standard output'}: {error.strerror}\n")
         return CgwError.exit_code
     except KeyboardInterrupt:
@@ -61,27 +60,6 @@ def _carry_out(arguments: list[str]) -> int:
         sys.stdout.flush()  # here, so that a failure is reported like any other
 
 
-def _stand_in_for_closed_files() -> None:
-    """Replace a closed output (``>&-``), for which Python has None: printing must fail as in C.
-
-    A closed input is like an empty one.
-    """
-    if sys.stdin is None:
-        sys.stdin = os.fdopen(os.open(os.devnull, os.O_RDONLY))
-    if sys.stdout is None:
-        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")  # a write: EBADF
-    if sys.stderr is None:
-        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding != "utf-8":
-        # If this locale cannot write a name, the code points are written instead.
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def _discard_stdout() -> None:
-    """Discard the rest of stdout's buffer: the interpreter would try to write it at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _publish(arguments: Namespace) -> int:
     from cgw_hooks.commands import publish
 
@@ -94,18 +72,10 @@ def _unpublish(arguments: Namespace) -> int:
     return publish.unpublish(publisher(), arguments)
 
 
-def _deny(arguments: Namespace) -> int:
+def _bans(arguments: Namespace) -> int:
     from cgw_hooks.commands import bans
 
-    if arguments.list:
-        return bans.show(as_json=arguments.json)
-    return bans.deny(publisher(), arguments)
-
-
-def _allow(arguments: Namespace) -> int:
-    from cgw_hooks.commands import bans
-
-    return bans.allow(publisher(), arguments)
+    return bans.run(publisher(), arguments)
 
 
 def _complete(arguments: Namespace) -> int:
@@ -124,6 +94,12 @@ def _flows(arguments: Namespace) -> int:
     from cgw_hooks.commands import flows
 
     return flows.run(publisher(), arguments.guest, as_json=arguments.json)
+
+
+def _log(arguments: Namespace) -> int:
+    from cgw_hooks.commands import log
+
+    return log.run(arguments.guest, arguments.since, arguments.lines, as_json=arguments.json)
 
 
 def _doctor(arguments: Namespace) -> int:
@@ -238,12 +214,13 @@ def _hook_usage(_arguments: Namespace) -> int:
 _ACTIONS = {
     "publish": _publish,
     "unpublish": _unpublish,
-    "deny": _deny,
-    "allow": _allow,
+    "deny": _bans,
+    "allow": _bans,
     "complete": _complete,
     "status": _status,
     "trace": _trace,
     "flows": _flows,
+    "log": _log,
     "doctor": _doctor,
     "check": _check,
     "render": _render,

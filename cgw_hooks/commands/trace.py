@@ -30,23 +30,31 @@ if TYPE_CHECKING:
 #: The version of the format of --json: it changes if a member gets another meaning.
 VERSION = 1
 
+#: Whether this is the node where the client came in -> what is said if all is well.
+_ANSWERED = {
+    True: "the guest answered, and the answer went back",
+    False: "the guest answered, and the answer went back to the node where the client came in",
+}
+
 
 def run(publisher: Publisher, arguments: Namespace) -> int:
     """Trace one packet and print its story; return the exit code. Raises ``CgwError``."""
     traced = traced_port.find(publisher, arguments.subject)
     waited = f"{arguments.timeout:g} s"
     if arguments.probe:
-        found = _probe(traced, arguments)
+        found = _probe(publisher, traced, arguments)
     else:
         waiting = _Waiting(traced, waited)
-        found = trace.trace(traced, arguments.clients, arguments.timeout, waiting.say)
+        found = trace.trace(
+            publisher.config, traced, arguments.clients, arguments.timeout, waiting.say
+        )
     problem = trace_verdict.problem(publisher.config, traced, found, waited)
     if arguments.json:
         print_json(_as_json(traced, found, problem))
     else:
         for line in _lines(found):
             sys.stdout.write(f"{printable(line)}\n")
-        last = str(problem) if problem else "the guest answered, and the answer went back"
+        last = str(problem) if problem else _ANSWERED[found.is_entry]
         sys.stdout.write(f"{printable(last)}\n")
     return CgwError.exit_code if problem else 0
 
@@ -59,15 +67,10 @@ class _Waiting(NamedTuple):
 
     def say(self) -> None:
         """Say it."""
-        watched = self.traced.watched
-        places = " and ".join(f"{w.addresses[0]} port {w.port}" for w in watched)
-        _say(
-            f"waiting for a client's next packet to {places} ({watched[0].protocol}), "
-            f"at most {self.waited}"
-        )
+        _say(f"waiting for a client's next packet to {self.traced.listen}, at most {self.waited}")
 
 
-def _probe(traced: TracedPort, arguments: Namespace) -> Trace:
+def _probe(publisher: Publisher, traced: TracedPort, arguments: Namespace) -> Trace:
     """Trace a packet that this process sends itself."""
     from cgw_hooks.node import probe
 
@@ -75,7 +78,7 @@ def _probe(traced: TracedPort, arguments: Namespace) -> Trace:
     only = (ip_network(planned.network.source),)
     with probe.sending(planned) as may_send:
         _say(planned.difference)
-        return trace.trace(traced, only, arguments.timeout, may_send.set)
+        return trace.trace(publisher.config, traced, only, arguments.timeout, may_send.set)
 
 
 def _say(text: str) -> None:
@@ -89,6 +92,12 @@ def _lines(found: Trace) -> Iterator[str]:
     for name, way in names:
         if way:
             yield from _passage(name, way, found)
+    request = found.seen.request
+    if request and request.left_by_port in found.links:
+        yield (
+            f"{request.left_by_port} leads to another node, which runs the guest: run the same "
+            "there to see the rest"
+        )
     if found.were_lost:
         yield "some events were lost: the way may have gaps"
     if not found.has_bridges:
@@ -117,6 +126,7 @@ def _as_json(traced: TracedPort, found: Trace, problem: Problem | None) -> dict[
         "request": _passage_as_json(request, found),
         "answer": _passage_as_json(answer, found),
         "problem": problem.as_json() if problem else None,
+        "entry": found.is_entry,
         "complete": not found.were_lost,
     }
 

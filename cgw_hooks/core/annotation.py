@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from cgw_hooks.core.guest import GuestKey, Interface
-    from cgw_hooks.core.published_port import Address, Claim, Network
+    from cgw_hooks.core.published_port import Address, Claim, ClientLimits, Network
 
 #: The limits for one guest. A range whose ports keep their numbers needs one element of the #:
 #: ruleset per source network; any other range needs one element per port and source network.
 MAX_RANGES = 1024
 MAX_ELEMENTS = 8192
+#: Different limits for clients: each needs a chain of its own.
+MAX_LIMITS = 16
 
 
 class PortForward(NamedTuple):
@@ -35,6 +37,7 @@ class PortForward(NamedTuple):
     to: int
     #: The end of its time, in seconds since 1970; None if it has no end.
     until: int | None = None
+    limits: ClientLimits | None = None
 
     def has_expired(self, now: float) -> bool:
         """Whether its time has passed."""
@@ -61,7 +64,7 @@ class PortForward(NamedTuple):
                 continue  # all sources are of the other family: no client may connect here
             listen = self.listen_address or ANY_ADDRESS[family]
             yield PublishedPort(
-                self.protocol, listen, self.start, self.end, self.to, target, sources
+                self.protocol, listen, self.start, self.end, self.to, target, sources, self.limits
             )
 
     def __str__(self) -> str:
@@ -136,6 +139,13 @@ def refuse_excess(name: str, ports: list[PublishedPort]) -> None:
             f"<publish> needs {elements} elements in the ruleset: one per port that gets "
             "another number, and per source network",
             f"ask for {MAX_ELEMENTS} at most; a range that keeps its numbers needs only one",
+        )
+    limits = {port.limits for port in ports if port.limits}
+    if len(limits) > MAX_LIMITS:
+        raise InvalidAnnotation(
+            who,
+            f"<publish> has {len(limits)} different limits for clients",
+            f"give {MAX_LIMITS} at most: ports may have the same",
         )
     overlap = _first_overlap(ports)
     if overlap:

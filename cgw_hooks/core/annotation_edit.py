@@ -37,7 +37,7 @@ def add(
 
     ``xml`` None means that there is no annotation yet. A port that is there already gets the new
     end of its time. ``addresses`` become the guest's addresses. Raises ``PortConflict`` if a port
-    is there with another target or other sources, and ``InvalidAnnotation``.
+    is there with another target, other sources or limits, and ``InvalidAnnotation``.
     """
     edit = _Edit(name, xml or EMPTY)
     edit.remove_expired(now)
@@ -93,7 +93,8 @@ def in_words(forward: PortForward) -> str:
     address = "" if forward.listen_address is None else f"{host(forward.listen_address)}:"
     listen = span(forward.start, forward.end)
     sources = " from " + ", ".join(map(str, forward.sources)) if forward.sources else ""
-    return f"{address}{listen}:{forward.to}/{forward.protocol}{sources}"
+    limits = f" limited to {forward.limits}" if forward.limits else ""
+    return f"{address}{listen}:{forward.to}/{forward.protocol}{sources}{limits}"
 
 
 def time_in_words(seconds: float) -> str:
@@ -242,6 +243,10 @@ def _attributes(forward: PortForward) -> dict[str, str]:
         found["source"] = ",".join(map(str, forward.sources))
     if forward.until is not None:
         found["until"] = time_in_words(forward.until)
+    if forward.limits and forward.limits.rate:
+        found["limit"] = forward.limits.limit
+    if forward.limits and forward.limits.connections:
+        found["max-connections"] = str(forward.limits.connections)
     return found
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from ipaddress import ip_address, ip_network
 
 from cgw_hooks.core.named_tuple import NamedTuple
+from cgw_hooks.core.published_port import ANY_ADDRESS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Container, Iterable
 
     from cgw_hooks.core.published_port import Address, Network
 
@@ -26,7 +27,6 @@ NO_END = 0
 _HEAD = "cgw-bans 1"
 _NAME_LENGTH = 64
 _NAME_PUNCTUATION = frozenset("-_.")
-_FIELDS = 3
 
 
 class Segment(NamedTuple):
@@ -68,12 +68,12 @@ def from_text(text: str) -> Bans:
         raise ValueError(f"its first line is not {_HEAD!r}")
     if lines.pop() if lines else True:
         raise ValueError("its last line has no end")
-    bans: Bans = {}
-    for number, line in enumerate(lines, start=2):
-        fields = line.split(" ")
-        if len(fields) != _FIELDS or not (fields[1].isascii() and fields[1].isdigit()):
-            raise ValueError(f"line {number} is no ban")
-        bans[fields[0], fields[2]] = int(fields[1])
+    try:
+        bans = {(c, maker): int(until) for c, until, maker in [line.split(" ") for line in lines]}
+    except ValueError:
+        raise ValueError("a line is no ban") from None
+    if min(bans.values(), default=0) < 0:
+        raise ValueError("a line has a time before 1970")
     return bans
 
 
@@ -82,16 +82,17 @@ def unexpired(bans: Bans, now: float) -> Bans:
     return {key: until for key, until in bans.items() if until == NO_END or until > now}
 
 
-def denied(bans: Bans) -> Denied:
-    """Return until when each client is denied."""
+def denied(bans: Bans, clients: Container[str] | None = None) -> Denied:
+    """Return until when each client is denied; with ``clients``, each of these."""
     found: Denied = {}
     for (client, _), until in bans.items():
-        found[client] = _later(found[client], until) if client in found else until
+        if clients is None or client in clients:
+            found[client] = _later(found[client], until) if client in found else until
     return found
 
 
-def without(bans: Bans, networks: Iterable[Network], maker: str | None) -> Bans:
-    """Return the bans but for those of these clients, and of all clients within them.
+def lifted(bans: Bans, networks: Iterable[Network], maker: str | None) -> set[tuple[str, str]]:
+    """Return the keys of the bans of these clients, and of all clients within them.
 
     ``maker`` None means whoever has made them.
     """
@@ -103,7 +104,7 @@ def without(bans: Bans, networks: Iterable[Network], maker: str | None) -> Bans:
             return False
         return client in single or any(is_within(client, network) for network in wide)
 
-    return {key: until for key, until in bans.items() if not is_meant(*key)}
+    return {key for key in bans if is_meant(*key)}
 
 
 def is_within(client: str, network: Network) -> bool:
@@ -117,17 +118,18 @@ def is_within(client: str, network: Network) -> bool:
     return ip_network(client).subnet_of(network)  # type: ignore[arg-type]  # same version
 
 
-def wider(bans: Bans, network: Network) -> list[str]:
-    """Return the networks that are denied, and that a client is a part of."""
-    return sorted(
-        {
-            client
-            for client, _ in bans
-            if "/" in client
-            and (":" in client) == (network.version == 6)  # noqa: PLR2004
-            and network.subnet_of(ip_network(client))  # type: ignore[arg-type]  # same version
-        }
+def still_denied(bans: Bans, clients: Collection[Network]) -> list[tuple[str, str]]:
+    """Return which of the clients are denied, each with the maker of a ban or a wider network."""
+    texts = {text_of(client) for client in clients}
+    found = sorted((c, maker or "an administrator") for c, maker in bans if c in texts)
+    networks = [ip_network(c) for c in {c for c, _ in bans} if "/" in c]
+    found += sorted(
+        (text_of(client), str(network))
+        for network in networks
+        for client in clients
+        if client.version == network.version and client != network and client.subnet_of(network)  # type: ignore[arg-type]  # same version
     )
+    return found
 
 
 def singles(denied: Denied, version: int) -> dict[Address, int]:
@@ -155,33 +157,30 @@ def segments(denied: Denied, version: int) -> list[Segment]:
     result: list[Segment] = []
     around: list[tuple[int, int]] = []  # last address and time of the networks around
     position = 0
-    make = type(ip_address("::" if version == 6 else "0.0.0.0"))  # noqa: PLR2004, S104
-
-    def up_to(last: int) -> None:
-        """Write the innermost network up to an address."""
-        nonlocal position
-        until = around[-1][1]
-        if position <= last:
-            before = result[-1] if result else None
-            if before and before.until == until and int(before.last) + 1 == position:
-                result[-1] = before._replace(last=make(last))
-            else:
-                result.append(Segment(make(position), make(last), until))
-            position = last + 1
-
     for network, own in found:
         first, last = int(network.network_address), int(network.broadcast_address)
         while around and around[-1][0] < first:
-            up_to(around[-1][0])
-            around.pop()
+            position = _append(result, version, position, *around.pop())
         if around:
-            up_to(first - 1)
+            _append(result, version, position, first - 1, around[-1][1])
         position = first
         around.append((last, _later(around[-1][1], own) if around else own))
     while around:
-        up_to(around[-1][0])
-        around.pop()
+        position = _append(result, version, position, *around.pop())
     return result
+
+
+def _append(result: list[Segment], version: int, first: int, last: int, until: int) -> int:
+    """Append a segment, if it has any address, to those before it; return where the next begins."""
+    if first > last:
+        return first
+    make = type(ANY_ADDRESS[version])
+    before = result[-1] if result else None
+    if before and before.until == until and int(before.last) + 1 == first:
+        result[-1] = before._replace(last=make(last))
+    else:
+        result.append(Segment(make(first), make(last), until))
+    return last + 1
 
 
 def _later(one: int, other: int) -> int:

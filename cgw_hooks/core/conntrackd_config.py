@@ -132,7 +132,20 @@ def _ignored(config: NodeConfig) -> list[str]:
     # libnetfilter_conntrack 1.0.9 makes a wrong filter for the kernel of two IPv6 networks: then
     # nothing is ignored. All that matters is in the guest network.
     found = [entry for entry in found if not entry.startswith(_WORDS[6])]
-    return found + [f"{_WORDS[subnet.version]} {subnet}" for subnet in steered]
+    found += [f"{_WORDS[subnet.version]} {subnet}" for subnet in steered]
+    return found + _of_other_nodes(config)
+
+
+def _of_other_nodes(config: NodeConfig) -> list[str]:
+    """Return where clients come in to other nodes, with ct-sync.
+
+    The kernel of this node tracks these flows as well, since conntrackd has made it. Nobody but the
+    entry node may tell of them: it would hear outdated news of its own connections.
+    """
+    if not config.is_synced:
+        return []
+    found = [address for node in config.remote_nodes for address in node.uplink_addresses]
+    return [f"{_WORDS[address.version]} {address}" for address in dict.fromkeys(found)]
 
 
 def steered_subnets(config: NodeConfig) -> list[Network]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: Docker never changes this chain, and jumps to it first.
 _DOCKER_USER = "DOCKER-USER"
-_UFW = "ufw-user-forward"
+_UFW = {"ufw-user-forward", "ufw6-user-forward"}
 #: cgw translates at -105, and conntrack begins at -200 (NF_IP_PRI_CONNTRACK).
 _TRANSLATED, _TRACKED = -105, -200
 #: With more ports than this, a command for each of them would be too long.
@@ -44,7 +44,7 @@ def command(stopped: Stopped, ports: list[PublishedPort]) -> str:
         return ""
     if chain.tool == "nft":
         return _of_nft(stopped, ports)
-    if _UFW in chain.rules and chain.hook == "forward" and not stopped.is_bridged:
+    if not _UFW.isdisjoint(chain.rules) and chain.hook == "forward" and not stopped.is_bridged:
         found = _of_ufw(ports)
         if len(found) <= _MOST_COMMANDS:
             return "; ".join(found)
@@ -121,14 +121,11 @@ def _of_iptables(stopped: Stopped, ports: list[PublishedPort]) -> str:
 
 def _of_ufw(ports: list[PublishedPort]) -> list[str]:
     """Return ufw's own commands: they outlive a reload, and ufw lets the answers pass."""
-    return list(
-        dict.fromkeys(
-            f"ufw route allow proto {port.protocol} from any to {port.target_address} port "
-            + (
-                f"{port.to}:{port.to + port.end - port.start}"
-                if port.end > port.start
-                else f"{port.to}"
-            )
-            for port in ports
-        )
-    )
+    found = []
+    for port in ports:
+        last = port.to + port.end - port.start
+        numbers = f"{port.to}:{last}" if last > port.to else f"{port.to}"
+        to = f"to {port.target_address} port {numbers}"
+        sources = map(str, port.sources or ("any",))
+        found += [f"ufw route allow proto {port.protocol} from {by} {to}" for by in sources]
+    return list(dict.fromkeys(found))

@@ -95,8 +95,10 @@ class Outcome(NamedTuple):
     rule: str = ""
 
 
-#: Field -> value. A field that is missing has an unknown value.
+#: Field -> value. A field that is missing has an unknown value; a ``Range`` is one of these ports.
 Packet = dict[str, object]
+#: The fields by which packets of one kind differ.
+VARYING = ("saddr", "daddr", "sport", "dport")
 _PASSES = frozenset({Outcome(CONTINUE)})
 _DEEPEST = 16  # NFT_JUMP_STACK_SIZE
 
@@ -108,6 +110,24 @@ def outcomes(chain: Chain, packet: Packet) -> frozenset[Outcome]:
     if len(decided) < len(found):
         decided.add(Outcome(chain.policy))
     return frozenset(decided)
+
+
+def for_packets_like(chain: Chain, packet: Packet) -> Chain:
+    """Return the chain with those rules alone that can match packets like this one.
+
+    Packets are alike if only their addresses and ports differ. Thousands of published ports have
+    few kinds of packets.
+    """
+    alike = {field: value for field, value in packet.items() if field not in VARYING}
+    rules: dict[str, tuple[Rule, ...]] = {}
+    for name, found in chain.rules.items():
+        rules[name] = tuple(
+            rule._replace(matches=tuple(m for m in rule.matches if _holds(m, alike) is not True))
+            for rule in found
+            if rule.action not in {CONTINUE, MARK}
+            and not any(_holds(match, alike) is False for match in rule.matches)
+        )
+    return chain._replace(rules=rules)
 
 
 def _walk(chain: Chain, name: str, packet: Packet, depth: int) -> frozenset[Outcome]:
@@ -155,9 +175,21 @@ def _holds(match: Match, packet: Packet) -> bool | None:
     if match.field not in packet:
         return None
     value = packet[match.field]
+    if isinstance(value, Range):
+        found = _covers(match.values, value)
+        return None if found is None else found != match.negated
     values = value if isinstance(value, frozenset) else (value,)
-    found = any(_is(one, wanted) for one in values for wanted in match.values)
-    return found != match.negated
+    return any(_is(one, wanted) for one in values for wanted in match.values) != match.negated
+
+
+def _covers(wanted: tuple[object, ...], ports: Range) -> bool | None:
+    """Whether values match all of these ports (True) or none (False); None if only some."""
+    spans = [each if isinstance(each, Range) else Range(each, each) for each in wanted]  # type: ignore[arg-type]
+    common = [s for s in spans if s.first <= ports.last and ports.first <= s.last]
+    if not common:
+        return False
+    is_whole = any(s.first <= ports.first and ports.last <= s.last for s in common)
+    return True if is_whole else None
 
 
 def _is(value: object, wanted: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cgw_hooks.core.named_tuple import NamedTuple
+from cgw_hooks.core.packet_filter import Range
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 #: cgw translates at -105 in prerouting (core/rules/table).
 _TRANSLATION = -105
+#: The ports that clients use.
+_OF_CLIENTS = Range(1024, 65535)
 
 
 class Way(NamedTuple):
@@ -40,21 +43,20 @@ class Met(NamedTuple):
 def of_client(way: Way, chain: Chain) -> Iterator[Met]:
     """Yield what meets a chain if a client connects: its first packet, and an answer."""
     to_guest, to_client = _both(way, is_translated=True)
-    for outer in way.outer:
+    # If it is not known by which device clients come in, the packets have no such field.
+    for comes_in, goes_out in [({"iif": d}, {"oif": d}) for d in way.outer] or [({}, {})]:
         if chain.hook == "prerouting" and chain.priority <= _TRANSLATION:
-            yield Met({**_asked(way), "iif": outer}, is_answer=False)
+            yield Met({**_asked(way), **comes_in}, is_answer=False)
         elif chain.hook == "prerouting":
-            yield Met({**to_guest, "iif": outer}, is_answer=False)
+            yield Met({**to_guest, **comes_in}, is_answer=False)
         elif chain.hook == "forward":
-            yield Met({**to_guest, "iif": outer, "oif": way.device}, is_answer=False)
-            yield Met({**to_client, "iif": way.device, "oif": outer}, is_answer=True)
+            yield Met({**to_guest, **comes_in, "oif": way.device}, is_answer=False)
+            yield Met({**to_client, "iif": way.device, **goes_out}, is_answer=True)
         elif chain.hook == "postrouting":
             yield Met({**to_guest, "oif": way.device}, is_answer=False)
-            yield Met({**to_client, "oif": outer}, is_answer=True)
+            yield Met({**to_client, **goes_out}, is_answer=True)
     if chain.hook == "prerouting":
         yield Met({**to_client, "iif": way.device}, is_answer=True)
-    if way.is_bridged:
-        yield from _on_bridge(way, chain)
 
 
 def of_node(way: Way, chain: Chain) -> Iterator[Met]:
@@ -71,11 +73,11 @@ def _both(way: Way, *, is_translated: bool) -> tuple[Packet, Packet]:
     status = {"dnat"} if is_translated else set()
     both = _common(way)
     to_guest = {
-        **both, "daddr": way.target, "dport": way.port.to, "state": "new",
+        **both, "daddr": way.target, "dport": way.port.to, "sport": _OF_CLIENTS, "state": "new",
         "direction": "original", "status": frozenset(status), "daddr type": "unicast",
     }  # fmt: skip
     answer = {
-        **both, "sport": way.port.to, "state": "established",
+        **both, "sport": way.port.to, "dport": _OF_CLIENTS, "state": "established",
         "direction": "reply", "status": frozenset({*status, "seen-reply"}),
     }  # fmt: skip
     return to_guest, answer
@@ -91,7 +93,8 @@ def _common(way: Way) -> Packet:
 def _asked(way: Way) -> Packet:
     """Return the packet of a client that is not translated yet."""
     packet: Packet = {
-        **_common(way), "dport": way.port.start, "state": "new", "direction": "original",
+        **_common(way), "dport": way.port.start, "sport": _OF_CLIENTS, "state": "new",
+        "direction": "original",
         "status": frozenset(), "daddr type": "local",
     }  # fmt: skip
     if not way.port.listen_address.is_unspecified:
@@ -99,9 +102,9 @@ def _asked(way: Way) -> Packet:
     return packet
 
 
-def _on_bridge(way: Way, chain: Chain) -> Iterator[Met]:
+def on_bridge(way: Way, chain: Chain) -> Iterator[Met]:
     """Yield what another node sends to the guest through this node's bridge, and the answer."""
-    if chain.hook != "forward":
+    if chain.hook != "forward" or not way.is_bridged:
         return
     between = {"iif": way.device, "oif": way.device, "bridged": True}
     for is_answer, packet in enumerate(_both(way, is_translated=False)):

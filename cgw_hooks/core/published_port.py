@@ -9,6 +9,10 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from cgw_hooks.core.named_tuple import NamedTuple
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
@@ -50,6 +54,27 @@ class Claim(NamedTuple):
         )
 
 
+class ClientLimits(NamedTuple):
+    """What one client may do at one listening port. 0 means no limit.
+
+    ``rate`` new connections per ``unit`` ("second", "minute", "hour"), and ``connections`` at once.
+    """
+
+    rate: int = 0
+    unit: str = ""
+    connections: int = 0
+
+    @property
+    def limit(self) -> str:
+        """The rate as an annotation has it: ``10/second``; empty if there is none."""
+        return f"{self.rate}/{self.unit}" if self.rate else ""
+
+    def __str__(self) -> str:
+        """Return the limits as people read them: ``10/second, 20 at once``."""
+        at_once = f"{self.connections} at once" if self.connections else ""
+        return ", ".join(filter(None, (self.limit, at_once)))
+
+
 class PublishedPort(NamedTuple):
     """A range of listening ports of one protocol and one IP family.
 
@@ -66,6 +91,13 @@ class PublishedPort(NamedTuple):
     to: int
     target_address: Address | None
     sources: tuple[Network, ...] = ()
+    #: The limits for one client; None if there are none.
+    limits: ClientLimits | None = None
+
+    @property
+    def translation(self) -> PublishedPort:
+        """The port without its limits: what happens to the packets of an open connection."""
+        return self._replace(limits=None) if self.limits else self
 
     @property
     def family(self) -> int:
@@ -96,7 +128,16 @@ class PublishedPort(NamedTuple):
     def __str__(self) -> str:
         """Return both sides on one line: ``*:2202/tcp -> 10.5.5.202:22``."""
         sources = " from " + ", ".join(map(str, self.sources)) if self.sources else ""
-        return f"{self.listen} -> {self.target}{sources}"
+        limits = f" limited to {self.limits}" if self.limits else ""
+        return f"{self.listen} -> {self.target}{sources}{limits}"
+
+
+def no_longer_translated(
+    before: Iterable[PublishedPort], after: Iterable[PublishedPort]
+) -> list[PublishedPort]:
+    """Return the ports of ``before`` that ``after`` does not translate, whatever their limits."""
+    stays = {port.translation for port in after}
+    return [port for port in dict.fromkeys(before) if port.translation not in stays]
 
 
 def are_overlapping(one: Address, other: Address) -> bool:

@@ -12,7 +12,7 @@ from cgw_hooks.core.guest import REGISTRY, Guest, GuestKey, Interface
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.parse import fields
 from cgw_hooks.core.problem import Problem
-from cgw_hooks.core.published_port import MAX_PORT, MIN_PORT, Claim, PublishedPort
+from cgw_hooks.core.published_port import MAX_PORT, MIN_PORT, Claim, ClientLimits, PublishedPort
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _VERSION = 2
+#: Of a record with limits for clients: an older cgw must not ignore them.
+_VERSION_WITH_LIMITS = 3
 
 
 class State(Enum):
@@ -177,7 +179,7 @@ def to_json(record: Record) -> str:
     guest = record.guest
     return json_text.dumps(
         {
-            "version": _VERSION,
+            "version": _VERSION_WITH_LIMITS if _has_limits(record) else _VERSION,
             "driver": guest.key.driver,
             "id": guest.key.id,
             "name": guest.name,
@@ -203,7 +205,7 @@ def from_json(text: str) -> Record:
     """Read what ``to_json`` wrote. Raises ``ValueError`` for anything else."""
     try:
         data = json_text.loads(text)
-        if data["version"] != _VERSION:
+        if data["version"] not in {_VERSION, _VERSION_WITH_LIMITS}:
             raise ValueError(f"it is of version {data['version']}, not {_VERSION}")
         guest = Guest(
             key=GuestKey(str(data["driver"]), str(data["id"])),
@@ -232,8 +234,13 @@ def from_json(text: str) -> Record:
         raise ValueError(f"it is not a record: {error!r}") from error
 
 
+def _has_limits(record: Record) -> bool:
+    ports = (*record.guest.ports, *record.leaving, *record.withheld)
+    return any(port.limits for port in ports)
+
+
 def port_to_list(port: PublishedPort) -> list[Any]:
-    """Return a port as JSON holds it."""
+    """Return a port as JSON holds it; limits for clients come last, if there are any."""
     target = str(port.target_address) if port.target_address else None
     return [
         port.protocol,
@@ -243,6 +250,7 @@ def port_to_list(port: PublishedPort) -> list[Any]:
         port.to,
         target,
         [str(network) for network in port.sources],
+        *([[port.limits.limit, port.limits.connections]] if port.limits else ()),
     ]
 
 
@@ -263,7 +271,14 @@ def _ports(listed: list[list[Any]]) -> tuple[PublishedPort, ...]:
 
 
 def port_from_list(  # noqa: PLR0913, PLR0917  (the fields of a published port)
-    protocol: Any, listen: Any, start: Any, end: Any, to: Any, target: Any, sources: Any
+    protocol: Any,
+    listen: Any,
+    start: Any,
+    end: Any,
+    to: Any,
+    target: Any,
+    sources: Any,
+    limits: Any = None,
 ) -> PublishedPort:
     """Read what ``port_to_list`` wrote. Raises ``ValueError``, or ``TypeError`` for other types."""
     # These values become nft text, so they are checked again although only root wrote the file.
@@ -277,7 +292,16 @@ def port_from_list(  # noqa: PLR0913, PLR0917  (the fields of a published port)
         start if to == start else _port_number(to),
         fields.parse_address(target) if target else None,
         fields.parse_networks(" ".join(sources)) if sources else (),
+        _limits_from_list(*limits) if limits else None,
     )
+
+
+def _limits_from_list(limit: Any, connections: Any) -> ClientLimits:
+    rate, unit = fields.parse_rate(limit) if limit else (0, "")
+    at_once = fields.parse_connections(str(connections)) if connections else 0
+    if not rate and not at_once:
+        raise ValueError("it has limits without a number")
+    return ClientLimits(rate, unit, at_once)
 
 
 def _port_number(value: Any) -> int:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: The version of keys and values.
 VERSION = 1
+#: The version of a value with limits for clients: an older cgw must not ignore them.
+VERSION_WITH_LIMITS = 2
 #: The longest value that is read, in characters; etcd's own limit for a request is 1.5 MiB.
 LONGEST_VALUE = 1 << 20
 #: The year 10000, in seconds since 1970: no date can be written after it.
@@ -92,8 +94,10 @@ class Presence(NamedTuple):
 
 def value(name: str, ports: Iterable[PublishedPort]) -> str:
     """Return the value of a guest's key."""
+    ports = list(ports)
     listed = [port_to_list(port) for port in ports]
-    return json.dumps({"version": VERSION, "name": name, "ports": listed})
+    version = VERSION_WITH_LIMITS if any(port.limits for port in ports) else VERSION
+    return json.dumps({"version": version, "name": name, "ports": listed})
 
 
 def guest(uuid: str, text: str) -> Guest:
@@ -188,7 +192,7 @@ def _object(text: str) -> dict[str, Any]:
     data = json.loads(text)
     if not isinstance(data, dict):
         raise ValueError("it is not an object")  # noqa: TRY004  (a value like any other)
-    if data.get("version") != VERSION:
+    if data.get("version") not in {VERSION, VERSION_WITH_LIMITS}:
         raise ValueError(f"it is of version {data.get('version')!r}, not {VERSION}")
     return data
 

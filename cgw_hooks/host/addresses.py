@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import _socket
 import struct
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from cgw_hooks.host import netlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cgw_hooks.core.published_port import Address
+    from cgw_hooks.core.published_port import Address, Network
 
 _GET_ADDRESS = 22  # RTM_GETADDR
 _MESSAGE = struct.Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index
@@ -33,6 +33,21 @@ def devices(version: int) -> dict[Address, str]:
     with netlink.Channel(netlink.ROUTE) as channel:
         found = channel.dump(_GET_ADDRESS, request, _read)
     return {address: device for address, device in found if not address.is_loopback}
+
+
+def networks(version: int) -> list[tuple[Network, str]]:
+    """Return the networks of the node's addresses of an IP version, with their devices.
+
+    Raises ``OSError`` if the kernel does not answer.
+    """
+
+    def read(payload: memoryview) -> tuple[Network, str] | None:
+        found = _read(payload)
+        length = _MESSAGE.unpack_from(payload)[1]
+        return found and (ip_network(f"{found[0]}/{length}", strict=False), found[1])
+
+    with netlink.Channel(netlink.ROUTE) as channel:
+        return channel.dump(_GET_ADDRESS, _MESSAGE.pack(_FAMILY[version], 0, 0, 0, 0), read)
 
 
 def outward(version: int) -> Address | None:

@@ -1,4 +1,4 @@
-"""The spanning tree and the MAC address of a bridge, as the kernel reports them.
+"""The spanning tree, the MAC address and the state of a bridge, as the kernel reports them.
 
 This module must not import pyroute2: that takes longer than a whole ``cgw status``.
 
@@ -17,6 +17,7 @@ _ADDRESS, _NAME, _LINK_INFO = 1, 3, 18  # IFLA_ADDRESS, IFLA_IFNAME, IFLA_LINKIN
 _INFO_KIND, _INFO_DATA = 1, 2  # IFLA_INFO_KIND, IFLA_INFO_DATA
 _FORWARD_DELAY, _STP_STATE = 1, 5  # IFLA_BR_FORWARD_DELAY (hundredths of a second) ...
 _NUMBER = struct.Struct("=I")
+_IFF_UP = 1
 _KERNEL_STP = 1  # BR_KERNEL_STP of net/bridge/br_private.h; 2 is a user-space program
 
 
@@ -52,15 +53,26 @@ def mac_address(bridge: str) -> str:
     return bytes(_link(bridge).get(_ADDRESS, b"")).hex(":")
 
 
+def is_up(device: str) -> bool | None:
+    """Whether a device is up (its administrator's wish); None if there is no such device."""
+    answer = _ask(device)
+    return bool(_MESSAGE.unpack_from(answer)[3] & _IFF_UP) if answer else None
+
+
 def _link(name: str) -> dict[int, bytes | memoryview]:
     """Return the attributes of a device; none if there is no such device."""
+    answer = _ask(name)
+    return netlink.attributes(answer[_MESSAGE.size :]) if answer else {}
+
+
+def _ask(name: str) -> bytes:
+    """Return the kernel's answer about a device; empty if there is no such device."""
     request = _MESSAGE.pack(0, 0, 0, 0, 0) + netlink.attribute(_NAME, name.encode() + b"\0")
     with netlink.Channel(netlink.ROUTE) as channel:
         try:
-            answers = channel.ask(_GET_LINK, request)
+            return bytes(channel.ask(_GET_LINK, request)[0])
         except OSError:
-            return {}
-    return netlink.attributes(answers[0][_MESSAGE.size :])
+            return b""
 
 
 def _number(data: dict[int, bytes | memoryview], kind: int) -> int:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 #: The daemons of each driver, libvirt's docs/daemons.rst; their pid files are /run/NAME.pid.
-_DAEMONS = {
+DAEMONS = {
     "qemu": ("libvirtd", "virtqemud"),
     "lxc": ("libvirtd", "virtlxcd"),
     "libxl": ("libvirtd", "virtxend"),
@@ -75,7 +75,7 @@ class Connection(threading.Thread):
         self.folder = os.path.join(run_directory, "libvirt", driver)
         self._tell = tell
         self._daemons = [
-            (name, os.path.join(run_directory, f"{name}.pid")) for name in _DAEMONS[driver]
+            (name, os.path.join(run_directory, f"{name}.pid")) for name in DAEMONS[driver]
         ]
         self._condition = threading.Condition()
         # The following are changed only with the condition held.

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     Place = tuple[str, Address]
 
 #: Seconds after the first question at which who has not answered is asked again.
-_AGAIN = (0.3, 0.6)
-_PATIENCE = 1.0
+_AGAIN = (0.25, 0.5)
+_PATIENCE = 0.75
 #: Seconds after the last first answer, in which a second host may answer for an address.
 _SECOND_ANSWER = 0.3
 
@@ -45,7 +45,7 @@ _BUFFER = 1 << 21
 
 
 def who_has(places: Iterable[Place]) -> dict[Place, set[str]]:
-    """Return the MAC addresses that answer for each address. This takes 1 s at most.
+    """Return the MAC addresses that answer for each address. This takes 0.75 s at most.
 
     An address whose device is not an Ethernet device, or cannot send, is left out.
     """

@@ -30,6 +30,8 @@ _PROXY = 0x08  # NTF_PROXY: an entry of the administrator, not of a neighbour
 #: NUD_REACHABLE, STALE, DELAY, PROBE, PERMANENT. INCOMPLETE and FAILED have no answer, and the
 #: kernel does not ask for NOARP.
 _USABLE = 0x02 | 0x04 | 0x08 | 0x10 | 0x80
+_PERMANENT = 0x80  # of a bridge: its own address, or that of a port
+_AF_BRIDGE = 7
 _MAC_LENGTH = 6
 
 
@@ -59,6 +61,23 @@ def neighbours() -> list[Neighbour]:
         for family in (_socket.AF_INET, _socket.AF_INET6):
             found += channel.dump(_GET_NEIGHBOUR, _MESSAGE.pack(family, 0, 0, 0, 0), read)
     return found
+
+
+def bridge_ports() -> dict[str, str]:
+    """Return MAC address -> bridge port behind which it was seen last, of all bridges.
+
+    Raises ``OSError`` if the kernel does not answer.
+    """
+
+    def read(payload: memoryview) -> tuple[str, str] | None:
+        _, index, state, _, _ = _MESSAGE.unpack_from(payload)
+        mac = bytes(netlink.attributes(payload[_MESSAGE.size :]).get(_MAC, b""))
+        is_own = state & _PERMANENT
+        return None if is_own or len(mac) != _MAC_LENGTH else (mac.hex(":"), _name_of(index))
+
+    with netlink.Channel(netlink.ROUTE) as channel:
+        request = _MESSAGE.pack(_AF_BRIDGE, 0, 0, 0, 0)
+        return dict(channel.dump(_GET_NEIGHBOUR, request, read))
 
 
 def ask(address: Address, device: str) -> None:

@@ -27,6 +27,15 @@ class Nft:
         """Carry out one transaction completely, or raise ``RulesetError`` and change nothing."""
         self._run(text)
 
+    def try_out(self, text: str) -> None:
+        """Let the kernel check one transaction, and change nothing. Raises ``RulesetError``."""
+        nft = self._nft()
+        nft.set_dry_run(True)
+        try:
+            self._run(text)
+        finally:
+            self._context = None
+
     def list_table(self, table: str) -> str:
         """Return ``nft -n list table``. Raises ``RulesetError`` if there is no such table."""
         nft = self._nft()

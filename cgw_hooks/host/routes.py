@@ -60,6 +60,20 @@ def route_to(address: Address) -> Route | None:
     return _read(answers[0]) if answers else None
 
 
+def router_devices(version: int) -> set[str]:
+    """Return the devices through which a route of any table leads to a router.
+
+    Raises ``OSError`` if the kernel does not answer.
+    """
+
+    def read(payload: memoryview) -> str | None:
+        found = _read(bytes(payload))
+        return found.device if found.gateway and found.device else None
+
+    with netlink.Channel(netlink.ROUTE) as channel:
+        return set(channel.dump(_GET_ROUTE, _MESSAGE.pack(_FAMILY[version], *[0] * 8), read))
+
+
 def _read(payload: bytes) -> Route:
     number = payload[_TYPE_FIELD]
     found = netlink.attributes(payload[_MESSAGE.size :])

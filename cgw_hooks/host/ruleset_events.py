@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 
 from cgw_hooks.core.named_tuple import NamedTuple
-from cgw_hooks.core.rules import table
+from cgw_hooks.core.rules import bans, table
 from cgw_hooks.host import netlink, netlink_events
 
 #: The command name of the resident process: at most 15 bytes (TASK_COMM_LEN).
@@ -55,6 +55,8 @@ class RulesetEvents:
     def __init__(self, buffer_size: int = _BUFFER_SIZE) -> None:
         self._subscription = netlink_events.Subscription(netlink.NETFILTER, [_GROUP], buffer_size)
         self._own = {_table_bytes(name): name for name in table.NAMES}
+        # Each ban changes elements of its table; only its rules must be looked after.
+        self._bans = _table_bytes(bans.TABLE)
         # A transaction may come in several reads.
         self._ours: set[str] = set()
         self._others = False
@@ -83,11 +85,15 @@ class RulesetEvents:
             elif len(payload) > _GENERIC + 4:
                 # Very many elements may come at once, so each costs one look-up and no more.
                 end = _GENERIC + _FIRST_LENGTH.unpack_from(payload, _GENERIC)[0]
-                name = self._own.get((payload[0], bytes(payload[_GENERIC + 4 : end])))
+                place = payload[0], bytes(payload[_GENERIC + 4 : end])
+                name = self._own.get(place)
                 if name:
                     self._ours.add(name)
                 elif kind in _RULES:
-                    self._others = True
+                    if place == self._bans:
+                        self._ours.add(bans.TABLE)
+                    else:
+                        self._others = True
         return Commits(frozenset(ours), others, lost)
 
     def _forget(self) -> None:

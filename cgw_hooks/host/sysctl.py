@@ -47,13 +47,32 @@ def passes_bridged_packets(version: int) -> bool:
 
 
 def reverse_path_drops() -> int:
-    """Return how many packets the reverse path filter has dropped (``IPReversePathFilter``)."""
-    try:
-        lines = Path("/proc/thread-self/net/netstat").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
+    """Return how many packets were dropped since their source should come by another device.
+
+    br_netfilter routes translated packets itself, and does not count them in
+    ``IPReversePathFilter`` (br_nf_pre_routing_finish in net/bridge/br_netfilter_hooks.c). Those
+    are among the martian sources, which are counted for the whole kernel.
+    """
+    return max(_counter("net/netstat", "IPReversePathFilter"), _martian_sources())
+
+
+def _counter(name: str, wanted: str) -> int:
+    lines = _lines(f"/proc/thread-self/{name}")
     for names, values in zip(lines[::2], lines[1::2], strict=False):
-        found = dict(zip(names.split(), values.split(), strict=False))
-        if "IPReversePathFilter" in found:
-            return int(found["IPReversePathFilter"])
+        found = dict(zip(names, values, strict=False))
+        if wanted in found:
+            return int(found[wanted])
     return 0
+
+
+def _martian_sources() -> int:
+    names, *rows = _lines("/proc/thread-self/net/stat/rt_cache") or [[]]
+    place = names.index("in_martian_src") if "in_martian_src" in names else None
+    return sum(int(row[place], 16) for row in rows) if place is not None else 0
+
+
+def _lines(path: str) -> list[list[str]]:
+    try:
+        return [line.split() for line in Path(path).read_text(encoding="ascii").splitlines()]
+    except OSError:
+        return []

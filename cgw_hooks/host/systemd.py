@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 
 
@@ -13,7 +14,7 @@ def is_running() -> bool:
 
 def take_out_of_service(unit: str) -> bool:
     """Stop and disable a unit. Return whether it was active or enabled."""
-    served = _answers("is-active", unit) or _is_enabled(unit)
+    served = _answers("is-active", unit) or is_enabled(unit)
     if served:
         _answers("disable", "--now", unit)
     return served
@@ -34,9 +35,19 @@ def read_units_anew() -> None:
     _answers("daemon-reload")
 
 
-def _is_enabled(unit: str) -> bool:
+def is_enabled(unit: str) -> bool:
     """Whether an admin has enabled a unit. A unit that cannot be enabled is "static"."""
     return "enabled" in _ask("is-enabled", unit).stdout.splitlines()
+
+
+def last_reload(unit: str) -> float | None:
+    """Return when a unit was last told to reload, in seconds since 1970; None if never.
+
+    Only while the unit runs does systemd know this.
+    """
+    said = _ask("show", "--timestamp=unix", "--property=ExecReload", unit).stdout
+    moments = re.findall(r"stop_time=\[@(\d+)", said)
+    return float(moments[-1]) if moments else None
 
 
 def _answers(*arguments: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 import selectors
 import socket
 import time
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 #: How an attempt ends.
 OPEN, REFUSED, SILENT, UNREACHABLE = "open", "refused", "silent", "unreachable"
 
-#: At most this many attempts at once: a process may have 1024 open files by default.
-_AT_ONCE = 400
+#: At most this many attempts at once, and fewer if the process may not open as many files.
+_AT_ONCE, _OTHER_FILES = 1000, 64
 #: Seconds for one attempt, and for all of them. What is not tried then has no result.
 _PATIENCE, _LONGEST = 1.0, 2.0
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -31,9 +32,11 @@ def connect(targets: Iterable[Target]) -> dict[Target, str]:
     waiting = list(dict.fromkeys(targets))[::-1]
     found: dict[Target, str] = {}
     end = time.monotonic() + _LONGEST
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    at_once = max(min(_AT_ONCE, allowed - _OTHER_FILES), 1)
     with selectors.DefaultSelector() as selector:
         while waiting or selector.get_map():
-            while waiting and len(selector.get_map()) < _AT_ONCE and time.monotonic() < end:
+            while waiting and len(selector.get_map()) < at_once and time.monotonic() < end:
                 _begin(selector, waiting.pop(), found)
             if time.monotonic() >= end:
                 waiting.clear()

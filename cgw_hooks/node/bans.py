@@ -30,8 +30,13 @@ if TYPE_CHECKING:
     from cgw_hooks.node.guest_changes import GuestChanges
 
 _SYNC = "run: cgw sync"
+_OWN_CURE = "give the client's own address, or add --force"
 #: All clients are in one of these.
 EVERYBODY: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+
+
+#: To change a client takes three commands of nft, to write the whole table one for all clients.
+_CHANGED_SINGLY = 1000
 
 
 class Allowed(NamedTuple):
@@ -59,11 +64,8 @@ def deny(
     """
     if not force:
         _refuse_own(publisher.config, clients)
-
-    def add(before: Bans) -> Bans:
-        return before | {(bans.text_of(client), maker): until for client in clients}
-
-    _change(publisher, add)
+    given = dict.fromkeys(((bans.text_of(client), maker) for client in clients), until)
+    _change(publisher, lambda before: (before | given, given.keys()))
     return client_flows.delete_flows(clients)
 
 
@@ -74,22 +76,20 @@ def allow(
 
     ``maker`` lifts only those of one maker. Raises ``RecordError``, ``RulesetError``.
     """
-    before, after = _change(
-        publisher, lambda found: bans.without(found, clients, maker), is_needed=True
-    )
-    gone = bans.denied(before).keys() - bans.denied(after).keys()
-    still = []
-    for client in clients:
-        text = bans.text_of(client)
-        makers = sorted(by or "an admin" for found, by in after if found == text)
-        still += [(text, maker) for maker in makers]
-        still += [(text, network) for network in bans.wider(after, client) if network != text]
-    return Allowed(sorted(gone), still)
+
+    def lift(before: Bans) -> tuple[Bans, Collection[tuple[str, str]]]:
+        gone = bans.lifted(before, clients, maker)
+        return {key: until for key, until in before.items() if key not in gone}, gone
+
+    after, touched = _change(publisher, lift)
+    gone = {client for client, until in touched.items() if until is None}
+    return Allowed(sorted(gone), bans.still_denied(after, clients))
 
 
 def read() -> Bans:
     """Return the bans whose time has not passed. Raises ``RecordError``."""
-    return bans.unexpired(_read(), time.time())
+    with _DamagedFile():
+        return bans.unexpired(_read(), time.time())
 
 
 def mend(publisher: GuestChanges) -> list[str]:
@@ -99,7 +99,7 @@ def mend(publisher: GuestChanges) -> list[str]:
     """
     if not _has_file() and not _has_table():
         return []
-    with ban_file.locked(publisher.state.directory, WAIT):
+    with ban_file.locked(publisher.state.directory, WAIT), _DamagedFile():
         return _mend(publisher, read())
 
 
@@ -108,8 +108,11 @@ def problems(*, thoroughly: bool = False) -> Iterator[Problem]:
 
     ``thoroughly`` compares each element: 0.3 s for 100,000.
     """
+    wrong = ""
     try:
-        wrong = _wrong(bans.denied(read()), thoroughly=thoroughly) if _has_file() else ""
+        with _DamagedFile():
+            if _has_file():
+                wrong = _wrong(bans.denied(read()), thoroughly=thoroughly)
     except CgwError as error:
         yield Problem.of(error)
     else:
@@ -118,29 +121,45 @@ def problems(*, thoroughly: bool = False) -> Iterator[Problem]:
 
 
 def _change(
-    publisher: GuestChanges, change: Callable[[Bans], Bans], *, is_needed: bool = False
-) -> tuple[Bans, Bans]:
-    """Change the file, then the ruleset; return the bans before and after.
+    publisher: GuestChanges, change: Callable[[Bans], tuple[Bans, Collection[tuple[str, str]]]]
+) -> tuple[Bans, dict[str, int | None]]:
+    """Change the file, then the ruleset.
 
-    ``is_needed``: nothing is written if there is no difference.
+    ``change`` returns all bans as they should be, and the keys of those that it has changed; if
+    there are none, nothing is written. Returns all bans, and until when each client of a changed
+    one is denied now.
     """
-    with ban_file.locked(publisher.state.directory, LONG_WAIT):
-        whole = _read()
+    with ban_file.locked(publisher.state.directory, LONG_WAIT), _DamagedFile():
         now = time.time()
-        before = bans.unexpired(whole, now)
-        after = change(before)
-        if after == whole and is_needed:
-            return before, after
-        ban_file.write(paths.state_directory(), bans.to_text(after) if after else "")
-        if not after:
-            publisher.nft.apply(remove(rules.TABLE))
-            return before, after
-        was, should_be = bans.denied(before), bans.denied(after)
+        after, keys = change(bans.unexpired(_read(), now))
+        clients = {client for client, _ in keys}
+        denied = bans.denied(after, clients)
+        touched = {client: denied.get(client) for client in clients}
+        if touched:
+            ban_file.write(paths.state_directory(), bans.to_text(after) if after else "")
+            _write_ruleset(publisher, after, touched, now)
+    return after, touched
+
+
+def _write_ruleset(
+    publisher: GuestChanges, after: Bans, touched: dict[str, int | None], now: float
+) -> None:
+    if not after:
+        publisher.nft.apply(remove(rules.TABLE))
+        return
+    networks = [client for client in touched if "/" in client]
+    if len(touched) - len(networks) <= _CHANGED_SINGLY:
+        addresses = {c: until for c, until in touched.items() if "/" not in c}
+        versions = {6 if ":" in network else 4 for network in networks}
+        of_networks = bans.denied({key: u for key, u in after.items() if "/" in key[0]})
+        segments = {version: bans.segments(of_networks, version) for version in versions}
         try:
-            publisher.nft.apply(rules.change(was, should_be, now))
-        except RulesetError:  # there is no table, or its sets have expired elements
-            _restore(publisher, should_be, now)
-    return before, after
+            publisher.nft.apply(rules.change(addresses, segments, now))
+        except RulesetError:  # there is no table, or it is that of another version
+            pass
+        else:
+            return
+    _restore(publisher, bans.denied(after), now)
 
 
 def _mend(publisher: GuestChanges, found: Bans) -> list[str]:
@@ -200,6 +219,24 @@ def _is_later(until: int, moment: float) -> bool:
 
 def _refuse_own(config: NodeConfig, clients: Collection[Network]) -> None:
     """Refuse a ban of this node's own addresses, or of everybody. Raises ``BanRefused``."""
+    own = _own_addresses(config)
+    for client in clients:
+        if client.prefixlen == client.max_prefixlen:
+            if client.network_address in own:
+                what = f"that is {own[client.network_address]}"
+                raise BanRefused(str(client.network_address), what, _OWN_CURE)
+            continue
+        if client.prefixlen == 0:
+            raise BanRefused(
+                str(client), "that is every client", "give a smaller network, or add --force"
+            )
+        for address, what in own.items():
+            if address in client:
+                raise BanRefused(str(client), f"it contains {address}, {what}", _OWN_CURE)
+
+
+def _own_addresses(config: NodeConfig) -> dict[Address, str]:
+    """Return addresses of the gateways, each with what it is."""
     own: dict[Address, str] = {}
     for network in config.guest_networks:
         own[network.gateway_address] = "the gateway address"
@@ -211,25 +248,23 @@ def _refuse_own(config: NodeConfig, clients: Collection[Network]) -> None:
     for version in (4, 6):
         for address, device in addresses.devices(version).items():
             own.setdefault(address, f"this node's own address (on {device})")
-    for client in clients:
-        text = bans.text_of(client)
-        if client.prefixlen == 0:
-            raise BanRefused(text, "that is every client", "give a smaller network, or add --force")
-        for address, what in own.items():
-            if address in client:
-                contained = f"it contains {address}, " if text != str(address) else "that is "
-                raise BanRefused(
-                    text, f"{contained}{what}", "give the client's own address, or add --force"
-                )
+    return own
+
+
+class _DamagedFile:
+    """Makes a ``RecordError`` of a ``ValueError``: the file has what cgw has not written."""
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        if isinstance(error, ValueError):
+            raise RecordError(_path(), str(error), ban_file.CURE.format(_path())) from error
 
 
 def _read() -> Bans:
     text = ban_file.read(paths.state_directory())
-    try:
-        return bans.from_text(text) if text else {}
-    except ValueError as error:
-        path = _path()
-        raise RecordError(path, str(error), ban_file.CURE.format(path)) from error
+    return bans.from_text(text) if text else {}
 
 
 def _path() -> str:

@@ -9,12 +9,14 @@ findings, and give it a place in ``CHECKS``.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from cgw_hooks.core.finding import Finding, Verdict, fail, unknown
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.problem import Problem
-from cgw_hooks.errors import CgwError, RecordError
+from cgw_hooks.errors import CgwError, PortConflict, RecordError
 from cgw_hooks.host.state.lock import LockError
-from cgw_hooks.node.checks import answers, firewalls, kernel
+from cgw_hooks.node.checks import answers, firewalls, installation, kernel, links
 from cgw_hooks.node.checks.status import all_problems, problems_of
 
 TYPE_CHECKING = False
@@ -35,16 +37,22 @@ class Check(NamedTuple):
 #: The checks, in the order of their findings: what is nearer to the root of a fault comes first.
 CHECKS = (
     Check("records", problems_of(RecordError.code, LockError.code), "the records can be read"),
+    Check("kernel", installation.kernel, "the kernel takes the ruleset"),
+    Check("hooks", installation.hooks, "libvirt runs the hooks, and they work"),
+    Check("agent", installation.agent, "the agent runs"),
+    Check("device", links.device, "the guests' devices are up"),
     Check("forwarding", kernel.forwarding, "the kernel forwards the ports' packets"),
     Check("gateway", problems_of("gateway"), "the gateway has all that cgw node up has set"),
     Check("settings", kernel.gateway_sysctls, "the kernel's settings are those of a gateway"),
+    Check("route", links.route, "the guests are on links of this node"),
     Check("rules", problems_of("rules", "elements"), "the ruleset has all published ports"),
     Check("libvirt-firewall", problems_of("firewall"), "libvirt's firewall lets the ports in"),
     Check("other-firewalls", firewalls.other_rules, "no other program's rule drops their packets"),
     Check("reverse-path", kernel.reverse_path, "no packet is dropped for the way that it came"),
+    Check("listeners", problems_of(PortConflict.code, "withheld"), "no process has their ports"),
     Check("status", all_problems, "cgw status finds nothing else"),
-    Check("route", answers.route, "the guests are on links of this node"),
-    Check("neighbour", answers.neighbours, "one host answers for each guest's address"),
+    Check("neighbour", links.one_neighbour, "one host answers for each guest's address"),
+    Check("neighbour-entry", links.neighbour_entry, "the node knows the guests' MAC addresses"),
     Check("service", answers.service, "the guests accept connections"),
 )
 
@@ -55,6 +63,8 @@ def examine(facts: Facts, checks: Iterable[Check] = CHECKS) -> list[Finding]:
     """Return the findings of all checks, the worst ones first. Each problem occurs once."""
     found: list[Finding] = []
     seen: set[Problem] = set()
+    with suppress(CgwError):  # the checks will say so
+        facts.begin_probes()
     for check in checks:
         new = [each for each in _look(check, facts) if each.problem not in seen]
         for each in new:

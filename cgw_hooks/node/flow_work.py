@@ -7,7 +7,7 @@ import little.
 
 from __future__ import annotations
 
-from cgw_hooks.core.published_port import DATAGRAM_PROTOCOLS
+from cgw_hooks.core.published_port import DATAGRAM_PROTOCOLS, no_longer_translated
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class FlowWork:
         def work() -> None:
             from cgw_hooks.node import stale_flows
 
-            left = dict.fromkeys(gone).keys() - set(again())
+            left = no_longer_translated(gone, again())
             stale_flows.delete_translated(left, connections_end=connections_end)
             then()
 

@@ -12,6 +12,7 @@ import time
 from cgw_hooks.core.guest import Guest
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.problem import Problem
+from cgw_hooks.core.published_port import no_longer_translated
 from cgw_hooks.core.record import (
     Contents,
     Record,
@@ -123,7 +124,7 @@ class GuestChanges:
         after = Contents.of(record._replace(leaving=()), remotes)
         of_twins = [port for twin in twins for port in perhaps_translated(twin)]
         before = Contents([*before.ports, *of_twins], [*before.hosted, *of_twins])
-        gone = list(dict.fromkeys(before.ports).keys() - set(after.ports))
+        gone = no_longer_translated(before.ports, after.ports)
         for twin in twins:
             self.state.write(twin._replace(state=State.SUPERSEDED, leaving=()), twin)
         if rebuild:
@@ -139,7 +140,11 @@ class GuestChanges:
             failed = record._replace(leaving=tuple(gone), problem=Problem.of(error))
             self._write(failed, record)
             raise
-        left = set(before.hosted) - set(after.hosted) if self.config.steered_networks else ()
+        left = (
+            no_longer_translated(before.hosted, after.hosted)
+            if self.config.steered_networks
+            else ()
+        )
         return Change(record, gone, [port for port in left if self._is_steered(port)], unwritten)
 
     def _is_steered(self, port: PublishedPort) -> bool:
@@ -216,7 +221,8 @@ class GuestChanges:
 
     def _elsewhere(self, record: Record) -> set[PublishedPort]:
         """Return the ports of the overridden remote guests: the guest may have moved there."""
-        return {port for remote in self._records(record.overrides) for port in remote.translated}
+        remotes = self._records(record.overrides)
+        return {port.translation for remote in remotes for port in remote.translated}
 
     def _old(self, key: GuestKey) -> tuple[Record | None, bool]:
         """Return a guest's record, and whether there is one that cannot be read."""

@@ -40,37 +40,61 @@ class Answer(NamedTuple):
 def refuse(node: Publisher, guest: Guest, error: CgwError, *, may_refuse: bool) -> Answer:
     """Refuse a guest by the exit code, or (by policy) only record why it is not published."""
     if may_refuse and node.config.policy.refuse_invalid:
+        from cgw_hooks.host import log
+
+        log.notice(f"refused: {error}", event="refused", by="hook", code=error.code, **who(guest))
         return Answer(error.exit_code, printable(f"cgw: {error}"))
     node.note_problem(guest, Problem.of(error))
     raise error
 
 
-def log_published(record: Record) -> None:
+def who(guest: Guest) -> dict[str, str]:
+    """Return the fields of a log message that name a guest."""
+    return {"guest": guest.name, "id": str(guest.key), "uuid": guest.uuid}
+
+
+def log_published(record: Record, operation: str) -> None:
     """Log which ports of a guest are published now, and which are withheld."""
     from cgw_hooks.host import log
 
-    who = f"guest {quoted(record.guest.name)}"
+    guest = record.guest
+    of_guest = {"operation": operation, "by": "hook", **who(guest)}
     if record.translated:
-        log.notice(f"{who}: published " + "; ".join(map(str, record.translated)))
+        shown = "; ".join(map(str, record.translated))
+        message = f"guest {quoted(guest.name)}: published {shown}"
+        log.notice(message, event="published", ports=shown, **of_guest)
     if record.problem:
-        log.error(str(record.problem))
+        log.error(str(record.problem), event="problem", code=record.problem.code, **of_guest)
 
 
-def log_withdrawn(record: Record | None) -> None:
+def log_withdrawn(record: Record | None, operation: str) -> None:
     """Log that a guest is no longer published."""
     if record and record.translated:
         from cgw_hooks.host import log
 
-        log.notice(f"guest {quoted(record.guest.name)}: withdrawn")
+        log.notice(
+            f"guest {quoted(record.guest.name)}: withdrawn",
+            event="withdrawn",
+            operation=operation,
+            by="hook",
+            ports="; ".join(map(str, record.translated)),
+            **who(record.guest),
+        )
 
 
-def log_moved(record: Record | None) -> None:
+def log_moved(record: Record | None, operation: str) -> None:
     """Log that a guest has left, and why its ports are still published."""
     if record:
         from cgw_hooks.host import log
 
-        who = f"guest {quoted(record.guest.name)}"
-        log.notice(f"{who}: has migrated; published until the registry names its node")
+        log.notice(
+            f"guest {quoted(record.guest.name)}: has migrated; published until the registry names "
+            "its node",
+            event="migrated",
+            operation=operation,
+            by="hook",
+            **who(record.guest),
+        )
 
 
 def log_failure(name: str, operation: str, error: Exception) -> None:
@@ -78,11 +102,13 @@ def log_failure(name: str, operation: str, error: Exception) -> None:
     from cgw_hooks.host import log
 
     if isinstance(error, CgwError):
-        log.error(f"{operation}: {error}")
+        fields = {"event": "failed", "operation": operation, "guest": name, "code": error.code}
+        log.error(f"{operation}: {error}", **fields)
         return
     place = error.__traceback__
     while place and place.tb_next:
         place = place.tb_next
     where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else "?"
     what = f"{type(error).__name__}: {quoted(error)} at {where}"
-    log.error(f"{operation}: guest {quoted(name)}: a fault of cgw-hooks itself: {what}")
+    message = f"{operation}: guest {quoted(name)}: a fault of cgw-hooks itself: {what}"
+    log.error(message, event="failed", operation=operation, guest=name)

@@ -61,7 +61,8 @@ def _carry_out(node: Publisher, call: HookCall) -> Answer:
     key = GuestKey(call.driver, domain_scan.uuid(call.given))
     if todo == Action.WITHDRAW:
         if not _may_have_moved(node, key, call):
-            log_withdrawn(node.withdraw(key, connections_end=ends_connections(call.reason)))
+            done = node.withdraw(key, connections_end=ends_connections(call.reason))
+            log_withdrawn(done, call.operation)
     elif todo == Action.RELEASE:
         _release(node, key, call)
     elif todo != Action.NOTHING:
@@ -84,9 +85,9 @@ def _release(node: Publisher, key: GuestKey, call: HookCall) -> None:
         from cgw_hooks.node import moves
 
         if moves.note(node, key, call.reason):
-            log_moved(node.release(key, connections_end=False))
+            log_moved(node.release(key, connections_end=False), call.operation)
             return
-    log_withdrawn(node.release(key, connections_end=is_over))
+    log_withdrawn(node.release(key, connections_end=is_over), call.operation)
 
 
 def _open(node: Publisher, key: GuestKey, call: HookCall) -> Answer:
@@ -94,11 +95,11 @@ def _open(node: Publisher, key: GuestKey, call: HookCall) -> Answer:
     try:
         guest = _read(node, key, call)
         if guest is None:  # its annotation was removed, or is only in a comment
-            log_withdrawn(node.release(key, connections_end=True))
+            log_withdrawn(node.release(key, connections_end=True), call.operation)
         elif action(call.operation) == Action.RESERVE:
             node.reserve(guest, domain_scan.digest(call.given))
         else:
-            log_published(node.publish(guest))
+            log_published(node.publish(guest), call.operation)
     except (InvalidAnnotation, PortConflict) as error:
         return refuse(node, Guest(key, call.name), error, may_refuse=may_refuse(call.operation))
     return Answer()

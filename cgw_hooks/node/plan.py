@@ -12,6 +12,7 @@ import time
 
 from cgw_hooks.core import ownership
 from cgw_hooks.core.named_tuple import NamedTuple
+from cgw_hooks.core.published_port import no_longer_translated
 from cgw_hooks.core.record import Contents, contents, translated
 from cgw_hooks.core.rules.elements import elements
 from cgw_hooks.host.state.lock import LONG_WAIT
@@ -224,17 +225,16 @@ def _gone(old: Record | None, new: Record) -> tuple[PublishedPort, ...]:
     """Return the ports of the old record that the new one does not have."""
     if old is None or (old.translated == new.translated and not old.leaving):
         return ()
-    stays = set(new.translated)
-    return tuple(port for port in (*old.translated, *old.leaving) if port not in stays)
+    return tuple(no_longer_translated((*old.translated, *old.leaving), new.translated))
 
 
 def ended(result: Result, before: Records) -> list[tuple[str, list[PublishedPort]]]:
     """Return guest name and ports that are no longer translated, also of published guests."""
     if result.records == before:
         return []
-    stays = set(translated(list(result.records.values())))
+    stays = {port.translation for port in translated(list(result.records.values()))}
     gone = (
-        (old.guest.name, [port for port in old.translated if port not in stays])
+        (old.guest.name, [port for port in old.translated if port.translation not in stays])
         for key, old in before.items()
         if key not in result.changed
     )
@@ -249,12 +249,13 @@ def end_flows(publisher: Publisher, result: Result, before: Records) -> None:
     after = list(result.records.values())
     if result.records == before and not any(record.leaving for record in after):
         return
-    stays = set(translated(after))
+    stays = {port.translation for port in translated(after)}
     ended: list[PublishedPort] = []
     stopped: list[PublishedPort] = []
     for key, old in before.items():
         if key not in result.changed:
-            gone = [port for port in (*old.translated, *old.leaving) if port not in stays]
+            ports = (*old.translated, *old.leaving)
+            gone = [port for port in ports if port.translation not in stays]
             # It is unknown why a guest stopped: its TCP connections may continue elsewhere.
             (ended if key in result.records else stopped).extend(gone)
     leaving = [
@@ -266,7 +267,8 @@ def end_flows(publisher: Publisher, result: Result, before: Records) -> None:
     publisher.flows.end(ended, connections_end=True)
     if leaving:
         change_records(publisher.state, leaving, lambda key: _without_leaving(publisher, key))
-    publisher.flows.end_older(stays - set(translated(list(before.values()))))
+    former = {port.translation for port in translated(list(before.values()))}
+    publisher.flows.end_older(stays - former)
 
 
 def _without_leaving(publisher: Publisher, key: GuestKey) -> tuple[Record, Record] | None:

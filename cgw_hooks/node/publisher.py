@@ -113,7 +113,9 @@ class Publisher(GuestChanges):
         elif old and old.is_current and connections_end:
             # After stopped, only established TCP connections may be left.
             elsewhere = self._elsewhere(old)
-            left = [p for p in old.guest.ports if p.protocol == "tcp" and p not in elsewhere]
+            left = [
+                p for p in old.guest.ports if p.protocol == "tcp" and p.translation not in elsewhere
+            ]
             self.flows.end(left, connections_end=True, again=lambda: self._translated(key))
         return old
 
@@ -186,7 +188,7 @@ class Publisher(GuestChanges):
         """
         old = self.state.peek(key)
         elsewhere = self._elsewhere(old) if old else set()
-        gone = [port for port in old.translated if port not in elsewhere] if old else []
+        gone = [p for p in old.translated if p.translation not in elsewhere] if old else []
         if gone:
             self._table.change(Contents(gone, gone), Contents())
             self.flows.end(gone, connections_end=connections_end)

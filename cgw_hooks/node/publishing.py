@@ -13,6 +13,7 @@ import time
 from cgw_hooks.core import annotation_edit
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.parse.port_spec import FreePort
+from cgw_hooks.core.port_change import Edit, Outcome
 from cgw_hooks.core.record import State
 from cgw_hooks.errors import (
     CgwError,
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from cgw_hooks.core.annotation import PortForward
     from cgw_hooks.core.guest import Guest, GuestKey
     from cgw_hooks.core.parse.port_spec import ListenPorts
-    from cgw_hooks.core.published_port import Address, Network, PublishedPort
+    from cgw_hooks.core.port_change import Wish
+    from cgw_hooks.core.published_port import PublishedPort
     from cgw_hooks.node.annotation_store import Store
     from cgw_hooks.node.publisher import Publisher
 
@@ -43,42 +45,6 @@ if TYPE_CHECKING:
     Confirm = Callable[[GuestKey], CgwError | None]
 
 _ATTEMPTS = 5
-
-
-class Wish(NamedTuple):
-    """What `cgw publish` is asked for. ``seconds`` None means without an end."""
-
-    ports: tuple[PortForward | FreePort, ...]
-    sources: tuple[Network, ...] = ()
-    seconds: int | None = None
-    guest_addresses: tuple[Address, ...] = ()
-
-
-class Edit(NamedTuple):
-    """One annotation, before and after."""
-
-    place: str
-    before: str | None
-    after: str | None
-
-
-class Outcome(NamedTuple):
-    """What a command has changed, or would change."""
-
-    name: str
-    #: What the guest publishes now, or from its next start on; None if nothing.
-    guest: Guest | None
-    #: The ports that the command was asked for, as the guest publishes them.
-    ports: list[PublishedPort]
-    #: The ports of ``ports`` whose number was picked.
-    picked: list[PublishedPort]
-    #: Whether this node publishes the guest now.
-    is_running: bool
-    edits: list[Edit]
-    #: The nft transaction, of a dry run only.
-    ruleset: str = ""
-    #: Why the registry has not admitted the ports yet; None if it has, or there is none.
-    unconfirmed: CgwError | None = None
 
 
 class _Job(NamedTuple):
@@ -118,7 +84,7 @@ def _adding(publisher: Publisher, name: str, wish: Wish) -> _Job:
     now = time.time()
     until = None if wish.seconds is None else int(now) + wish.seconds
     forwards = [
-        forward._replace(sources=wish.sources, until=until)
+        forward._replace(sources=wish.sources, until=until, limits=forward.limits or wish.limits)
         for forward in free_ports.pick(publisher, wish.ports)
     ]
 

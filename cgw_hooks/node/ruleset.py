@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.parse.nft_listing import Listing, parse_listing
-from cgw_hooks.core.rules import table
+from cgw_hooks.core.rules import limits, table
 from cgw_hooks.core.rules.elements import elements, filled
 from cgw_hooks.core.rules.names import BRIDGE_TABLE, TABLE
 from cgw_hooks.errors import RulesetError
@@ -90,7 +90,9 @@ def compare(config: NodeConfig, should_be: Contents, found: dict[str, Listing]) 
     # Only steering needs the bridge's table to pass packets on.
     in_bridge = "" if config.steered_networks else wrong.pop(BRIDGE_TABLE)
     return Difference(
-        _wrong_revision(config, found[TABLE]) or next(filter(None, wrong.values()), ""),
+        _wrong_revision(config, found[TABLE])
+        or next(filter(None, wrong.values()), "")
+        or _wrong_limits(should_be, found[TABLE]),
         {place: keys for place, keys in missing.items() if keys},
         {place: keys for place, keys in extra.items() if keys},
         in_bridge,
@@ -101,6 +103,14 @@ def _wrong_revision(config: NodeConfig, listing: Listing) -> str:
     if table.revision(config) in listing.maps.get("revision", {}).values():
         return ""
     return f"table {TABLE} is not the one of this config"
+
+
+def _wrong_limits(should_be: Contents, listing: Listing) -> str:
+    for found in limits.limits_of(should_be.ports):
+        chain, count = limits.chain(found), limits.rule_count(found)
+        if listing.chains.get(chain) != count:
+            return f"table {TABLE}: chain {chain} does not have its {count} rules"
+    return ""
 
 
 def _wrong_chains(name: str, config: NodeConfig, found: dict[str, Listing]) -> str:

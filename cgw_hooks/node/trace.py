@@ -12,10 +12,10 @@ import time
 from contextlib import contextmanager, suppress
 
 from cgw_hooks.core.named_tuple import NamedTuple
-from cgw_hooks.core.rules.trace_table import bridge_table, inet_table, table_name
+from cgw_hooks.core.rules.trace_table import Arming, bridge_table, inet_table, table_name
 from cgw_hooks.core.trace import story
 from cgw_hooks.core.trace.follower import Follower, Seen
-from cgw_hooks.core.trace.passage import DROPPED, HERE
+from cgw_hooks.core.trace.passage import BRIDGED, DROPPED, HERE
 from cgw_hooks.errors import RulesetError
 from cgw_hooks.host.nft import Nft
 from cgw_hooks.host.nft_trace import TraceEvents
@@ -25,8 +25,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from cgw_hooks.core.node_config import NodeConfig
     from cgw_hooks.core.published_port import Network
-    from cgw_hooks.core.rules.trace_table import Watched
     from cgw_hooks.core.trace.story import Texts
     from cgw_hooks.node.traced_port import TracedPort
 
@@ -44,9 +44,14 @@ class Trace(NamedTuple):
     were_lost: bool = False
     #: Whether frames in bridges were traced too.
     has_bridges: bool = True
+    #: The devices that lead to other nodes.
+    links: tuple[str, ...] = ()
+    #: Whether the client came in at this node; else at another one, which has translated.
+    is_entry: bool = True
 
 
 def trace(
+    config: NodeConfig,
     traced: TracedPort,
     clients: tuple[Network, ...],
     timeout: float,
@@ -54,34 +59,44 @@ def trace(
 ) -> Trace:
     """Trace one flow. ``timeout`` is in seconds; ``when_armed`` is called once the trace is armed.
 
-    Raises ``CgwError``, or ``OSError`` if the kernel does not let this process listen.
+    Raises ``CgwError``.
     """
-    name = table_name(os.getpid())
-    with TraceEvents() as events, _armed(traced.watched, clients, name, timeout) as has_bridges:
+    guests = frozenset(watched.target for watched in traced.watched)
+    networks = {config.guest_network_of(guest) for guest in guests}
+    links = tuple(sorted({d for n in networks if n for d in n.internode_devices}))
+    seconds = int(timeout + PATIENCE) + 2
+    arming = Arming(traced.watched, clients, table_name(os.getpid()), seconds, links)
+    with _trace_events() as events, _armed(arming) as has_bridges:
         when_armed()
-        guests = frozenset(watched.target for watched in traced.watched)
-        found = _listen(events, Follower(name, guests), timeout)
+        found = _listen(events, Follower(arming.name, guests), timeout)
         lost = events.were_lost
     wanted = [rule for way in found if way for rule in story.rules(way)]
-    return Trace(found, rule_texts(wanted, Nft().read), lost, has_bridges)
+    first = found.request and found.request.first
+    is_entry = not first or first.destination not in guests
+    return Trace(found, rule_texts(wanted, Nft().read), lost, has_bridges, links, is_entry)
+
+
+def _trace_events() -> TraceEvents:
+    try:
+        return TraceEvents()
+    except OSError as error:
+        message = f"its trace cannot be heard: {error.strerror}"
+        raise RulesetError("nftables", message, "run it as root, outside of a container") from None
 
 
 @contextmanager
-def _armed(
-    watched: tuple[Watched, ...], clients: tuple[Network, ...], name: str, timeout: float
-) -> Iterator[bool]:
+def _armed(arming: Arming) -> Iterator[bool]:
     """Have the tables of the trace; yield whether frames in bridges are traced too.
 
     Each table has a handle of its own, which does nothing else: libnftables opens its socket anew
     when a listing was interrupted, and with its socket a table is gone.
     """
-    seconds = int(timeout + PATIENCE) + 2
     nft, bridge_nft = Nft(), Nft()
     try:
-        nft.apply(inet_table(watched, clients, name, seconds))
+        nft.apply(inet_table(arming))
         has_bridges = False
         with suppress(RulesetError):  # a kernel without nft's bridge family
-            bridge_nft.apply(bridge_table(watched, clients, name, seconds))
+            bridge_nft.apply(bridge_table(arming))
             has_bridges = True
         yield has_bridges
     finally:
@@ -114,4 +129,4 @@ def _is_over(found: Seen) -> bool:
     last = found.answer or found.request
     if last is None or last.fate == DROPPED:
         return last is not None
-    return last.has_passed if found.answer else last.fate == HERE
+    return last.has_passed or last.fate == BRIDGED if found.answer else last.fate == HERE

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from cgw_hooks.node.trace import Trace
     from cgw_hooks.node.traced_port import TracedPort
 
+#: Protocol of the answer -> the option of ss that lists its listeners; UDP answers by ICMP.
+_OPTIONS = {"tcp": "t", "sctp": "S"}
 _LEGACY = "/proc/net/{}_tables_names"
 
 
@@ -30,7 +32,7 @@ def problem(config: NodeConfig, traced: TracedPort, found: Trace, waited: str) -
     if request is None or request.first is None:
         return _no_packet(traced, waited)
     port = traced.port_of(request.first.source.version)
-    if request.fate != LEFT:
+    if request.fate not in {LEFT, BRIDGED}:
         return _request_problem(config, traced, port, found, request)
     return _answer_problem(traced, found, answer) if answer else _silent(traced, port, request)
 
@@ -52,9 +54,9 @@ def _answer_problem(traced: TracedPort, found: Trace, answer: Passage) -> Proble
     """Return what is wrong with the guest's answer; None if it went back."""
     if answer.fate == DROPPED:
         return _dropped(traced, found, answer, is_answer=True)
-    if answer.fate == BRIDGED or not _is_translated_back(found):
+    if found.is_entry and (answer.fate == BRIDGED or not _is_translated_back(found)):
         return _passed_by(traced, answer)
-    if not answer.has_passed:
+    if not answer.has_passed and answer.fate != BRIDGED:
         return _lost(traced, answer, "the answer")
     if answer.first and answer.first.is_refusal:
         return _refused(traced, answer.first)
@@ -82,12 +84,10 @@ def _passed_by(traced: TracedPort, answer: Passage) -> Problem:
 
 
 def _no_packet(traced: TracedPort, waited: str) -> Problem:
-    first = traced.watched[0]
-    shown = " or ".join(f"{w.addresses[0]} port {w.port}" for w in traced.watched)
     return Problem(
         "no-packet",
         traced.guest.title,
-        f"no client's packet to {shown} ({first.protocol}) came in {waited}",
+        f"no client's packet to {traced.listen} came in {waited}",
         "if a client tried meanwhile, its packets do not reach this host: see its route, and the "
         "firewalls between. Else run it again with --probe",
     )
@@ -217,5 +217,5 @@ def _refused(traced: TracedPort, answer: Packet) -> Problem:
         "refused",
         traced.guest.title,
         f"{answer.source} has answered that nothing listens there",
-        f"see in the guest: ss -ln{'u' if answer.protocol.startswith('icmp') else 't'}",
+        f"see in the guest: ss -ln{_OPTIONS.get(answer.protocol, 'u')}",
     )

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cgw_hooks.core.guest import Guest
     from cgw_hooks.core.parse.port_spec import ListenPorts
-    from cgw_hooks.core.published_port import PublishedPort
+    from cgw_hooks.core.published_port import Address, PublishedPort
     from cgw_hooks.core.record import Record
     from cgw_hooks.node.publisher import Publisher
 
@@ -24,6 +24,15 @@ class TracedPort(NamedTuple):
     guest: Guest
     ports: tuple[PublishedPort, ...]
     watched: tuple[Watched, ...]
+
+    @property
+    def listen(self) -> str:
+        """The listening ports as people read them: ``*:8080/tcp``."""
+        claims = (port.claim._replace(start=w.port, end=w.port) for port, w in self._pairs())
+        return " or ".join(dict.fromkeys(map(str, claims)))
+
+    def _pairs(self) -> list[tuple[PublishedPort, Watched]]:
+        return [(p, w) for p in self.ports for w in self.watched if p.target_address == w.target]
 
     def port_of(self, family: int) -> PublishedPort:
         """Return the published port of an IP family, or the first one if there is none."""
@@ -54,7 +63,8 @@ def find(publisher: Publisher, text: str) -> TracedPort:
     if not ports:
         message = f"port {place} does not lead to the guest at present"
         raise NotFound(record.guest.title, message, f"see: cgw status {record.guest.name}")
-    return TracedPort(record.guest, tuple(ports), _watched(record.guest, ports, wanted.start))
+    watched = _watched(record.guest, ports, wanted.start, publisher.config.uplink.devices)
+    return TracedPort(record.guest, tuple(ports), watched)
 
 
 def _split(records: list[Record], text: str) -> tuple[Record, str]:
@@ -89,10 +99,12 @@ def listed(port: PublishedPort) -> str:
     return str(port_spec.ListenPorts(port.protocol, address, port.start, port.end))
 
 
-def _watched(guest: Guest, ports: list[PublishedPort], number: int) -> tuple[Watched, ...]:
+def _watched(
+    guest: Guest, ports: list[PublishedPort], number: int, uplinks: tuple[str, ...]
+) -> tuple[Watched, ...]:
     found = []
     for port in ports:
-        own = addresses.devices(port.family)
+        own = _outer_first(port.family, uplinks)
         listening = tuple(own) if port.listen_address.is_unspecified else (port.listen_address,)
         here = tuple(address for address in dict.fromkeys(listening) if address in own)
         if here and port.target_address:
@@ -105,3 +117,13 @@ def _watched(guest: Guest, ports: list[PublishedPort], number: int) -> tuple[Wat
             "run it on the node that has the address",
         )
     return tuple(found)
+
+
+def _outer_first(version: int, uplinks: tuple[str, ...]) -> list[Address]:
+    """Return the node's addresses; first those that clients use, most probably."""
+    own, outward = addresses.devices(version), addresses.outward(version)
+
+    def place(address: Address) -> tuple[bool, bool, bool]:
+        return own[address] not in uplinks, address != outward, address.is_link_local
+
+    return sorted(own, key=place)

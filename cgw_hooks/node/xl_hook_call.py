@@ -36,7 +36,7 @@ def offline(node: Publisher, vif_name: str, name: str = "-") -> Answer:
     key = GuestKey(XL, vif_name)
     has_moved = bool(node.config.registry) and moves.note(node, key, _reason(name))
     released = handover.release_device(node, key)
-    (log_moved if has_moved else log_withdrawn)(released)
+    (log_moved if has_moved else log_withdrawn)(released, "offline")
     return Answer()
 
 
@@ -54,7 +54,7 @@ def online(node: Publisher, vif: Vif) -> Answer:
     try:
         guest = xl.read_vif(node.config, vif)
         if guest is not None:
-            log_published(node.publish(guest, refuse_taken=True))
+            log_published(node.publish(guest, refuse_taken=True), "online")
     except (InvalidAnnotation, PortConflict) as error:
         unknown = Guest(vif.key, vif.guest, uuid=vif.uuid, device=vif.device)
         return refuse(node, unknown, error, may_refuse=True)

@@ -12,7 +12,9 @@ _cgw() {
             continue # bash makes three words of --source=NETWORK
         elif [[ $skip ]]; then
             skip=
-        elif [[ $word == --source || $word == --for || $word == --guest-address || $word == --from || $word == --timeout || $word == --root ]]; then
+        elif [[ $word == --source || $word == --for || $word == --guest-address || $word == --from ||
+            $word == --timeout || $word == --root || $word == --since || $word == --lines ||
+            $word == -n || $word == --by || $word == --file ]]; then
             skip=yes
         elif [[ $word != -* && -z $command ]]; then
             command=$word
@@ -22,13 +24,16 @@ _cgw() {
     done
     [[ $skip ]] && return
     if [[ -z $command ]]; then
-        found=(publish unpublish status doctor trace flows check render sync agent node registry install uninstall --help --version)
+        found=(publish unpublish deny allow status doctor trace flows log check render sync agent node registry install uninstall --help --version)
     elif [[ $current == -* ]]; then
         case $command in
         publish) found=(--source --for --guest-address --live --config --dry-run --json --help) ;;
         unpublish) found=(--live --config --dry-run --json --help) ;;
-        status) found=(--json --graph --cluster --figures --schema --help) ;;
+        deny) found=(--for --by --file --force --list --json --help) ;;
+        allow) found=(--by --file --all --help) ;;
+        status) found=(--json --graph --cluster --figures --watch --schema --help) ;;
         flows) found=(--json --help) ;;
+        log) found=(--json --since --lines --help) ;;
         doctor) found=(--json --verbose --schema --help) ;;
         registry)
             found=(--help)
@@ -45,7 +50,7 @@ _cgw() {
     elif [[ -z $guest ]]; then
         case $command in
         trace) mapfile -t found < <(cgw complete traceable 2>/dev/null) ;;
-        publish | unpublish | status | doctor | flows | check) mapfile -t found < <(cgw complete names 2>/dev/null) ;;
+        publish | unpublish | status | doctor | flows | log | check) mapfile -t found < <(cgw complete names 2>/dev/null) ;;
         node) found=(up down takeover handback) ;;
         registry) found=(status forget export import) ;;
         esac

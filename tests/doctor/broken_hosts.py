@@ -3,11 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.lab.domain import guest_mac
 from tests.lab.network import GUEST_BRIDGE, UPLINK_BRIDGE
-from tests.netns.configs import FULL_NAT, GATEWAY, NODE_AMONG_GUESTS, NONE
+from tests.netns.asker import Asker
+from tests.netns.configs import FULL_NAT, NODE, NODE_AMONG_GUESTS, NONE
 from tests.netns.node import OUR_TABLE, Node
+from tests.netns.test_firewall import iptables_backend, nftables_backend
 
 PORT = 2202
+FAR_CLIENT = "198.51.100.7"
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,12 @@ class Fault:
     family: int = 4
     #: Whether `cgw node up` is run before.
     is_gateway: bool = False
-    prepare: Callable[[Node], None] | None = None
+    #: What the host has before its guest starts.
+    prepare: Callable[[Node, Asker], None] | None = None
+    #: The client that the guest sees, if it is not the usual one.
+    sees: str = ""
+    #: Whether the guest is on a libvirt network.
+    is_in_network: bool = False
 
 
 def _run(*lines: str) -> Callable[[Node], None]:
@@ -69,6 +78,30 @@ def _docker(tool: str) -> str:
             "-A DOCKER-USER -j RETURN",
         )
     )  # fmt: skip
+
+
+def _second_uplink(node: Node, client: Asker) -> None:
+    """A client behind a router, and a second link by which its answers go."""
+    node.namespace.ip(
+        f"link add up2 type veth peer name up2 netns {client.namespace.name}\n"
+        "link set up2 up\naddress add 192.168.99.2/24 dev up2\n"
+    )
+    client.namespace.ip(
+        "link set up2 up\naddress add 192.168.99.1/24 dev up2\n"
+        f"address add {FAR_CLIENT}/32 dev lo\n"
+        f"route add {NODE[4]}/32 dev uplink0 src {FAR_CLIENT}\n"
+    )
+    node.namespace.ip(f"route add {FAR_CLIENT}/32 via 192.168.99.1 dev up2\n")
+    loose = {f"net/ipv4/conf/{name}/rp_filter": "0" for name in ("all", "up2", "uplink0")}
+    client.namespace.sysctl({**loose, "net/ipv4/conf/uplink0/arp_announce": "2"})
+    names = ("all", "up2", UPLINK_BRIDGE)
+    node.namespace.sysctl({f"net/ipv4/conf/{name}/rp_filter": "0" for name in names})
+
+
+def _without_exception(node: Node) -> None:
+    """What `iptables -F FORWARD` leaves when libvirt has made its jump anew."""
+    node.namespace.run(["iptables", "-F", "FORWARD"])
+    node.namespace.run(["iptables", "-A", "FORWARD", "-j", "LIBVIRT_FWI"])
 
 
 FAULTS = {
@@ -144,13 +177,45 @@ FAULTS = {
         ),
         "other-firewalls", ("ip6 stranger", "postrouting"), family=6,
     ),
-    "the gateway address lost": Fault(
-        _run(f"ip address del {GATEWAY[4]}/24 dev {GUEST_BRIDGE}"),
-        "gateway", (GATEWAY[4],), is_gateway=True,
-    ),
     "the node address lost": Fault(
         _run(f"ip address flush dev {GUEST_BRIDGE}"),
         "gateway", (NODE_AMONG_GUESTS[4],), FULL_NAT, is_gateway=True,
     ),
+    "libvirt's firewall without the exception": Fault(
+        _without_exception, "libvirt-firewall", (GUEST_BRIDGE, "libvirt's firewall"),
+        prepare=lambda node, _: iptables_backend(node), is_in_network=True,
+    ),
+    "libvirt's nftables in front of the exception": Fault(
+        _nft("insert rule ip libvirt_network forward counter jump guest_input\n"),
+        "libvirt-firewall", (GUEST_BRIDGE,),
+        prepare=lambda node, _: nftables_backend(node), is_in_network=True,
+    ),
+    "libvirt's firewall and a guest on its bridge by hand": Fault(
+        iptables_backend, "other-firewalls", ("LIBVIRT_FWI", "REJECT")
+    ),
+    "a strict reverse path": Fault(
+        _sysctl(f"net/ipv4/conf/{UPLINK_BRIDGE}/rp_filter", "1"),
+        "reverse-path", ("rp_filter", UPLINK_BRIDGE), prepare=_second_uplink, sees=FAR_CLIENT,
+    ),
+    "the guest bridge down": Fault(
+        _run(f"ip link set {GUEST_BRIDGE} down"), "device", (GUEST_BRIDGE, "down")
+    ),
+    "a gateway's bridge down, and IPv6": Fault(
+        _run(f"ip link set {GUEST_BRIDGE} down"),
+        "device", (GUEST_BRIDGE, "down"), FULL_NAT, is_gateway=True, family=6,
+    ),
+    "a route of somebody's to the guest": Fault(
+        _run("ip route add 10.5.5.11/32 via 192.168.122.200"),
+        "route", ("router 192.168.122.200", "10.5.5.11"),
+    ),
+    "an unreachable guest": Fault(
+        _run("ip -6 route add unreachable fd00:5::11 metric 10"),
+        "route", ("unreachable",), family=6,
+    ),
+    "a neighbour that was entered by hand": Fault(
+        _run(
+            f"ip neigh replace 10.5.5.11 lladdr {guest_mac(99)} nud permanent dev {GUEST_BRIDGE}"
+        ),
+        "neighbour-entry", (guest_mac(99), guest_mac(11)),
+    ),
 }  # fmt: skip
-del FAULTS["the gateway address lost"]

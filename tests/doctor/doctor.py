@@ -38,13 +38,18 @@ def faults(node: Node, *arguments: str) -> list[dict[str, Any]]:
     return [each for each in examine(node, *arguments) if each["verdict"] == "fail"]
 
 
-def type_command(node: Node, command: str) -> None:
+def type_command(node: Node, command: str, *, programs: Path | None = None) -> str:
     """Type a command into a shell of the node. What counts is what it has changed.
 
-    (`cgw sync` ends with 1 here, since this node has no libvirt.)
+    (`cgw sync` ends with 1 here, since this node has no libvirt.) `programs` is one more folder of
+    the PATH. Returns what was said.
     """
-    subprocess.run(
+    environment = node.environment()
+    if programs:
+        environment["PATH"] = f"{programs}:{environment['PATH']}"
+    done = subprocess.run(
         [*node.namespace.enter_command(), "sh", "-c", command],
-        env=node.environment(), cwd="/", check=False, capture_output=True, text=True,
+        env=environment, cwd="/", check=False, capture_output=True, text=True,
         stdin=subprocess.DEVNULL, timeout=_LONGEST_CURE,
     )  # fmt: skip
+    return done.stdout + done.stderr

@@ -25,6 +25,7 @@ PACKAGES = (
     "iproute2",
     "procps",
     "kmod",
+    "python3-prometheus-client",
     *CGW_PACKAGES,
 )
 

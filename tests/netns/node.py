@@ -25,8 +25,9 @@ PYTHON = CHECKOUT / ".venv/bin/python"
 _LONGEST_HOOK = 300.0
 _PATH = f"{CGW.parent}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LISTED_TABLE = re.compile(r"^table (?P<name>\S+ \S+) \{.*?^\}$", flags=re.DOTALL | re.MULTILINE)
-_HAIRPIN_ELEMENTS = re.compile(r"(set hairpin \{[^}]*?)\n\t\telements = \{[^}]*\}")
+_LEARNT_ELEMENTS = re.compile(r"(set (?:hairpin|limit_\S+) \{[^}]*?)\n\t\telements = \{[^}]*\}")
 OUR_TABLE = "inet cgw"
+OUR_TABLES = {OUR_TABLE, "inet cgw_denied"}
 Process = subprocess.Popen[bytes] | forked.Forked
 #: The modules that cgw imports from other packages, at once or later.
 _LOADED = ("cgw_hooks.*", "libvirt", "lxml.etree", "nftables", "pyroute2", "rich.table")
@@ -198,7 +199,7 @@ class Node(Asker):
 
     def ruleset(self) -> str:
         """All of the node's tables, without elements that traffic adds."""
-        return _HAIRPIN_ELEMENTS.sub(r"\1", self.nft("list ruleset\n", "-s"))
+        return _LEARNT_ELEMENTS.sub(r"\1", self.nft("list ruleset\n", "-s"))
 
     def our_table(self) -> str:
         """The table of cgw; empty if there is none."""
@@ -207,7 +208,7 @@ class Node(Asker):
     def foreign_tables(self) -> str:
         """The tables of other programs, with handles."""
         listing = _tables(self.nft("list ruleset\n", "-s", "-a"))
-        return "\n".join(text for name, text in sorted(listing.items()) if name != OUR_TABLE)
+        return "\n".join(text for name, text in sorted(listing.items()) if name not in OUR_TABLES)
 
     def files(self) -> dict[str, str]:
         """Every record and index entry, as path -> content."""

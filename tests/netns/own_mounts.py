@@ -18,6 +18,8 @@ mknod -m 666 /dev/null c 1 3
 mknod -m 666 /dev/zero c 1 5
 mknod -m 666 /dev/urandom c 1 9
 ln -s {log} /dev/log
+# A journald of the machine would get the messages first.
+if [ -d /run/systemd/journal ]; then mount -t tmpfs tmpfs /run/systemd/journal; fi
 """
 
 

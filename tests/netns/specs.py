@@ -6,7 +6,8 @@ from xml.sax.saxutils import quoteattr
 
 _PUBLISHED = re.compile(
     r"(?:\[?(?P<address>[0-9.]+|[0-9a-f:]+(?=\]))\]?:)?"
-    r"(?P<start>\d+)(?:-(?P<end>\d+))?:(?P<to>\d+)(?:/(?P<proto>\w+))?(?: from (?P<source>.+))?"
+    r"(?P<start>\d+)(?:-(?P<end>\d+))?:(?P<to>\d+)(?:/(?P<proto>\w+))?(?: from (?P<source>.+?))?"
+    r"(?: limit (?P<limit>\S+))?(?: max-connections (?P<connections>\d+))?"
 )
 
 
@@ -18,12 +19,16 @@ class Service(NamedTuple):
 
 
 def port_forward(spec: str) -> str:
-    """`[ADDRESS:]PORT[-END]:GUEST-PORT[/PROTO][ from NETWORKS]` as a `<portForward>` element."""
+    """Return a `<portForward>` element.
+
+    `[ADDRESS:]PORT[-END]:GUEST-PORT[/PROTO][ from NETWORKS][ limit N/UNIT][ max-connections N]`.
+    """
     match = _PUBLISHED.fullmatch(spec)
     assert match, spec
     outer = {"proto": match["proto"] or "tcp", "address": match["address"]}
     inner = {"start": match["start"], "end": match["end"], "to": match["to"]}
-    forward = _attributes({**outer, "source": match["source"]})
+    limits = {"limit": match["limit"], "max-connections": match["connections"]}
+    forward = _attributes({**outer, "source": match["source"], **limits})
     return f"<cgw:portForward{forward}><cgw:range{_attributes(inner)}/></cgw:portForward>"
 
 

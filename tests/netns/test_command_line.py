@@ -26,8 +26,11 @@ pytestmark = pytest.mark.netns
 COMMANDS = [
     "publish",
     "unpublish",
+    "deny",
+    "allow",
     "status",
     "flows",
+    "log",
     "check",
     "render",
     "sync",

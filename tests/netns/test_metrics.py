@@ -68,7 +68,7 @@ def numbers(page: str) -> Numbers:
 def samples(text: str) -> Numbers:
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
+        for family in text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
         for sample in family.samples
     }
 

@@ -41,6 +41,18 @@ def web1(node: Node, running: RunningGuests) -> Guest:
     return guest
 
 
+def lose_record(node: Node, running: RunningGuests) -> Guest:
+    """The guest web2, which runs, but whose hook was never called."""
+    lost = node.guest("web2", "2202:22", serves="22/tcp")
+    running.add(lost.name, lost.xml)
+    return lost
+
+
+def answering(client: Asker, *ports: int) -> list[str]:
+    """Who answers the client at each of these ports."""
+    return [client.asks(NODE[4], port).split()[0] for port in ports]
+
+
 def sync_while(node: Node, running: RunningGuests, act: Callable[[], None]) -> int:
     """Act after the sync has asked libvirt, before it takes the lock; its exit code."""
     with halted_cgw(node, LISTING, "sync", libvirt=running.uri) as sync:
@@ -54,7 +66,7 @@ def test_a_guest_that_starts_meanwhile_stays_published(
 ) -> None:
     web2 = node.guest("web2", "2202:22", serves="22/tcp")
     assert 0 == sync_while(node, running, lambda: running.start(web2))
-    assert ["web1", "web2"] == [client.asks(NODE[4], p).split()[0] for p in (2201, 2202)]
+    assert ["web1", "web2"] == answering(client, 2201, 2202)
     assert_as_recorded(node)
 
 
@@ -71,8 +83,7 @@ def test_a_guest_that_stops_meanwhile_stays_closed(
 def test_a_guest_whose_record_was_lost_and_that_stops_meanwhile_stays_closed(
     client: Asker, node: Node, running: RunningGuests
 ) -> None:
-    web2 = node.guest("web2", "2202:22", serves="22/tcp")
-    running.add(web2.name, web2.xml)
+    web2 = lose_record(node, running)
     assert 0 == sync_while(node, running, lambda: running.stop(web2))
     assert REFUSED == client.asks(NODE[4], 2202)
     assert web2.key not in node.records()
@@ -83,15 +94,13 @@ def test_a_guest_whose_record_was_lost_and_that_stops_meanwhile_stays_closed(
 def test_the_others_are_put_right_in_the_same_sync(
     client: Asker, node: Node, running: RunningGuests
 ) -> None:
-    lost = node.guest("web2", "2202:22", serves="22/tcp")
-    running.add(lost.name, lost.xml)
+    lose_record(node, running)
     gone = node.guest("web3", "2203:22", serves="22/tcp")
     running.start(gone)
     running.remove(gone.name)  # it was killed, and its hook with it
     web4 = node.guest("web4", "2204:22", serves="22/tcp")
     assert 0 == sync_while(node, running, lambda: running.start(web4))
-    answers = [client.asks(NODE[4], port).split()[0] for port in (2201, 2202, 2203, 2204)]
-    assert ["web1", "web2", REFUSED, "web4"] == answers
+    assert ["web1", "web2", REFUSED, "web4"] == answering(client, 2201, 2202, 2203, 2204)
     assert_as_recorded(node)
 
 
@@ -99,13 +108,12 @@ def test_the_others_are_put_right_in_the_same_sync(
 def test_a_port_that_a_hook_has_given_away_meanwhile_is_not_given_to_another(
     client: Asker, node: Node, running: RunningGuests
 ) -> None:
-    lost = node.guest("web2", "2202:22", serves="22/tcp")
-    running.add(lost.name, lost.xml)
+    lose_record(node, running)
     web3 = node.guest("web3", "2202:22", serves="22/tcp")
     assert 1 == sync_while(node, running, lambda: running.start(web3))
     problem = node.status()["web2"]["problem"]["message"]
     assert 'port *:2202/tcp is published by guest "web3"' == problem
-    assert "web3" == client.asks(NODE[4], 2202).split()[0]
+    assert ["web3"] == answering(client, 2202)
     assert_as_recorded(node)
 
 
@@ -193,5 +201,5 @@ def test_a_sync_of_many_guests_ends_in_a_storm_of_hooks(
     assert {name for name, state in node.states().items() if state == "published"} == wanted
     assert_as_recorded(node)
     for guest in guests:
-        answer = client.asks(NODE[4], 2200 + int(guest.name[3:])).split()[0]
-        assert answer == (guest.name if guest.name in storm.running else REFUSED)
+        wanted_answer = guest.name if guest.name in storm.running else REFUSED
+        assert [wanted_answer] == answering(client, 2200 + int(guest.name[3:]))

@@ -54,13 +54,21 @@ DOCKER = (
     "-N DOCKER-USER", "-N DOCKER-FORWARD", "-N DOCKER-CT", "-A FORWARD -j DOCKER-USER",
     "-A FORWARD -j DOCKER-FORWARD", "-A DOCKER-FORWARD -j DOCKER-CT",
 )  # fmt: skip
-#: The chains of ufw's default rules (ufw-init-functions) that a packet meets which it forwards.
-UFW = (
-    "-N ufw-before-forward", "-N ufw-after-forward", "-N ufw-user-forward",
-    "-N ufw-skip-to-policy-forward", "-A FORWARD -j ufw-before-forward",
-    "-A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-    "-A ufw-before-forward -j ufw-user-forward", "-A FORWARD -j ufw-after-forward",
-)  # fmt: skip
+
+
+def ufw(family: int) -> str:
+    """The chains of ufw that a forwarded packet meets, as `ufw enable` makes them."""
+    name = {4: "ufw", 6: "ufw6"}[family]
+    answers = "-m conntrack --ctstate RELATED,ESTABLISHED"
+    chains = ("before-logging", "before", "after", "after-logging", "reject", "track")
+    rules = [f"-N {name}-user-forward"]
+    rules += [f"-N {name}-{chain}-forward" for chain in chains]
+    rules += [f"-A FORWARD -j {name}-{chain}-forward" for chain in chains]
+    rules += [f"-A {name}-before-forward {answers} -j ACCEPT"]
+    rules += [f"-A {name}-before-forward -j {name}-user-forward", "-P FORWARD DROP"]
+    return iptables(*rules)(family)
+
+
 OBSTACLES = {
     "the policy of FORWARD": Obstacle(
         iptables("-P FORWARD DROP"),
@@ -154,31 +162,21 @@ def test_the_rule_is_named_and_its_cure_works_as_typed(
     node.accept_foreign_tables()
 
 
-def test_ufw_is_told_in_its_own_words(client: Asker, node: Node) -> None:
+@families
+def test_ufw_is_told_in_its_own_words(client: Asker, make_node: NodeMaker, family: int) -> None:
     """It does not run here: its rule is made as `ufw route allow` makes it."""
-    node.guest("web1", "8080:80", serves="80/tcp").start()
-    rules = iptables(*UFW, "-P FORWARD DROP")
-    node.namespace.run(["sh", "-ec", rules(4)])
-    told = trace(node, "web1:8080", lambda: client.is_unanswered(NODE[4], 8080))
-    assert told.cure == ["ufw", "route", "allow", "proto", "tcp", "to", "10.5.5.11", "port", "80"]
-    node.namespace.run(
-        [
-            "iptables",
-            "-A",
-            "ufw-user-forward",
-            "-p",
-            "tcp",
-            "-d",
-            "10.5.5.11",
-            "--dport",
-            "80",
-            "-j",
-            "ACCEPT",
-        ]
-    )
-    told = trace(node, "web1:8080", lambda: client.asks(NODE[4], 8080))
+    node = make_node(NONE)
+    node.guest("web1", "8080:80", serves="80/tcp", family=family).start()
+    node.namespace.run(["sh", "-ec", ufw(family)])
+    told = trace(node, "web1:8080", lambda: client.is_unanswered(NODE[family], 8080))
+    guest = GUEST[family](11)
+    assert told.cure == f"ufw route allow proto tcp to {guest} port 80".split()
+    chain = {4: "ufw-user-forward", 6: "ufw6-user-forward"}[family]
+    allowed = f"{COMMAND[family]} -A {chain} -p tcp -d {guest} --dport 80 -j ACCEPT"
+    node.namespace.run(allowed.split())
+    told = trace(node, "web1:8080", lambda: client.asks(NODE[family], 8080))
     assert told.exit_code == 0, told.output
-    assert "  ip filter FORWARD: accepted by rule `-A ufw-user-forward" in told.output
+    assert f"{FAMILY[family]} filter FORWARD: accepted by rule `-A {chain}" in told.output
     node.accept_foreign_tables()
 
 

@@ -50,6 +50,20 @@ def running(made: RegistryCluster) -> Iterator[Guest]:
         assert eventually(partial(has_no_records, node)), node.records()
 
 
+@contextmanager
+def running_alone(made: RegistryCluster) -> Iterator[Guest]:
+    """The same, but each agent knows that etcd does not answer."""
+    with running(made) as guest:
+        kill_all_noticed(made)
+        yield guest
+
+
+def move(made: RegistryCluster, guest: Guest, source: int, target: int) -> None:
+    """Let a guest migrate from one node to another."""
+    arrive(made.nodes[target], guest)
+    leave(made.nodes[source], guest)
+
+
 @pytest.mark.parametrize("outage", OUTAGES)
 def test_a_guest_that_migrates_without_the_registry_is_never_closed(
     made: RegistryCluster, outage: str
@@ -59,8 +73,7 @@ def test_a_guest_that_migrates_without_the_registry_is_never_closed(
         for _ in range(ROUNDS):
             with made.connecting(PORT) as connections:
                 OUTAGES[outage](made)
-                arrive(made.nodes[target], guest)
-                leave(made.nodes[source], guest)
+                move(made, guest, source, target)
                 time.sleep(0.5)
                 made.mend()
                 assert eventually(partial(has_homes, made, f"node{target}"))
@@ -73,10 +86,8 @@ def test_a_guest_that_migrates_without_the_registry_is_never_closed(
 def test_it_is_shown_as_published_at_its_former_node_as_a_guest_of_the_registry(
     made: RegistryCluster,
 ) -> None:
-    with running(made) as guest:
-        kill_all_noticed(made)
-        arrive(made.nodes[2], guest)
-        leave(made.nodes[1], guest)
+    with running_alone(made) as guest:
+        move(made, guest, 1, 2)
         assert made.nodes[1].states() == {"web1": "published"}
         (key,) = made.nodes[1].state.keys()
         assert key.driver == "registry"
@@ -94,8 +105,7 @@ def test_it_is_shown_as_published_at_its_former_node_as_a_guest_of_the_registry(
 def test_a_guest_that_ends_without_the_registry_is_closed_at_its_node_at_once(
     made: RegistryCluster, reason: str
 ) -> None:
-    with running(made) as guest:
-        kill_all_noticed(made)
+    with running_alone(made) as guest:
         leave(made.nodes[1], guest, reason)
         assert made.answers(PORT)[1] in NOBODY
         assert has_no_records(made.nodes[1])
@@ -104,10 +114,8 @@ def test_a_guest_that_ends_without_the_registry_is_closed_at_its_node_at_once(
 def test_a_guest_that_moves_away_and_ends_there_without_the_registry_is_closed_after(
     made: RegistryCluster,
 ) -> None:
-    with running(made) as guest:
-        kill_all_noticed(made)
-        arrive(made.nodes[2], guest)
-        leave(made.nodes[1], guest)
+    with running_alone(made) as guest:
+        move(made, guest, 1, 2)
         leave(made.nodes[2], guest, "destroyed")
         made.mend()
         made.until_closed(PORT)
@@ -118,13 +126,11 @@ def test_a_guest_that_moves_away_and_back_without_the_registry_is_never_closed(
 ) -> None:
     with running(made) as guest, made.connecting(PORT, 1, 3) as connections:
         kill_all_noticed(made)
-        arrive(made.nodes[2], guest)
-        leave(made.nodes[1], guest)
+        move(made, guest, 1, 2)
         for operation in ("prepare", "start", "started"):  # a migration that fails
             made.nodes[1].hook(guest.name, operation, "-", guest.xml)
         leave(made.nodes[1], guest, "failed")
-        arrive(made.nodes[1], guest)
-        leave(made.nodes[2], guest)
+        move(made, guest, 2, 1)
         made.mend()
         assert eventually(partial(has_homes, made, "node1"))
         made.until_open(PORT, "web1")
@@ -134,12 +140,9 @@ def test_a_guest_that_moves_away_and_back_without_the_registry_is_never_closed(
 def test_a_guest_that_came_back_and_ends_without_the_registry_is_closed_at_its_node(
     made: RegistryCluster,
 ) -> None:
-    with running(made) as guest:
-        kill_all_noticed(made)
-        arrive(made.nodes[2], guest)
-        leave(made.nodes[1], guest)
-        arrive(made.nodes[1], guest)
-        leave(made.nodes[2], guest)
+    with running_alone(made) as guest:
+        move(made, guest, 1, 2)
+        move(made, guest, 2, 1)
         leave(made.nodes[1], guest, "shutdown")
         assert made.answers(PORT)[1] in NOBODY
         assert has_no_records(made.nodes[1])

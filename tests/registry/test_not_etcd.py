@@ -131,6 +131,22 @@ def test_a_token_cannot_become_another_header(make_client: ClientMaker, tmp_path
     assert ["/v3/auth/authenticate"] == asked
 
 
+def test_a_member_that_closes_the_connection_when_it_refuses_a_token_is_asked_over_a_new_one(
+    make_client: ClientMaker, tmp_path: Path
+) -> None:
+    (tmp_path / "password").write_text("secret")
+    (tmp_path / "password").chmod(0o600)
+    config = CONFIG._replace(user="cgw", password_file=str(tmp_path / "password"))
+    content = b'{"code": 16, "message": "etcdserver: invalid auth token"}'
+    refusal = ok(content).replace(b"200 OK", b"401 Unauthorized")
+    token = ok(json.dumps({"token": "new"}).encode())
+    last = [answer.replace(b"\r\n", b"\r\nConnection: close\r\n", 1) for answer in (token, refusal)]
+    answers = iter([*last, last[0], FOUND])
+    with hostile_server(lambda _: [next(answers)]) as asked:
+        assert 7 == make_client(config).list("/cgw/a").revision
+        assert asked == ["/v3/auth/authenticate", "/v3/kv/range"] * 2
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_is_not_followed(client: Etcd, status: int) -> None:
     place = f"http://{ADDRESS}:{OTHER_PORT}/v3/kv/range"

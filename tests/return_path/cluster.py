@@ -89,6 +89,7 @@ class Cluster:
     guests: dict[str, MovingGuest] = field(default_factory=dict)
     #: The conntrackd of each node, if the return path needs it.
     daemons: dict[int, Conntrackd] = field(default_factory=dict)
+    is_passing_bridged_packets: bool = False
     #: What the present test has opened.
     opened: list[Connection | Exchange] = field(default_factory=list)
 
@@ -128,6 +129,7 @@ class Cluster:
 
     def pass_bridged_packets_to_rules(self, on: bool) -> None:
         """Switch br_netfilter on or off, on every node."""
+        self.is_passing_bridged_packets = on
         for node in self.nodes.values():
             node.pass_bridged_packets_to_rules(on)
 

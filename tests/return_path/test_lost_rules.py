@@ -5,6 +5,7 @@ import struct
 
 import pytest
 
+from cgw_hooks.core.node_config import CT_SYNC
 from tests.netns.node import Node
 from tests.return_path.cluster import CHAIN, CLIENT, PROTOCOLS, Cluster
 from tests.return_path.moving_guest import MovingGuest
@@ -54,7 +55,13 @@ def test_an_open_connection_goes_on(way: Way, first: object) -> None:
 def test_transfers_go_on_while_the_node_between_has_no_rules(
     made: Cluster, entry: int, place: int, family: int
 ) -> None:
+    """With br_netfilter, ct-sync does not promise this (docs/return-paths.md): new ones work."""
     way = Way(made, made.put("web2", place), entry, family)
+    if made.return_path == CT_SYNC and made.is_passing_bridged_packets:
+        lose_rules(made.nodes[2])
+        sync(made.nodes[2])
+        way.connect().guest_speaks()
+        return
     down, up = way.connect(), way.connect()
     with (
         transfer(down.guest, down.client) as download,

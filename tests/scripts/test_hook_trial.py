@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from cgw_hooks.commands import hook_trial
 from cgw_hooks.host import confinement
+from cgw_hooks.node import hook_trial
 from tests.unit.builders import CGW, PYTHON, ROOT, is_one_line
 
 pytestmark = pytest.mark.scripts

@@ -191,8 +191,9 @@ def test_the_agent_loads_the_library_of_prometheus_only_if_it_is_asked_to() -> N
         "import sys; sys.path.insert(0, sys.argv[1]); import cgw_hooks.agent.service\n"
         "print(*[name for name in sys.modules if name.startswith(('prometheus', 'http.', 'wsgi'))])"
     )
-    command = [PYTHON, "-I", "-c", program, str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [PYTHON, "-I", "-c", program, str(ROOT)], capture_output=True, text=True, check=True
+    )
     assert "prometheus" not in done.stdout
     assert "wsgi" not in done.stdout
 

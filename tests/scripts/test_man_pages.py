@@ -121,8 +121,10 @@ def test_each_command_has_its_page_and_each_page_its_subject() -> None:
 
 
 def shown(action: argparse.Action) -> str:
-    """An option as a page writes it: ``-h, --help``, ``--for DURATION``."""
+    """An option as a page writes it: ``-h, --help``, ``--for DURATION``, ``--watch [SECONDS]``."""
     value = f" {action.metavar}" if action.metavar else ""
+    if value and action.nargs == argparse.OPTIONAL:
+        value = f" [{action.metavar}]"
     return ", ".join(action.option_strings) + value
 
 

@@ -73,6 +73,7 @@ NEVER_IN_A_HOOK_CALL = {
     "host/libvirt_api.py": "a hook must not call libvirt: libvirt waits for the hook",
     "host/policy_routes.py": "pyroute2: only `cgw node` makes routes",
     "host/link_probe.py": "only `cgw doctor` asks links",
+    "node/doctor.py": "only `cgw doctor` loads it",
     "host/tcp_probe.py": "only `cgw doctor` connects to guests",
     "node/trace.py": "only `cgw trace` arms a trace",
     "node/probe.py": "only `cgw trace --probe` sends anything",

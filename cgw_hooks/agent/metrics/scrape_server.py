@@ -9,7 +9,6 @@ from __future__ import annotations
 import selectors
 import socket
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from cgw_hooks.host.metrics_socket import listen
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 #: Seconds within which a client must have sent its request and taken the answer.
 _DEADLINE = 5.0
+_PAUSE = 0.1
 _LONGEST_HEAD = 8192
 _MOST_CLIENTS = 32
 _PATH = b"/metrics"
@@ -79,12 +79,15 @@ class ScrapeServer:
             self._drop(client)
 
     def _accept(self) -> None:
-        with suppress(OSError):
+        try:
             connection, _ = self._listener.accept()
-            connection.setblocking(False)
-            client = _Client(connection)
-            self._clients.append(client)
-            self._waiting.register(connection, selectors.EVENT_READ, client)
+        except OSError:  # the client has ended; or no descriptor is left, and this must be no loop
+            time.sleep(_PAUSE)
+            return
+        connection.setblocking(False)
+        client = _Client(connection)
+        self._clients.append(client)
+        self._waiting.register(connection, selectors.EVENT_READ, client)
         if len(self._clients) > _MOST_CLIENTS:
             self._drop(self._clients[0])
 

@@ -11,7 +11,7 @@ from lxml import etree
 from cgw_hooks.core.annotation import Annotation, PortForward
 from cgw_hooks.core.guest import Interface
 from cgw_hooks.core.parse import domain_scan, fields
-from cgw_hooks.core.published_port import MAX_PORT
+from cgw_hooks.core.published_port import MAX_PORT, ClientLimits
 from cgw_hooks.errors import InvalidAnnotation, quoted
 
 TYPE_CHECKING = False
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     _T = TypeVar("_T")
 
 NAMESPACE = "urn:cgw-hooks:1"
-_FORWARD_ATTRIBUTES = {"proto", "address", "source", "until"}
+_FORWARD_ATTRIBUTES = {"proto", "address", "source", "until", "limit", "max-connections"}
 _PUBLISH = f"{{{NAMESPACE}}}publish"
 #: The start of every version of the namespace: an unknown version is an error.
 _NAMESPACE_FAMILY = "urn:cgw-hooks:"
@@ -124,6 +124,7 @@ class Reader:
         listen = self._optional(element, "address", fields.parse_listen_address)
         sources = self._optional(element, "source", fields.parse_networks) or ()
         until = self._optional(element, "until", fields.parse_time)
+        limits = self._limits(element)
         if listen and any(network.version != listen.version for network in sources):
             raise self._unusable(
                 "<portForward source>",
@@ -137,7 +138,12 @@ class Reader:
             )
         for child in ranges:
             start, end, to = self._range(child)
-            yield PortForward(protocol, listen, sources, start, end, to, until)
+            yield PortForward(protocol, listen, sources, start, end, to, until, limits)
+
+    def _limits(self, element: etree._Element) -> ClientLimits | None:
+        rate, unit = self._optional(element, "limit", fields.parse_rate) or (0, "")
+        connections = self._optional(element, "max-connections", fields.parse_connections) or 0
+        return ClientLimits(rate, unit, connections) if rate or connections else None
 
     def _range(self, element: etree._Element) -> tuple[int, int, int]:
         self._only(element, attributes={"start", "end", "to"}, children=set())

@@ -15,6 +15,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cgw_hooks.core.published_port import Address, Network
 
+#: The units of `limit` in nftables, without those that a client would outlast.
+RATE_UNITS = ("second", "minute", "hour")
+#: The kernel keeps the price of a packet in nanoseconds (nft_limit.c), and looks at each connection
+#: of a client to count them (nf_conncount.c).
+MAX_RATE, MAX_CONNECTIONS = 1_000_000, 65_535
 _PORT_DIGITS = 5
 _NAME_BYTES = 180  # NAME_MAX (255) of linux/limits.h, minus what the state's file names add
 _UUID_LENGTH, _UUID_CHARACTERS = 36, frozenset("0123456789abcdef-")
@@ -141,6 +146,31 @@ def parse_client(text: str) -> Network:
     if network.prefixlen and (first.is_loopback or first.is_multicast or network.is_unspecified):
         raise ValueError("give an address that packets of other hosts can come from")
     return network
+
+
+def parse_rate(text: str) -> tuple[int, str]:
+    """Parse how many new connections one client may make: ``10/second``."""
+    number, _, unit = text.partition("/")
+    if unit in RATE_UNITS:
+        rate = _number(number, MAX_RATE)
+        if rate:
+            return rate, unit
+    raise ValueError(f"give a number from 1 to {MAX_RATE} per second, minute or hour: 10/second")
+
+
+def parse_connections(text: str) -> int:
+    """Parse how many connections one client may have at once."""
+    number = _number(text, MAX_CONNECTIONS)
+    if number:
+        return number
+    raise ValueError(f"give a number from 1 to {MAX_CONNECTIONS}")
+
+
+def _number(text: str, largest: int) -> int:
+    """Return a number in decimal ASCII digits; 0 if it is none, or is too large."""
+    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(largest))
+    number = int(text) if is_number else 0
+    return number if number <= largest else 0
 
 
 def _parse_network(text: str) -> Network:

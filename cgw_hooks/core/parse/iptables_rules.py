@@ -100,6 +100,7 @@ def parse_rules(text: str, version: int, tool: str) -> Iterator[Chain]:
         elif line.startswith(":"):
             name, policy, *_ = line[1:].split()
             policies[name] = policy.lower()
+            rules.setdefault(name, [])
         elif line.startswith("-A "):
             name = line.split()[1]
             rules.setdefault(name, []).append(_rule(line, policies))

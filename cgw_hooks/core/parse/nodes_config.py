@@ -68,9 +68,21 @@ def refuse_ambiguous(config: NodeConfig) -> None:
                 raise InvalidConfig(
                     where, f"node-address in {network.subnet} is missing", "add it to the list"
                 )
+            _refuse_no_uplink(network, node, where)
             members.refuse(node, where)
             members.add(node)
         members.refuse_nobody()
+
+
+def _refuse_no_uplink(network: GuestNetwork, node: RemoteNode, where: str) -> None:
+    """Refuse a node whose flows could not be told from this node's own (`conntrackd_config`)."""
+    versions = {address.version for address in node.uplink_addresses}
+    if network.return_path == CT_SYNC and network.subnet.version not in versions:
+        raise InvalidConfig(
+            where,
+            f"its uplink-address of IPv{network.subnet.version} is missing, and ct-sync needs it",
+            "name all addresses where clients reach the node",
+        )
 
 
 class Members:

@@ -10,9 +10,10 @@ from __future__ import annotations
 from cgw_hooks.core.annotation import PortForward
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.parse import fields
-from cgw_hooks.core.published_port import MAX_PORT, host, span
+from cgw_hooks.core.published_port import MAX_PORT, ClientLimits, host, span
 
 FORM = "[listen-address:]port[-end]:guest-port[/protocol] or port[-end][/protocol]"
+_LIMITS = "give limits as +limit=10/second and +max-connections=20, each once"
 _DEFAULT_PROTOCOL = "tcp"
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _DURATION_CURE = "give a duration of at most ten years, for example 90s, 30m, 2h or 1d"
@@ -64,7 +65,9 @@ def parse_port_spec(text: str) -> PortForward:
     Form: ``[listen-address:]port[-end]:guest-port[/protocol]``. ``port[-end][/protocol]`` is
     translated to the same ports. An IPv6 listening address must be in brackets. For a range,
     ``guest-port`` is the guest port for the first listening port, or a range of the same length.
+    ``+limit=10/second`` and ``+max-connections=20`` may follow.
     """
+    text, *options = text.split("+")
     place, slash, protocol = text.partition("/")
     address, listen, to = _split(place)
     first, dash, last = listen.partition("-")
@@ -84,7 +87,18 @@ def parse_port_spec(text: str) -> PortForward:
         start=start,
         end=end,
         to=target,
+        limits=_parse_limits(options),
     )
+
+
+def _parse_limits(options: list[str]) -> ClientLimits | None:
+    given = dict(option.partition("=")[::2] for option in options)
+    if len(given) < len(options) or not given.keys() <= {"limit", "max-connections"}:
+        raise ValueError(_LIMITS)
+    rate, unit = fields.parse_rate(given["limit"]) if "limit" in given else (0, "")
+    connections = given.get("max-connections")
+    at_once = 0 if connections is None else fields.parse_connections(connections)
+    return ClientLimits(rate, unit, at_once) if given else None
 
 
 def _first_guest_port(text: str, distance: int) -> int:
@@ -112,6 +126,8 @@ def parse_wish(text: str) -> PortForward | FreePort:
 def parse_listen_ports(text: str) -> ListenPorts:
     """Parse ``[listen-address:]port[-end][/protocol]``. Raises ``ValueError``."""
     place, _, protocol = text.partition("/")
+    if "+" in text:
+        raise ValueError("give the port without limits")
     address, colon, ports = place.rpartition(":")
     listen = address.rpartition(":")[2]
     if address.count(":") <= 1 and listen.replace("-", "").isdigit():

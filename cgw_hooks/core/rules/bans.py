@@ -16,6 +16,7 @@ its time is over.
 from __future__ import annotations
 
 from binascii import crc32
+from ipaddress import ip_address
 
 from cgw_hooks.core import bans
 from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table
@@ -25,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cgw_hooks.core.bans import Denied
+    from cgw_hooks.core.bans import Denied, Segment
 
 TABLE = "inet cgw_denied"
 
@@ -48,23 +49,18 @@ def restore(denied: Denied, now: float) -> str:
     return "\n".join(lines) + "\n"
 
 
-def change(before: Denied, after: Denied, now: float) -> str:
-    """Return text that changes what differs.
+def change(addresses: dict[str, int | None], networks: dict[int, list[Segment]], now: float) -> str:
+    """Return text that changes single addresses, and replaces all networks of an IP version.
 
-    The transaction fails if there is no table, or it is that of another version.
+    ``addresses`` has until when each is denied now; None: it no longer is. The transaction fails if
+    there is no table, or if it is that of another version.
     """
     lines = [_revision()]
-    for version in IP:
-        old, new = _of(before, version), _of(after, version)
-        for client in old.keys() | new.keys():
-            if old.get(client) != new.get(client):
-                # To delete an element that is not there, or has just expired, would fail; and "add"
-                # leaves the time of an element that is there as it is.
-                lines += _element_commands(f"denied{version}", client, new.get(client), now)
-        networks = bans.segments(after, version)
-        if networks != bans.segments(before, version):
-            lines.append(f"flush set {TABLE} denied_networks{version}")
-            lines += _networks(networks, version, now)
+    for client, until in addresses.items():
+        lines += _element_commands(client, until, now)
+    for version, found in networks.items():
+        lines.append(f"flush set {TABLE} denied_networks{version}")
+        lines += _networks(found, version, now)
     return "\n".join(lines) + "\n"
 
 
@@ -107,14 +103,11 @@ def _revision() -> str:
     return f"add element {TABLE} revision {{ 0 : {checksum} }}"
 
 
-def _of(denied: Denied, version: int) -> Denied:
-    """Return the single addresses of an IP version, not parsed yet."""
-    is_six = version == 6  # noqa: PLR2004
-    return {c: until for c, until in denied.items() if "/" not in c and (":" in c) == is_six}
-
-
-def _element_commands(name: str, client: str, until: int | None, now: float) -> Iterator[str]:
-    (address,) = bans.singles({client: 0}, 6 if ":" in client else 4)
+def _element_commands(client: str, until: int | None, now: float) -> Iterator[str]:
+    address = ip_address(client)
+    name = f"denied{address.version}"
+    # To delete an element that is not there, or has just expired, would fail; and "add" leaves the
+    # time of an element that is there as it is.
     yield f"add element {TABLE} {name} {{ {address} }}"
     yield f"delete element {TABLE} {name} {{ {address} }}"
     if until is not None:
@@ -130,7 +123,7 @@ def _additions(denied: Denied, now: float) -> Iterator[str]:
         yield from _networks(bans.segments(denied, version), version, now)
 
 
-def _networks(found: list[bans.Segment], version: int, now: float) -> Iterator[str]:
+def _networks(found: list[Segment], version: int, now: float) -> Iterator[str]:
     if found:
         listed = ", ".join(
             f"{first if first == last else f'{first}-{last}'}{_timeout(until, now)}"

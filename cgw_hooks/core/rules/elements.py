@@ -35,9 +35,14 @@ def map_names() -> list[str]:
     return [f"{stem}{family}{kind}" for family in IP for stem in stems for kind in KINDS]
 
 
+def limit_map_names() -> list[str]:
+    """Return the names of the maps that lead ports to the limits for their clients."""
+    return [f"limited{family}{kind}" for family in IP for kind in KINDS]
+
+
 def filled(config: NodeConfig) -> list[tuple[str, str]]:
     """Return table and name of the maps and sets that hold elements of guests."""
-    found = [(TABLE, name) for name in map_names()]
+    found = [(TABLE, name) for name in (*map_names(), *limit_map_names())]
     if config.steered_networks:
         from cgw_hooks.core.rules.return_path import hosted
 
@@ -57,7 +62,7 @@ def elements(config: NodeConfig, contents: Contents) -> Elements:
 
 
 def _published(ports: Iterable[PublishedPort]) -> dict[str, dict[str, str]]:
-    """Return the elements that translate ports, map -> key -> data."""
+    """Return the elements that translate and limit ports, map -> key -> data."""
     found: dict[str, dict[str, str]] = {}
     address, target = None, "None"
     for port in ports:
@@ -67,6 +72,14 @@ def _published(ports: Iterable[PublishedPort]) -> dict[str, dict[str, str]]:
             address = port.target_address
             target = str(address)
         first, last, to = port.start, port.end, port.to
+        if port.limits:
+            from cgw_hooks.core.rules import limits
+
+            in_map = found.setdefault(f"limited{port.family}{kind}", {})
+            listen_ports = str(first) if first == last else f"{first}-{last}"
+            for prefix in prefixes:
+                verdict = f"jump {limits.chain(port.limits)}"
+                in_map[f"{prefix}{number} . {listen_ports}"] = verdict
         if first < last and first == to:
             in_map = found.setdefault(f"ranges{port.family}{kind}", {})
             for prefix in prefixes:

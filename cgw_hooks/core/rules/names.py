@@ -17,6 +17,9 @@ TRACE_TABLE = "cgw_trace"
 #: Protocols must be numbers: nft looks words up in /etc/protocols, which small hosts lack.
 PROTOCOL_NUMBER = {"tcp": 6, "udp": 17, "sctp": 132}
 
+#: The names of the chains and sets for clients' limits begin with this.
+LIMIT_CHAIN = "limit_"
+
 # These bits of the conntrack label (0 to 127) mark the flows of `publish`. "ct status dnat" cannot
 # do that: other programs' port forwards have it too. A rule can set a bit but cannot clear it (the
 # kernel's nft_ct.c), and can test whether a map holds a key only since Linux 6.5. So there are two

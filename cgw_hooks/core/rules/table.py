@@ -84,9 +84,19 @@ def change(config: NodeConfig, before: Contents, after: Contents) -> str:
     lines = [
         _revision(static_rules(config)),
         *_deletions(old, new),
+        *_limit_commands(after),
         *(_element_command("add", place, _with_data(found)) for place, found in new.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _limit_commands(contents: Contents) -> list[str]:
+    """Return the commands that make the chains of the limits that ports have."""
+    if not any(port.limits for port in contents.ports):
+        return []
+    from cgw_hooks.core.rules import limits  # few guests have any
+
+    return [text for found in limits.limits_of(contents.ports) for text in limits.commands(found)]
 
 
 def _deletions(old: Elements, new: Elements) -> Iterator[str]:
@@ -105,6 +115,7 @@ def restore(config: NodeConfig, contents: Contents) -> str:
         *(f"flush {_kind(table)} {table} {name}" for table, name in filled(config)),
         f"flush map {TABLE} revision",
         _revision(static),
+        *_limit_commands(contents),
         *(
             _element_command("add", place, _with_data(found))
             for place, found in elements(config, contents).items()
@@ -177,6 +188,7 @@ def _sets_and_maps() -> Iterator[str]:
                 f"{interval if kind == '_from' else ''}{_COUNTER} }}"
             )
             yield f"map ranges{family}{kind} {{ type {key} : {address};{interval}{_COUNTER} }}"
+            yield f"map limited{family}{kind} {{ type {key} : verdict;{interval} }}"
 
 
 def _rules(config: NodeConfig) -> Iterator[str]:
@@ -204,6 +216,10 @@ def _publish_rules() -> Iterator[str]:
     for family, ip in IP.items():
         for kind, prefix in KINDS.items():
             key = " . ".join([*(f"{ip} {field}" for field in prefix), "meta l4proto", "th dport"])
+            yield (
+                f"publish meta nfproto ipv{family} meta l4proto {protocols} "
+                f"{key} vmap @limited{family}{kind}"
+            )
             for stem in ("published", "ranges"):
                 yield (
                     f"publish meta l4proto {protocols} dnat {ip} to {key} map @{stem}{family}{kind}"

@@ -14,13 +14,14 @@ process that hangs traces nothing after its time.
   has come so far.
 
 A table of the bridge family does the same for frames. It cannot see how a flow was translated, so
-it matches all that the guest's port sends.
+it matches all that the guest's port sends. On the node that runs the guest it also matches what
+another node sends to the guest, where the client came in.
 """
 
 from __future__ import annotations
 
 from cgw_hooks.core.named_tuple import NamedTuple
-from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, listed
+from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, devices, listed
 from cgw_hooks.core.rules.names import PROTOCOL_NUMBER, TRACE_TABLE
 
 TYPE_CHECKING = False
@@ -41,9 +42,10 @@ _LIMIT = "limit rate 10/second burst 20 packets"
 _BRIDGE_LIMIT = "limit rate 100/second burst 100 packets"
 #: The first packet of a TCP connection; NAT looks at no other one.
 _OPENS = {"tcp": "tcp flags & (syn | ack) == syn ", "udp": "", "sctp": ""}
+#: RFC 4443 section 3.4: a host that does not know a protocol reports the header that names it.
 _UNREACHABLE = {
     4: "icmp type destination-unreachable",
-    6: "icmpv6 type destination-unreachable",
+    6: "icmpv6 type { destination-unreachable, parameter-problem }",
 }
 
 
@@ -61,6 +63,20 @@ class Watched(NamedTuple):
     def family(self) -> int:
         """The IP version: 4 or 6."""
         return self.target.version
+
+
+class Arming(NamedTuple):
+    """What one trace is armed for."""
+
+    #: All have the same protocol.
+    watched: tuple[Watched, ...]
+    #: Only clients of these networks; none: all.
+    clients: tuple[Network, ...]
+    #: The plain name of its tables.
+    name: str
+    seconds: int
+    #: The inter-node devices of the guest's network.
+    links: tuple[str, ...] = ()
 
 
 def begin(hook: str) -> str:
@@ -83,16 +99,11 @@ def is_trace_table(table: str) -> bool:
     return table.partition(" ")[2].startswith(f"{TRACE_TABLE}_")
 
 
-def inet_table(
-    watched: tuple[Watched, ...], clients: tuple[Network, ...], name: str, seconds: int
-) -> str:
-    """Return the table for routed packets and those of the node itself.
-
-    All of ``watched`` have the same protocol. Clients of one of the networks ``clients`` (none:
-    all) are traced, for ``seconds``.
-    """
+def inet_table(arming: Arming) -> str:
+    """Return the table for routed packets and those of the node itself."""
+    watched, seconds = arming.watched, arming.seconds
     protocol = watched[0].protocol
-    lines = [f"table inet {name} {{", "flags owner;"]
+    lines = [f"table inet {arming.name} {{", "flags owner;"]
     for family, address in ADDRESS_TYPE.items():
         lines += _sets(family, watched, seconds)
         both = f"{address} . inet_service . {address} . inet_service"
@@ -102,7 +113,7 @@ def inet_table(
     for hook in HOOKS:
         rules: list[str] = []
         if hook in {"prerouting", "output"}:
-            rules += _request_rules(protocol, clients)
+            rules += _request_rules(protocol, arming.clients)
         if hook == "prerouting":
             rules += _answer_rules()
         lines += _chain(begin(hook), hook, FIRST, rules)
@@ -111,21 +122,23 @@ def inet_table(
     return "\n".join([*lines, "}", ""])
 
 
-def bridge_table(
-    watched: tuple[Watched, ...], clients: tuple[Network, ...], name: str, seconds: int
-) -> str:
-    """Return the table for frames; the arguments are those of ``inet_table``."""
-    lines = [f"table bridge {name} {{", "flags owner;"]
+def bridge_table(arming: Arming) -> str:
+    """Return the table for frames."""
+    watched, protocol = arming.watched, arming.watched[0].protocol
+    lines = [f"table bridge {arming.name} {{", "flags owner;"]
     for family, address in ADDRESS_TYPE.items():
-        lines += _sets(family, watched, seconds)
-        senders = [f"{w.target} . {w.target_port}" for w in watched if w.family == family]
-        lines.append(_timed(f"senders{family}", f"{address} . inet_service", senders, seconds))
+        lines += _sets(family, watched, arming.seconds)
+        guests = [f"{w.target} . {w.target_port}" for w in watched if w.family == family]
+        kind = f"{address} . inet_service"
+        lines.append(_timed(f"senders{family}", kind, guests, arming.seconds))
     lines += _marking_chains(_BRIDGE_LIMIT)
     for hook in _BRIDGE_HOOKS:
         rules: list[str] = []
         if hook == "prerouting":
-            rules += _request_rules(watched[0].protocol, clients)
-            number = PROTOCOL_NUMBER[watched[0].protocol]
+            rules += _request_rules(protocol, arming.clients)
+            if arming.links:
+                rules += _entering_rules(protocol, arming)
+            number = PROTOCOL_NUMBER[protocol]
             rules += (
                 f"meta l4proto {number} {ip} saddr . th sport @senders{family} jump {ANSWER}"
                 for family, ip in IP.items()
@@ -172,14 +185,27 @@ def _chain(name: str, hook: str, priority: int, rules: list[str]) -> list[str]:
 
 def _request_rules(protocol: str, clients: tuple[Network, ...]) -> Iterator[str]:
     for family, ip in IP.items():
-        networks = [network for network in clients if network.version == family]
-        if clients and not networks:
-            continue
-        by = f"{ip} saddr {listed(networks)} " if networks else ""
-        yield (
-            f"{by}{ip} daddr . meta l4proto . th dport @armed{family} {_OPENS[protocol]}"
-            f"add @flows{family} {{ {ip} saddr . th sport }} jump {REQUEST}"
-        )
+        place = f"{ip} daddr . meta l4proto . th dport @armed{family}"
+        yield from _marking(protocol, family, clients, place)
+
+
+def _entering_rules(protocol: str, arming: Arming) -> Iterator[str]:
+    """Yield rules for what another node, where the client came in, sends to a guest here."""
+    number = PROTOCOL_NUMBER[protocol]
+    for family, ip in IP.items():
+        place = f"meta l4proto {number} {ip} daddr . th dport @senders{family}"
+        link = f"iifname {devices(arming.links)}"
+        yield from _marking(protocol, family, arming.clients, f"{link} {place}")
+
+
+def _marking(protocol: str, family: int, clients: tuple[Network, ...], match: str) -> Iterator[str]:
+    ip = IP[family]
+    networks = [network for network in clients if network.version == family]
+    if clients and not networks:
+        return
+    by = f"{ip} saddr {listed(networks)} " if networks else ""
+    flow = f"add @flows{family} {{ {ip} saddr . th sport }}"
+    yield f"{by}{match} {_OPENS[protocol]}{flow} jump {REQUEST}"
 
 
 def _answer_rules() -> Iterator[str]:

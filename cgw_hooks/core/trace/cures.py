@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from cgw_hooks.core.rules.names import BRIDGE_TABLE, FAMILY_TABLES, TABLE
 
 TYPE_CHECKING = False
@@ -9,10 +11,14 @@ if TYPE_CHECKING:
     from cgw_hooks.core.trace.events import Packet
     from cgw_hooks.core.trace.passage import Passage, Visit
 
+#: Names that people can type as they are. A program may give any name to its tables and chains.
+_NAME = re.compile(r"[A-Za-z_.][A-Za-z0-9_.-]*")
 _OWN = {TABLE, BRIDGE_TABLE, *FAMILY_TABLES.values()}
 _IPTABLES = {"ip": "iptables", "ip6": "ip6tables"}
 _IPTABLES_TABLES = frozenset({"filter", "mangle", "raw", "security"})
-_DOCKER, _UFW, _LIBVIRT = "DOCKER-USER", "ufw-", "LIBVIRT_"
+_DOCKER, _LIBVIRT = "DOCKER-USER", "LIBVIRT_"
+#: What the names of the chains of ufw begin with, for IPv4 and IPv6.
+_UFW = ("ufw-", "ufw6-")
 _FORWARD, _BRIDGE = "FORWARD", "bridge"
 #: The hooks whose packets connection tracking has seen and translated.
 _TRACKED = frozenset({"forward", "output", "postrouting"})
@@ -27,14 +33,20 @@ def cure(passage: Passage, *, is_answer: bool) -> str:
     visit = passage.end
     if visit is None or visit.packet is None:
         return ""
-    if visit.table in _OWN:
+    if visit.table in _OWN or _is_libvirt(visit):
         return "run: cgw sync"
     name = visit.table.partition(" ")[2]
-    if name == _LIBVIRT_TABLE or visit.decision.chain.startswith(_LIBVIRT):
-        return "run: cgw sync"
     if name == _FIREWALLD:
         return "see: firewall-cmd --list-all-policies" if is_answer else _STRICT
+    if not (_NAME.fullmatch(name) and _NAME.fullmatch(visit.chain)):
+        return "see: nft list ruleset"
     return f"run: {_command(passage, visit, visit.packet, is_answer=is_answer)}"
+
+
+def _is_libvirt(visit: Visit) -> bool:
+    """Whether libvirt's firewall has decided: cgw puts an exception in front of it."""
+    name = visit.table.partition(" ")[2]
+    return name == _LIBVIRT_TABLE or visit.decision.chain.startswith(_LIBVIRT)
 
 
 def _command(passage: Passage, visit: Visit, packet: Packet, *, is_answer: bool) -> str:

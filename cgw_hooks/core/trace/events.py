@@ -1,7 +1,7 @@
 """One event of nft's trace, and the headers of its packet, as values.
 
 Source: include/uapi/linux/netfilter/nf_tables.h (NFTA_TRACE_*), net/netfilter/nf_tables_trace.c;
-RFC 791, RFC 8200, RFC 9293.
+RFC 791, RFC 8200, RFC 9293, RFC 9260.
 """
 
 from __future__ import annotations
@@ -28,9 +28,14 @@ _PORTS = struct.Struct("!HH")
 _WITH_PORTS = frozenset({"tcp", "udp", "sctp"})
 _IPV4_SIZE, _IPV6_SIZE = 20, 40
 _TCP_FLAGS_FIELD = 13
+_ABORT = "ABORT"
 _FLAGS = {0x02: "SYN", 0x10: "ACK", 0x01: "FIN", 0x04: "RST"}
+#: The first chunk of an SCTP packet: RFC 9260 section 3.2.
+_SCTP_CHUNK_FIELD = 12
+_CHUNKS = {1: "INIT", 2: "INIT ACK", 6: _ABORT}
 #: The type "destination unreachable": RFC 792 and RFC 4443 section 3.1.
-_UNREACHABLE = {"icmp": 3, "icmpv6": 1}
+#: RFC 4443 section 3.4: of a host that does not know the protocol.
+_UNREACHABLE = {"icmp": ("3",), "icmpv6": ("1", "4")}
 
 
 class Packet(NamedTuple):
@@ -41,7 +46,7 @@ class Packet(NamedTuple):
     destination: Address
     source_port: int = 0
     destination_port: int = 0
-    #: TCP's flags, for example ``SYN ACK``; the type of an ICMP message.
+    #: TCP's flags, for example ``SYN ACK``; the first chunk of SCTP; the type of an ICMP message.
     flags: str = ""
 
     @property
@@ -49,7 +54,9 @@ class Packet(NamedTuple):
         """Whether this is a host's answer that nothing listens: a reset, or an ICMP error."""
         if self.protocol == "tcp":
             return "RST" in self.flags.split()
-        return self.flags == str(_UNREACHABLE.get(self.protocol))
+        if self.protocol == "sctp":
+            return self.flags == _ABORT
+        return self.flags in _UNREACHABLE.get(self.protocol, ())
 
     @property
     def ends(self) -> tuple[str, Address, int, Address, int]:
@@ -121,10 +128,12 @@ def parse_packet(network: bytes, transport: bytes) -> Packet | None:
 
 
 def _flags(protocol: str, transport: bytes) -> str:
-    if protocol != "tcp" or len(transport) <= _TCP_FLAGS_FIELD:
-        return ""
-    bits = transport[_TCP_FLAGS_FIELD]
-    return " ".join(name for bit, name in _FLAGS.items() if bits & bit)
+    if protocol == "tcp" and len(transport) > _TCP_FLAGS_FIELD:
+        bits = transport[_TCP_FLAGS_FIELD]
+        return " ".join(name for bit, name in _FLAGS.items() if bits & bit)
+    if protocol == "sctp" and len(transport) > _SCTP_CHUNK_FIELD:
+        return _CHUNKS.get(transport[_SCTP_CHUNK_FIELD], "")
+    return ""
 
 
 def _place(address: Address, port: int) -> str:

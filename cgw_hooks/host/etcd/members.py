@@ -90,18 +90,18 @@ class Members:
         For the answer to a write, which no other member can give, there is all the time.
         """
         self._is_sent = False
-        connection = self.connect(endpoint, deadline)
+        self.connect(endpoint, deadline)
         if self._config.user and self._user not in _tokens:
-            self._authenticate(connection, deadline)
+            self._authenticate(endpoint, deadline)
         token = _tokens.get(self._user, "")
         answered = deadline.whole if question.is_write else deadline
         try:
-            return self._post(connection, question, answered)
+            return self._post(endpoint, question, answered)
         except Refusal as refusal:
             if not self._config.user or not refusal.is_for_want_of_token(token):
                 raise
-        self._authenticate(connection, answered)
-        return self._post(connection, question, answered)
+        self._authenticate(endpoint, answered)
+        return self._post(endpoint, question, answered)
 
     def connect(self, endpoint: Endpoint, deadline: Deadline) -> Connection:
         """Return the connection to this endpoint, opened anew if it has to be."""
@@ -115,8 +115,9 @@ class Members:
         """Return what each request carries."""
         return questions.headers(_tokens.get(self._user, ""))
 
-    def _post(self, connection: Connection, question: Question[Value], deadline: Deadline) -> Value:
+    def _post(self, endpoint: Endpoint, question: Question[Value], deadline: Deadline) -> Value:
         body = json.dumps(question.body).encode()
+        connection = self.connect(endpoint, deadline)
         self._is_sent = question.is_write
         status, answer = connection.ask(question.path, body, self.headers(), deadline)
         found: Any = json.loads(answer) if status == OK else None
@@ -124,11 +125,11 @@ class Members:
             raise Refusal.of(status, answer)
         return question.read(found)
 
-    def _authenticate(self, connection: Connection, deadline: Deadline) -> None:
+    def _authenticate(self, endpoint: Endpoint, deadline: Deadline) -> None:
         _tokens.pop(self._user, None)
         question = questions.token(self._config.user, _password(self._config.password_file))
         try:
-            _tokens[self._user] = self._post(connection, question, deadline)
+            _tokens[self._user] = self._post(endpoint, question, deadline)
         except Refusal as refusal:
             if refusal.code != FAILED_PRECONDITION:
                 raise

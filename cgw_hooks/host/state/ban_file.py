@@ -17,8 +17,8 @@ CURE = "look at it, or move it away: mv {0} {0}.damaged; then run: cgw sync"
 def locked(directory: str, wait: float) -> Lock:
     """Return the lock of those who change or restore bans, for ``with``. Raises ``LockError``.
 
-    ``directory`` is the runtime directory. ``wait`` is the longest time, in seconds, to wait for one
-    other holder.
+    ``directory`` is the runtime directory. ``wait`` is the longest time, in seconds, to wait for
+    one other holder.
     """
     return Lock(directory, wait, "denying")
 

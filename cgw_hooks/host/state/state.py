@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 
-from cgw_hooks.core import json_text
 from cgw_hooks.core.guest import GuestKey
 from cgw_hooks.core.operations import DRIVERS
 from cgw_hooks.core.record import to_json
 from cgw_hooks.errors import RecordError
 from cgw_hooks.host.state import registry_status
 from cgw_hooks.host.state.directory import fault_of, make_safe_directory
+from cgw_hooks.host.state.gateway_files import GatewayFiles
 from cgw_hooks.host.state.index import Index, entries
 from cgw_hooks.host.state.lock import WAIT, Lock
 from cgw_hooks.host.state.record_files import RecordFiles
@@ -49,6 +49,7 @@ class State:
         self._wait = wait
         self._index = Index(directory)
         self._records = RecordFiles(directory)
+        self._gateway = GatewayFiles(directory)
 
     def locked(self, wait: float | None = None) -> Lock:
         """Return the node's lock, for ``with``. Raises ``LockError``.
@@ -229,70 +230,24 @@ class State:
 
     def gateway_changes(self) -> dict[str, Any]:
         """Return the recorded changes of `cgw node up`; may be empty. Raises ``RecordError``."""
-        try:
-            with open(self._node_file, encoding="utf-8") as file:
-                found = json_text.loads(file.read())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            raise RecordError(
-                self._node_file, f"it cannot be read ({error})", "remove it"
-            ) from error
-        return found if isinstance(found, dict) else {}
+        return self._gateway.changes()
 
     def write_gateway_changes(self, changes: dict[str, Any]) -> None:
         """Record the changes that `cgw node up` is about to make; empty if none is left."""
-        make_safe_directory(self.directory)
-        new = self._node_file + ".new"
-        try:
-            with open(new, "w", encoding="utf-8") as file:
-                file.write(json_text.dumps(changes))
-            if changes:
-                os.replace(new, self._node_file)
-                return
-            for path in (new, self._node_file):
-                if os.path.exists(path):
-                    os.unlink(path)
-        except OSError as error:
-            raise RecordError(
-                self._node_file, f"it cannot be written: {error.strerror}", "run: cgw sync"
-            ) from error
+        self._gateway.write(changes)
 
     def mark_gateway(self, *, down: bool) -> None:
         """Remember whether `cgw node down` has taken this gateway out of service."""
-        make_safe_directory(self.directory)
-        try:
-            if down:
-                os.close(os.open(self._down_file, os.O_WRONLY | os.O_CREAT, 0o600))
-            elif os.path.exists(self._down_file):
-                os.unlink(self._down_file)
-        except OSError as error:
-            raise RecordError(
-                self._down_file, f"it cannot be written: {error.strerror}", "run: cgw node up"
-            ) from error
+        self._gateway.mark(down=down)
 
     def note_lost_gateway(self) -> None:
         """Note that addresses of the gateway are gone: cgw-resync.path waits for this."""
-        try:
-            with open(os.path.join(self.directory, "node.lost"), "w", encoding="utf-8") as file:
-                file.write("run: cgw node up\n")
-        except OSError as error:
-            raise RecordError(
-                self.directory, f"it cannot be written: {error.strerror}", "run: cgw node up"
-            ) from error
+        self._gateway.note_lost()
 
     def is_gateway_down(self) -> bool:
         """Whether `cgw node down` has taken this gateway out of service."""
-        return os.path.exists(self._down_file)
-
-    @property
-    def _down_file(self) -> str:
-        return os.path.join(self.directory, "node.down")
+        return self._gateway.is_down()
 
     @property
     def _registry_file(self) -> str:
         return os.path.join(self.directory, "registry.json")
-
-    @property
-    def _node_file(self) -> str:
-        return os.path.join(self.directory, "node.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
 
 from cgw_hooks.core.named_tuple import NamedTuple
@@ -14,8 +15,10 @@ from cgw_hooks.node.other_firewalls import read_chains
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+    from concurrent.futures import Future
 
+    from cgw_hooks.core.guest import GuestKey
     from cgw_hooks.core.packet_filter import Chain
     from cgw_hooks.core.policy import Route
     from cgw_hooks.core.problem import Problem
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from cgw_hooks.core.record import Record
     from cgw_hooks.node.diagnosis import Diagnosis, Row
     from cgw_hooks.node.publisher import Publisher
+
+    #: Device and address -> MAC addresses.
+    _Answering = dict[link_probe.Place, set[str]]
 
 #: The states of ports that clients expect to be open.
 _EXPECTED = ("published", "pending", "failed")
@@ -53,6 +59,7 @@ class Facts:
         self.absence = absence
         self.route_to = cache(self._route_to)
         self._passes_bridged = cache(sysctl.passes_bridged_packets)
+        self.networks = cache(addresses.networks)
         self.outer_devices = cache(self._outer_devices)
 
     @cached_property
@@ -80,6 +87,11 @@ class Facts:
         """All problems that ``cgw status`` finds. Raises ``CgwError``."""
         yield from self.diagnosis.problems
         yield from (row.problem for row in self.rows if row.problem)
+
+    @cached_property
+    def records(self) -> Mapping[GuestKey, Record]:
+        """The records of all guests that can be read."""
+        return self.publisher.state.all()[0]
 
     @cached_property
     def missing_guest(self) -> NotFound | None:
@@ -131,6 +143,14 @@ class Facts:
         route = self.route_to(target)
         return route.device if route and route.kind == "unicast" else ""
 
+    def link_device(self, target: Address) -> str:
+        """Return the device on whose link a guest should be, by the node's own addresses."""
+        network = self.config.guest_network_of(target)
+        if network:
+            return network.bridge
+        found = [(n, device) for n, device in self.networks(target.version) if target in n]
+        return max(found, key=lambda each: each[0].prefixlen)[1] if found else ""
+
     def _route_to(self, target: Address) -> Route | None:
         try:
             return routes.route_to(target)
@@ -158,22 +178,62 @@ class Facts:
             return {}, ""
         return found, found.get(outward, "") if outward else ""
 
+    def begin_probes(self) -> None:
+        """Begin to ask the guests, in another thread. Raises ``CgwError``."""
+        if self.ways:
+            self._probes  # noqa: B018  (it begins at its first use)
+
     @cached_property
-    def answering(self) -> dict[link_probe.Place, set[str]]:
-        """Device and address -> the MAC addresses that answer for it now."""
-        return link_probe.who_has(
+    def _probes(self) -> Future[tuple[_Answering, dict[tcp_probe.Target, str]]]:
+        guests = {
             (way.device, way.target)
             for way in self.ways
             if way.device and not self._is_behind_router(way.target)
-        )
+        }
+        ports = {
+            ((way.device, way.target), (way.target, way.port.to))
+            for way in self.ways
+            if way.port.protocol == "tcp"
+        }
+        places = {*guests, *self.own_places}
+        executor = ThreadPoolExecutor(1)
+        try:
+            return executor.submit(_probe, places, ports)
+        finally:
+            executor.shutdown(wait=False)
+
+    @property
+    def answering(self) -> _Answering:
+        """Device and address -> the MAC addresses that answer for it now.
+
+        Of guests and, since no other host must have them, of the node itself.
+        """
+        return self._probes.result()[0]
+
+    @property
+    def connections(self) -> dict[tcp_probe.Target, str]:
+        """Guest's address and port -> how a TCP connection from this node ends."""
+        return self._probes.result()[1]
+
+    @cached_property
+    def own_places(self) -> set[link_probe.Place]:
+        """The node's own addresses that clients and guests use, with their devices."""
+        used = {device for way in self.ways for device in (*way.outer, way.device)}
+        found = {(d, a) for v in (4, 6) for a, d in self.outer_devices(v)[0].items() if d in used}
+        return {(d, a) for d, a in found if not a.is_link_local}
 
     def _is_behind_router(self, target: Address) -> bool:
         route = self.route_to(target)
         return bool(route and route.gateway)
 
-    @cached_property
-    def connections(self) -> dict[tcp_probe.Target, str]:
-        """Guest's address and port -> how a TCP connection from this node ends."""
-        return tcp_probe.connect(
-            (way.target, way.port.to) for way in self.ways if way.port.protocol == "tcp"
-        )
+
+def _probe(
+    places: set[link_probe.Place], ports: set[tuple[link_probe.Place, tcp_probe.Target]]
+) -> tuple[_Answering, dict[tcp_probe.Target, str]]:
+    """Ask who has the addresses, and connect to the ports whose guest is there.
+
+    To connect to an address that nobody has would make an entry of the neighbour table, whose size
+    is limited.
+    """
+    answering = link_probe.who_has(places)
+    return answering, tcp_probe.connect(port for at, port in ports if answering.get(at, True))

@@ -5,19 +5,20 @@ from __future__ import annotations
 from cgw_hooks.core import firewall_cures, port_packets
 from cgw_hooks.core.finding import Finding, fail, warn
 from cgw_hooks.core.firewall_cures import Stopped
-from cgw_hooks.core.packet_filter import DROP, Outcome, outcomes
+from cgw_hooks.core.packet_filter import DROP, VARYING, Outcome, for_packets_like, outcomes
 from cgw_hooks.core.problem import Problem
+from cgw_hooks.node.firewall_exceptions import bridges_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cgw_hooks.core.packet_filter import Chain
+    from cgw_hooks.core.packet_filter import Chain, Packet
     from cgw_hooks.core.port_packets import Met
     from cgw_hooks.core.published_port import PublishedPort
-    from cgw_hooks.node.checks.facts import Facts
+    from cgw_hooks.node.checks.facts import Facts, GuestPort
 
-#: The chains that the check of libvirt's firewall decides about.
+#: libvirt's chains; another check decides about them for guests on libvirt's networks.
 _OF_LIBVIRT = ("LIBVIRT_", "guest_input", "guest_output", "guest_cross")
 _MOST_NAMED = 3
 
@@ -25,13 +26,16 @@ _MOST_NAMED = 3
 def other_rules(facts: Facts) -> Iterator[Finding]:
     """Find the chains of other programs that drop packets of published ports, or may do so."""
     stopped: dict[tuple[object, ...], tuple[Stopped, _Drop, list[PublishedPort]]] = {}
+    kinds = _Kinds()
     for guest_port in facts.ways:
         way = facts.packets_of(guest_port)
         for number, chain in enumerate(facts.chains if way.device else ()):
             if way.port.family not in chain.families:
                 continue
-            drop = _worst(chain, port_packets.of_client(way, chain))
-            if drop:
+            for packets in (port_packets.of_client, port_packets.on_bridge):
+                drop = _worst(chain, packets(way, chain), kinds)
+                if drop is None or _is_for_other_check(guest_port, drop):
+                    continue
                 met, outcome, is_certain = drop
                 place = Stopped(chain, way.device, met.is_answer, met.is_bridged)
                 key = number, *place[1:], outcome, is_certain
@@ -41,10 +45,17 @@ def other_rules(facts: Facts) -> Iterator[Finding]:
         yield fail(problem) if is_certain else warn(problem)
 
 
+def _is_for_other_check(guest_port: GuestPort, drop: _Drop) -> bool:
+    """Whether libvirt's firewall drops it, and cgw has an exception there."""
+    is_libvirts = drop[1].chain.startswith(_OF_LIBVIRT)
+    return is_libvirts and guest_port.device in bridges_of(guest_port.record)
+
+
 def keeps_node_out(facts: Facts, way: port_packets.Way) -> bool:
     """Whether rules of this host may drop a connection of the node itself to a guest."""
+    kinds = _Kinds()
     return any(
-        way.port.family in chain.families and _worst(chain, port_packets.of_node(way, chain))
+        way.port.family in chain.families and _worst(chain, port_packets.of_node(way, chain), kinds)
         for chain in facts.chains
     )
 
@@ -53,13 +64,27 @@ def keeps_node_out(facts: Facts, way: port_packets.Way) -> bool:
 _Drop = tuple["Met", Outcome, bool]
 
 
-def _worst(chain: Chain, packets: Iterator[Met]) -> _Drop | None:
+class _Kinds:
+    """The chains as the kinds of packets meet them: each is worked out once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, frozenset[tuple[str, object]]], Chain] = {}
+
+    def chain_for(self, chain: Chain, packet: Packet) -> Chain:
+        alike = frozenset(item for item in packet.items() if item[0] not in VARYING)
+        key = id(chain), alike
+        if key not in self._known:
+            self._known[key] = for_packets_like(chain, packet)
+        return self._known[key]
+
+
+def _worst(chain: Chain, packets: Iterator[Met], kinds: _Kinds) -> _Drop | None:
     """Return the first packet that is dropped for certain, else the first that may be."""
     possible = None
     for met in packets:
-        found = outcomes(chain, met.packet)
+        found = outcomes(kinds.chain_for(chain, met.packet), met.packet)
         drops = sorted(outcome for outcome in found if outcome.action == DROP)
-        if not drops or drops[0].chain.startswith(_OF_LIBVIRT):
+        if not drops:
             continue
         if len(drops) == len(found):
             return met, drops[0], True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cgw_hooks.core.finding import Finding, fail, warn
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.rules import gateway_settings
-from cgw_hooks.host import sysctl
+from cgw_hooks.host import routes, sysctl
 from cgw_hooks.node.forwarding import Forwarding
 
 TYPE_CHECKING = False
@@ -40,20 +40,25 @@ def gateway_sysctls(facts: Facts) -> Iterator[Finding]:
 
 
 def reverse_path(facts: Facts) -> Iterator[Finding]:
-    """Whether strict reverse path filtering drops clients of a host with several ways out."""
-    strict = sorted({device for way in facts.ways for device in way.outer if _is_strict(device)})
-    dropped = sysctl.reverse_path_drops() if strict else 0
-    if not dropped:
+    """Whether strict reverse path filtering drops clients whose answers take another way."""
+    devices = {device for way in facts.ways if way.port.family == 4 for device in way.outer}  # noqa: PLR2004
+    strict = sorted(filter(_is_strict, devices))
+    if not strict:
         return
-    devices = set(facts.outer_devices(4)[0].values()) - {way.device for way in facts.ways}
-    settings = " ".join(f"net/ipv4/conf/{device}/rp_filter=2" for device in strict)
+    others = routes.router_devices(4) - {way.device for way in facts.ways}
+    dropped = sysctl.reverse_path_drops()
+    is_likely = any(others - {device} for device in strict)
+    if not dropped and not is_likely:
+        return
+    named = ", ".join(strict)
     message = (
-        f"rp_filter of {', '.join(strict)} is strict (1), and the kernel has dropped {dropped} "
-        "packets whose answers would take another way"
+        f"rp_filter of {named} is strict (1): a packet is dropped there if the answer would leave "
+        f"by another device; {dropped} packets were dropped so far"
     )
-    problem = Problem("forwarding", "node", message, f"run: sysctl -w {settings}")
-    # With one way out, it is only packets with a forged source that are dropped.
-    yield fail(problem) if len(devices) > 1 else warn(problem)
+    values = " ".join(f"net/ipv4/conf/{device}/rp_filter=2" for device in strict)
+    problem = Problem("forwarding", "node", message, f"run: sysctl -w {values}")
+    # With one way out, the dropped packets had a forged source.
+    yield fail(problem) if dropped and is_likely else warn(problem)
 
 
 def _is_strict(device: str) -> bool:

@@ -4,7 +4,6 @@ libvirt's default network is up, and the guest web1 is defined; nothing of cgw i
 like an image, and named by all that is in it.
 """
 
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from tests.lab import domain
 from tests.lab.cache import cached
 from tests.lab.emulator import machine
 from tests.lab.emulator.machine import Machine
+from tests.lab.emulator.saved import Saved, ingredients
 from tests.lab.namespace import Namespace, namespace
 from tests.lab.progress import progress
 from tests.lab.whole_host import network
@@ -36,21 +36,10 @@ sync
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class Snapshot(Saved):
     """What QEMU goes on from."""
 
     image: HostImage
-    folder: Path
-
-    @property
-    def memory(self) -> Path:
-        """The state of the machine."""
-        return self.folder / "memory"
-
-    @property
-    def disk(self) -> Path:
-        """The host's root, as it was then."""
-        return self.folder / "root.ext4"
 
     def start(
         self, until_end: ExitStack, folder: Path, outside: Namespace, more: Sequence[str] = ()
@@ -74,8 +63,7 @@ class Snapshot:
 
     def resume(self, until_end: ExitStack, folder: Path, outside: Namespace) -> Machine:
         """Go on from here, with a client in `outside`; what the host writes is lost in the end."""
-        more = ["-incoming", f"exec:cat {self.memory}"]
-        made = self.start(until_end, folder, outside, more)
+        made = self.start(until_end, folder, outside, self.incoming)
         made.set_clock()
         return made
 
@@ -86,23 +74,17 @@ def booted(suite: str) -> Snapshot:
     Raises DebianRootError, GuestImageError, DiskError, EmulatorError or CommandError.
     """
     image = host_image(suite)
-    version = subprocess.run(
-        ["qemu-system-x86_64", "--version"], check=True, capture_output=True, text=True
-    ).stdout
-    sources = [Path(module).read_text() for module in (__file__, machine.__file__)]
-    ingredients = [str(image.folder), version, network.INTERFACES, _definition(), *sources]
+    named_by = [str(image.folder), network.INTERFACES, _definition(), *ingredients(__file__)]
 
     def build(folder: Path) -> None:
         with progress(f"booting a whole Debian {suite} host"):
-            _build(Snapshot(image, folder))
+            _build(Snapshot(folder, image))
 
-    return Snapshot(image, cached(f"booted-{suite}", ingredients, build))
+    return Snapshot(cached(f"booted-{suite}", named_by, build), image)
 
 
 def _build(snapshot: Snapshot) -> None:
-    subprocess.run(
-        ["cp", "--sparse=always", str(snapshot.image.disk), str(snapshot.disk)], check=True
-    )
+    snapshot.copy_disk(snapshot.image.disk)
     with ExitStack() as until_end:
         folder = Path(until_end.enter_context(tempfile.TemporaryDirectory(prefix="cgw-host-")))
         outside = until_end.enter_context(namespace("outside"))

@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.lab.cache import cached
 from tests.lab.emulator import machine
 from tests.lab.emulator.machine import Machine
+from tests.lab.emulator.saved import Saved, ingredients
 from tests.lab.guest_image import GuestImage, guest_image
 from tests.lab.namespace import Namespace, namespace
 from tests.lab.progress import progress
@@ -45,22 +46,11 @@ for name, module in sys.modules.items():
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """What QEMU goes on from."""
+class Snapshot(Saved):
+    """What QEMU goes on from: also an archive for dom0."""
 
     image: XenImage
-    folder: Path
     has_network: bool = False
-
-    @property
-    def memory(self) -> Path:
-        """The state of the machine."""
-        return self.folder / "memory"
-
-    @property
-    def disk(self) -> Path:
-        """Dom0's root, as it was then."""
-        return self.folder / "root.ext4"
 
     @property
     def files(self) -> Path:
@@ -101,8 +91,7 @@ class Snapshot:
         tap: str = TAP,
     ) -> Machine:
         """Go on from here; what dom0 writes is lost in the end. See `start` for the rest."""
-        incoming = ["-incoming", f"exec:cat {self.memory}"]
-        made = self.start(until_end, folder, incoming, outside=outside, tap=tap)
+        made = self.start(until_end, folder, self.incoming, outside=outside, tap=tap)
         made.set_clock()
         return made
 
@@ -127,19 +116,15 @@ def booted(*, has_network: bool = False) -> Snapshot:
     DiskError or EmulatorError.
     """
     image, guest = xen_image(), guest_image()
-    version = subprocess.run(
-        ["qemu-system-x86_64", "--version"], check=True, capture_output=True, text=True
-    ).stdout
     sources = [f"{path}\0{(_CHECKOUT / path).read_text()}" for path in _programs()]
-    sources += [Path(module).read_text() for module in (__file__, machine.__file__)]
-    ingredients = [str(image.folder), str(guest.folder), version, *sources]
+    named_by = [str(image.folder), str(guest.folder), *ingredients(__file__), *sources]
 
     def build(folder: Path) -> None:
         with progress("booting Xen"):
-            _build(Snapshot(image, folder, has_network), guest)
+            _build(Snapshot(folder, image, has_network), guest)
 
     name = "booted-xen-net" if has_network else "booted-xen"
-    return Snapshot(image, cached(name, ingredients, build), has_network)
+    return Snapshot(cached(name, named_by, build), image, has_network)
 
 
 def _programs() -> Sequence[Path]:
@@ -153,9 +138,7 @@ def _programs() -> Sequence[Path]:
 
 def _build(snapshot: Snapshot, guest: GuestImage) -> None:
     _pack(snapshot.files, guest)
-    subprocess.run(
-        ["cp", "--sparse=always", str(snapshot.image.disk), str(snapshot.disk)], check=True
-    )
+    snapshot.copy_disk(snapshot.image.disk)
     with ExitStack() as until_end:
         folder = Path(until_end.enter_context(tempfile.TemporaryDirectory(prefix="cgw-xen-")))
         outside = None

@@ -16,7 +16,7 @@ Packets that begin or end a TCP connection always do, since the entry node must 
 
 from __future__ import annotations
 
-from cgw_hooks.core.rules.commands import IP, Table
+from cgw_hooks.core.rules.commands import Table
 from cgw_hooks.core.rules.names import SYNC_BRIDGE_TABLE, SYNC_FAMILY_TABLES
 from cgw_hooks.core.rules.return_path import synced_answers, synced_bridge
 from cgw_hooks.core.rules.return_path.synced_network import SyncedNetwork
@@ -30,19 +30,40 @@ if TYPE_CHECKING:
 
 def tables(config: NodeConfig) -> Iterator[Table]:
     """Yield the tables of this return path; all guest networks of the config have it."""
-    networks = [
-        SyncedNetwork(config, network, str(number))
-        for number, network in enumerate(config.guest_networks)
-    ]
     bridge = Table(SYNC_BRIDGE_TABLE)
-    synced_bridge.add_to(bridge, config, networks)
+    synced_bridge.add_to(bridge, config, _networks(config))
     yield bridge
     for family, name in SYNC_FAMILY_TABLES.items():
-        of_family = [each for each in networks if each.ip == IP[family]]
+        of_family = _networks(config, family)
         if of_family:
             table = Table(name)
             synced_answers.add_to(table, family, of_family)
             yield table
+
+
+def foundation(config: NodeConfig) -> str:
+    """Return text that must be a transaction of its own before the tables are made.
+
+    The kernel registers the hooks of new chains before their rules hold. With br_netfilter, it would
+    track the frames that this node bridges for others. An end of such a flow is that of a copy, so
+    the kernel would give the client another port, and the guest would reset the connection.
+    """
+    lines = []
+    for family, name in SYNC_FAMILY_TABLES.items():
+        of_family = _networks(config, family)
+        if of_family:
+            table = Table(name)
+            synced_answers.add_untracked(table, of_family)
+            lines += table.commands()
+    return "\n".join(lines) + "\n"
+
+
+def _networks(config: NodeConfig, family: int | None = None) -> list[SyncedNetwork]:
+    return [
+        SyncedNetwork(config, network, str(number))
+        for number, network in enumerate(config.guest_networks)
+        if family in {None, network.subnet.version}
+    ]
 
 
 def mark_rule(network: GuestNetwork, config: NodeConfig) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: are those of `steer` and `reused_ports`, the others those of `ct_sync`.
 _CHAINS = {"entered", "return_to", "learned", "came_by", "hand_to"}
 _CHAINS |= {"opened", "sent", "direct", "hand"}
-_SETS = {"known", "reused", "young"}
+_SETS = {"known", "reused", "young", "learned"}
 
 
 def removals(static: Iterable[str], chains: Iterable[Place], sets: Iterable[Place]) -> str:

@@ -27,6 +27,12 @@ _SIZE = 65536
 #: So often the entry node gets an answer of a flow of datagrams, or it would forget the flow of a
 #: client that is silent: after 30 s, or 120 s (nf_conntrack_udp_timeout and _stream).
 _LATELY = "10s"
+#: How long a node waits for an acknowledgement, and remembers that it has asked.
+_ASKING, _ASKED = "500ms", "60s"
+#: A datagram that asks has this TTL, by which the entry node knows it. `dup` takes one off each
+#: time (net/ipv4/netfilter/nf_dup_ipv4.c), so an acknowledgement has two less.
+_ASKED_HOPS = 255
+_HOPS = {4: "ip ttl", 6: "ip6 hoplimit"}
 _ICMP_ERRORS = {
     4: "icmp type { destination-unreachable, time-exceeded, parameter-problem }",
     6: "icmpv6 type { destination-unreachable, packet-too-big, time-exceeded, parameter-problem }",
@@ -45,22 +51,37 @@ def add_to(table: Table, family: int, networks: Iterable[SyncedNetwork]) -> None
     table.add_chain("raw", f"type filter hook prerouting priority {_RAW_PRIORITY}")
     table.add_chain("prerouting", f"type filter hook prerouting priority {_MANGLE_PRIORITY}")
     table.add_chain("postrouting", f"type filter hook postrouting priority {_LEAK_PRIORITY}")
+    # Flows whose source another program translates: those of containers, for example, may have the
+    # same addresses on several nodes, so conntrackd must not bring them to another one.
+    table.add_rules([f"postrouting ct status snat ct event set {_NO_EVENTS}"])
     for synced in networks:
         _add_network(table, synced)
 
 
+def add_untracked(table: Table, networks: Iterable[SyncedNetwork]) -> None:
+    """Add only the rules for frames that no node between may track."""
+    table.add_chain("raw", f"type filter hook prerouting priority {_RAW_PRIORITY}")
+    for synced in networks:
+        table.add_rules(_raw_rules(synced))
+
+
 def _add_network(table: Table, synced: SyncedNetwork) -> None:
-    lately = f"type {synced.flow_type}; flags dynamic,timeout; size {_SIZE}; timeout {_LATELY};"
-    table.add_set(f"set {synced.name('lately')} {{ {lately} }}")
-    for chain in ("mine", "answer", "handed", "unknown", "ask"):
+    for name, time in (("lately", _LATELY), ("asking", _ASKING), ("asked", _ASKED)):
+        table.add_set(f"set {synced.name(name)} {{ {_flows(synced, time)} }}")
+    for chain in ("mine", "answer", "handed", "unknown", "ask", "learn"):
         table.add_chain(synced.name(chain))
     for peer in synced.peers:
+        table.add_set(f"set {synced.name('learned', peer)} {{ {_flows(synced, _ASKED)} }}")
         for chain in ("sent", "direct", "hand"):
             table.add_chain(synced.name(chain, peer))
     table.add_rules(_raw_rules(synced))
     table.add_rules(_entry_rules(synced))
     table.add_rules(_answer_rules(synced))
     table.add_rules(_ask_rules(synced))
+
+
+def _flows(synced: SyncedNetwork, time: str) -> str:
+    return f"type {synced.flow_type}; flags dynamic,timeout; size {_SIZE}; timeout {time};"
 
 
 def _raw_rules(synced: SyncedNetwork) -> Iterator[str]:
@@ -81,15 +102,25 @@ def _raw_rules(synced: SyncedNetwork) -> Iterator[str]:
 def _entry_rules(synced: SyncedNetwork) -> Iterator[str]:
     """On the entry node: flows that are its own, and answers that other nodes hand over."""
     network, mine, handed = synced.network, synced.name("mine"), synced.name("handed")
+    is_own = f"ct direction reply ct status dnat {synced.has_mark('ct', synced.own_mark)}"
     # Whoever gets the client's packets is the entry node: also one that stands in for another one,
     # which has had a copy until now.
     yield (
         f"prerouting fib daddr type local ct status dnat ct direction original "
         f"ct reply {synced.ip} saddr {network.subnet} "
+        f"ct reply {synced.ip} daddr {synced.outside} "  # not FULL-NAT
         f"{synced.has_no_mark_of('ct', synced.own_mark)} goto {mine}"
     )
     yield f"{mine} {synced.set_mark('ct', synced.own_mark)} ct event set {_ALL_EVENTS}"
     yield f"{handed} {synced.set_mark('meta', 0)}"
+    hops = f"meta l4proto {DATAGRAMS} {_HOPS[network.subnet.version]}"
+    acknowledged = f"{hops} {_ASKED_HOPS - 2} {synced.answer} @{synced.name('asking')}"
+    yield f"{handed} {acknowledged} goto {synced.name('learn')}"
+    for peer in synced.peers:
+        yield (
+            f"{handed} {hops} {_ASKED_HOPS - 1} {is_own} ether saddr {listed(peer.macs)} "
+            f"{_copy_to(synced, peer)}"
+        )
     for mark in (synced.own_mark, 0):  # 0: from before this return path
         yield f"{handed} ct direction reply ct status dnat {synced.has_mark('ct', mark)} return"
     yield f"{handed} drop"
@@ -140,14 +171,34 @@ def _peer_rules(synced: SyncedNetwork, peer: Peer) -> Iterator[str]:
 
 
 def _ask_rules(synced: SyncedNetwork) -> Iterator[str]:
-    """From a guest, of a flow that nobody here knows: every other node gets a copy."""
+    """From a guest, of a flow that nobody here knows: every other node gets the packet.
+
+    The entry node lets it out. Of datagrams it also returns one, since perhaps no packet of the
+    client will ever tell where it came in. If nobody does within half a second, it is a new flow
+    of the guest's own.
+    """
     unknown, ask = synced.name("unknown"), synced.name("ask")
+    flow, asking, asked = synced.answer, synced.name("asking"), synced.name("asked")
     yield f"{unknown} meta l4proto {TCP} goto {ask}"
+    for peer in synced.peers:
+        learned = synced.name("learned", peer)
+        is_learned = f"{flow} @{learned} update @{learned} {{ {flow} }}"
+        yield f"{unknown} {is_learned} goto {synced.name('hand', peer)}"
+    yield f"{unknown} {flow} @{asking} goto {ask}"
+    yield f"{unknown} {flow} @{asked} update @{asked} {{ {flow} }} return"
+    yield f"{unknown} add @{asking} {{ {flow} }} add @{asked} {{ {flow} }} goto {ask}"
     limit = f"limit rate over {_LONGEST_BURST}/second burst {_LONGEST_BURST} packets"
     yield f"{ask} update @askers {{ {synced.ip} saddr {limit} }} drop"
+    hops = _HOPS[synced.network.subnet.version]
+    yield f"{ask} meta l4proto {DATAGRAMS} {hops} set {_ASKED_HOPS}"
     for peer in synced.peers:
         yield f"{ask} {_copy_to(synced, peer)}"
     yield f"{ask} drop"
+    learn = synced.name("learn")
+    for peer in synced.peers:
+        learned = f"add @{synced.name('learned', peer)} {{ {flow} }}"
+        yield f"{learn} ether saddr {listed(peer.macs)} {learned}"
+    yield f"{learn} drop"
 
 
 def _copy_to(synced: SyncedNetwork, peer: Peer) -> str:

@@ -14,8 +14,8 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
+from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.errors import InvalidAnnotation, InvalidConfig, PortConflict, quoted
 from cgw_hooks.host import confinement, paths
 from cgw_hooks.host.config_file import load_config
