@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from cgw_hooks.core.node_config import STEER
+from tests.full import extended
 from tests.lab import migrating_guest as guest
 from tests.lab.client import Client
 from tests.lab.cluster import Cluster, migrate, open_cluster
@@ -22,16 +23,13 @@ def cluster() -> Iterator[Cluster]:
         yield opened
 
 
-@pytest.fixture(params=["0", "1"], ids=["routed", "br_netfilter"])
+@pytest.fixture(params=["0", extended("1")], ids=["routed", "br_netfilter"])
 def bridged(request: pytest.FixtureRequest, cluster: Cluster) -> None:
     """Whether bridged packets meet the rules of routed ones, on every node."""
     for node in cluster.nodes:
         node.network.sysctl({"net/bridge/bridge-nf-call-iptables": str(request.param)})
 
 
-# It fails about every second time: of thousands of new connections, one that is set up during a
-# switch-over gets no data. docs/return-paths.md says so.
-@pytest.mark.extended
 @pytest.mark.usefixtures("bridged")
 def test_clients_go_on_and_are_known_while_the_guest_moves_round_all_nodes(
     cluster: Cluster,
