@@ -43,7 +43,7 @@ _ENDS = "tcp flags & fin == fin"
 
 def ending_rules() -> Iterator[str]:
     """Yield the rules for clients of this node that end a connection."""
-    ends = f"{_TCP} ct direction original ct status dnat tcp flags & (fin | rst) != 0"
+    ends = "tcp flags & (fin | rst) != 0 ct direction original ct status dnat"
     yield f"prerouting {ends} jump {ENDING}"
     yield f"{ENDING} {_RESETS} ct label {_OVER} drop"
     yield f"{ENDING} {_RESETS} ct label set {_OVER}"
