@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cgw_hooks.core.rules import bans
-from cgw_hooks.core.rules.names import BRIDGE_TABLE, FAMILY_TABLES, LIMIT_CHAIN, TABLE
+from cgw_hooks.core.rules.names import is_own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,7 +13,6 @@ if TYPE_CHECKING:
 
 #: Names that people can type as they are. A program may give any name to its tables and chains.
 _NAME = re.compile(r"[A-Za-z_.][A-Za-z0-9_.-]*")
-_OWN = {TABLE, bans.TABLE, BRIDGE_TABLE, *FAMILY_TABLES.values()}
 _IPTABLES = {"ip": "iptables", "ip6": "ip6tables"}
 _IPTABLES_TABLES = frozenset({"filter", "mangle", "raw", "security"})
 _DOCKER, _LIBVIRT = "DOCKER-USER", "LIBVIRT_"
@@ -34,22 +32,14 @@ def cure(passage: Passage, *, is_answer: bool) -> str:
     visit = passage.end
     if visit is None or visit.packet is None:
         return ""
-    if visit.table in _OWN or _is_libvirt(visit):
-        return _of_own(visit)
+    if is_own(visit.table) or _is_libvirt(visit):
+        return "run: cgw sync"
     name = visit.table.partition(" ")[2]
     if name == _FIREWALLD:
         return "see: firewall-cmd --list-all-policies" if is_answer else _STRICT
     if not (_NAME.fullmatch(name) and _NAME.fullmatch(visit.chain)):
         return "see: nft list ruleset"
     return f"run: {_command(passage, visit, visit.packet, is_answer=is_answer)}"
-
-
-def _of_own(visit: Visit) -> str:
-    if visit.table == bans.TABLE:
-        return "the client is banned: see cgw deny --list, and run cgw allow with its address"
-    if visit.table == TABLE and visit.decision.chain.startswith(LIMIT_CHAIN):
-        return "the client is over the port's limit, which cgw status shows: it has to wait"
-    return "run: cgw sync"
 
 
 def _is_libvirt(visit: Visit) -> bool:
