@@ -7,6 +7,7 @@ change; no hook waits for it. What a killed command has not done, the next one d
 from __future__ import annotations
 
 import os
+import sys
 import time
 from ipaddress import ip_network
 
@@ -191,12 +192,19 @@ def _wrong(whole: Bans, *, thoroughly: bool) -> str:
     try:
         if not _has_table():
             return f"table {rules.TABLE} is not there"
-        if nft_elements.rule_counts(rules.TABLE) != rules.rule_counts():
+        if not _has_rules():
             return f"table {rules.TABLE} does not have its rules"
         missing = _missing(whole) if thoroughly else 0
     except OSError as error:
         return f"table {rules.TABLE} cannot be listed ({error.strerror})"
     return f"table {rules.TABLE}: {missing} elements differ" if missing else ""
+
+
+def _has_rules() -> bool:
+    checksum = rules.revision().to_bytes(4, sys.byteorder)
+    return nft_elements.rule_counts(
+        rules.TABLE
+    ) == rules.rule_counts() and checksum in nft_elements.keys(rules.TABLE, "revision")
 
 
 def _missing(whole: Bans) -> int:

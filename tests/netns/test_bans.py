@@ -344,9 +344,12 @@ def test_bans_outlast_a_flush_and_a_reboot(client: Asker, node: Node) -> None:
     web1.start()  # the hook alone finds the table missing
     assert is_silent(client)
     assert set(listed(node)) == {CLIENT[4], NETWORK[4]}
-    for partial in (f"flush set {TABLE} denied4", f"flush chain {TABLE} denied"):
+    of_another_version = (
+        f"flush map {TABLE} revision; add element {TABLE} revision {{ 0 : 5, 5 : 0 }}"
+    )
+    harms = (f"flush set {TABLE} denied4", f"flush chain {TABLE} denied", of_another_version)
+    for partial in harms:
         node.nft(partial + "\n")
-        assert not is_silent(client) or "networks" not in partial
         assert f"repaired   table {TABLE}" in sync(node)
         assert is_silent(client)
         assert sync(node) == ""
