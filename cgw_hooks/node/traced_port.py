@@ -34,6 +34,12 @@ class TracedPort(NamedTuple):
     def _pairs(self) -> list[tuple[PublishedPort, Watched]]:
         return [(p, w) for p in self.ports for w in self.watched if p.target_address == w.target]
 
+    def single_port(self, family: int) -> PublishedPort:
+        """Return the same without the other ports of a range."""
+        port = self.port_of(family)
+        number = self.watched[0].port
+        return port._replace(start=number, end=number, to=port.to + number - port.start)
+
     def port_of(self, family: int) -> PublishedPort:
         """Return the published port of an IP family, or the first one if there is none."""
         return next((port for port in self.ports if port.family == family), self.ports[0])
