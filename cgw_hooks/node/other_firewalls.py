@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cgw_hooks.core.packet_filter import Chain
     from cgw_hooks.host.nft import Nft
 
-_FAMILIES = ("ip", "ip6", "inet")
+_FAMILIES = ("ip", "ip6", "inet", "bridge")
 _IPTABLES = {"filter", "nat", "mangle", "raw", "security"}
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 
