@@ -7,14 +7,25 @@ from __future__ import annotations
 
 import re
 
-from cgw_hooks.core.rules.names import BRIDGE_TABLE, FAMILY_TABLES, TABLE
+from cgw_hooks.core.rules import bans
+from cgw_hooks.core.rules.names import (
+    BRIDGE_TABLE,
+    FAMILY_TABLES,
+    LIMIT_CHAIN,
+    SYNC_BRIDGE_TABLE,
+    SYNC_FAMILY_TABLES,
+    TABLE,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cgw_hooks.core.published_port import Address
     from cgw_hooks.core.trace.events import Packet
     from cgw_hooks.core.trace.passage import Visit
 
 _OWN = {TABLE, BRIDGE_TABLE, *FAMILY_TABLES.values()}
+_OWN |= {SYNC_BRIDGE_TABLE, *SYNC_FAMILY_TABLES.values()}
+_LIMIT = "the client had too many connections: see limit and max-connections in cgw-annotation(7)"
 _LIBVIRT_TABLE, _LIBVIRT_CHAINS = "libvirt_network", "LIBVIRT_"
 _FIREWALLD = "inet firewalld"
 _STRICT = (
@@ -24,8 +35,12 @@ _STRICT = (
 _NAME = re.compile(r"[A-Za-z_.][A-Za-z0-9_.-]*")
 
 
-def cure_of_owner(visit: Visit, *, is_answer: bool) -> str:
+def cure_of_owner(visit: Visit, client: Address, *, is_answer: bool) -> str:
     """Return the cure if the program that made the chain has one of its own; else empty."""
+    if visit.table == bans.TABLE:
+        return f"run: cgw allow {client}"
+    if visit.table == TABLE and visit.decision.chain.startswith(LIMIT_CHAIN):
+        return _LIMIT
     name = visit.table.partition(" ")[2]
     is_libvirts = name == _LIBVIRT_TABLE or visit.decision.chain.startswith(_LIBVIRT_CHAINS)
     if visit.table in _OWN or is_libvirts:  # cgw puts an exception in front of libvirt's rules
@@ -41,7 +56,7 @@ def other_cure(visit: Visit, *, is_answer: bool) -> str:
     if visit.packet is None or not (_NAME.fullmatch(name) and _NAME.fullmatch(visit.chain)):
         return "see: nft list ruleset"
     match = _match(visit.packet, is_answer=is_answer)
-    return f"run: nft insert rule {visit.table} {visit.chain} {match} accept"
+    return f"run: nft 'insert rule {visit.table} {visit.chain} {match} accept'"
 
 
 def _match(packet: Packet, *, is_answer: bool) -> str:
