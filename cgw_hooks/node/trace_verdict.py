@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cgw_hooks.core.problem import Problem
+from cgw_hooks.core.rules.names import DENIED_TABLE, LIMIT_CHAIN, is_own
 from cgw_hooks.core.trace import story
 from cgw_hooks.core.trace.passage import BRIDGED, DROPPED, HERE, LEFT, UNROUTED
 from cgw_hooks.host import neighbours, nft_tables, routes, sysctl
@@ -98,12 +99,39 @@ def _no_packet(traced: TracedPort, waited: str) -> Problem:
 
 
 def _dropped(traced: TracedPort, found: Trace, way: Passage, *, is_answer: bool) -> Problem:
+    own = _refused_client(traced, found, way)
+    if own:
+        return own
     what = "the answer" if is_answer else "the packet"
     ended = next((s for s in story.steps(way, found.texts) if s.is_end), None)
     by = f"by `{ended.rule}`" if ended and ended.rule else "by its policy"
     where = f"{ended.place} has {ended.what} {what}" if ended else f"{what} was dropped"
     cure = cure_of(traced, way, is_answer=is_answer)
     return Problem("dropped", traced.guest.title, f"{where}, {by}", cure)
+
+
+def _refused_client(traced: TracedPort, found: Trace, way: Passage) -> Problem | None:
+    """Return the problem of a client that a ban, or the limit of the port, has refused."""
+    request, end = found.seen[0], way.end
+    if end is None or request is None or request.first is None:
+        return None
+    client = request.first.source
+    if end.table == DENIED_TABLE:
+        return Problem(
+            "denied",
+            traced.guest.title,
+            f"{client} is denied the published ports of this node",
+            f"run: cgw allow {client}",
+        )
+    limits = traced.port_of(client.version).limits
+    if limits and is_own(end.table) and end.decision.chain.startswith(LIMIT_CHAIN):
+        return Problem(
+            "limited",
+            traced.guest.title,
+            f"{client} is beyond the limit of {traced.listen}: {limits}",
+            "wait, or give the port another limit",
+        )
+    return None
 
 
 def _unrouted(

@@ -458,3 +458,9 @@ def test_uninstall_opens_the_ports_of_nobody_and_leaves_no_table(node: Node) -> 
     node.cgw("deny", CLIENT[4])
     node.cgw("withdraw-all")
     assert not has_table(node)
+
+
+def test_a_ban_is_no_other_firewall(node: Node) -> None:
+    node.guest("web1", "2202:22", serves="22/tcp").start()
+    node.cgw("deny", CLIENT[4])
+    assert "other-firewalls" not in node.cgw("doctor", check=False).stdout

@@ -196,6 +196,24 @@ def test_a_source_that_may_not_use_the_port(client: Asker, node: Node) -> None:
     assert f"{CLIENT[4]} may not use *:8080/tcp -> 10.5.5.11:80 from 203.0.113.0/24" in told.end
 
 
+def test_a_client_that_is_denied(client: Asker, node: Node) -> None:
+    node.guest("web1", "8080:80", serves="80/tcp").start()
+    node.cgw("deny", CLIENT[4])
+    told = trace(node, "web1:8080", lambda: client.is_unanswered(NODE[4], 8080))
+    assert told.exit_code == 1
+    assert f"{CLIENT[4]} is denied the published ports of this node" in told.end
+    node.cgw(*told.cure[1:])
+    assert client.asks(NODE[4], 8080).startswith("web1")
+
+
+def test_a_client_beyond_its_limit(client: Asker, node: Node) -> None:
+    node.guest("web1", "8080:80 limit 1/hour", serves="80/tcp").start()
+    assert client.asks(NODE[4], 8080).startswith("web1")
+    told = trace(node, "web1:8080", lambda: client.is_unanswered(NODE[4], 8080))
+    assert told.exit_code == 1
+    assert f"{CLIENT[4]} is beyond the limit of *:8080/tcp: 1/hour" in told.end
+
+
 @pytest.mark.parametrize("family", [4, extended(6)])
 def test_a_kernel_that_does_not_forward(client: Asker, make_node: NodeMaker, family: int) -> None:
     node = make_node(NONE)
