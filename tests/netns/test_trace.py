@@ -202,7 +202,7 @@ def test_a_client_that_is_denied(client: Asker, node: Node) -> None:
     told = trace(node, "web1:8080", lambda: client.is_unanswered(NODE[4], 8080))
     assert told.exit_code == 1
     assert f"{CLIENT[4]} is denied the published ports of this node" in told.end
-    node.cgw(*told.cure[1:])
+    node.cgw(*told.cure.split()[1:])
     assert client.asks(NODE[4], 8080).startswith("web1")
 
 

@@ -221,20 +221,6 @@ def test_rules_of_iptables_legacy_cannot_be_traced(client: Asker, node: Node) ->
     assert "rules in filter, which nft cannot trace" in told.end
 
 
-def test_a_ban_and_a_limit_are_told_in_the_words_of_cgw(client: Asker, node: Node) -> None:
-    node.guest("web1", "8080:80", "8081:81 limit 1/hour", serves="80/tcp 81/tcp").start()
-    node.cgw("deny", CLIENT[4])
-    told = trace(node, "web1:8080", lambda: client.is_unanswered(NODE[4], 8080))
-    assert "inet cgw_denied forward has dropped the packet, by `ct original ip saddr" in told.end
-    assert told.cure == f"cgw allow {CLIENT[4]}"
-    node.cgw(*told.cure.split()[1:])
-    assert client.asks(NODE[4], 8080) == f"web1 saw {CLIENT[4]}"
-    assert client.asks(NODE[4], 8081) == f"web1 saw {CLIENT[4]}"
-    told = trace(node, "web1:8081", lambda: client.is_unanswered(NODE[4], 8081))
-    assert "; the client had too many connections: see limit and max-connections" in told.end
-    node.accept_foreign_tables()
-
-
 def test_the_table_of_steering_or_of_cgw_itself_is_cured_by_a_sync(
     client: Asker, make_node: NodeMaker
 ) -> None:

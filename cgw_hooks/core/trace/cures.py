@@ -7,15 +7,13 @@ from __future__ import annotations
 
 import re
 
-from cgw_hooks.core.rules.names import DENIED_TABLE, LIMIT_CHAIN, TABLE, is_own
+from cgw_hooks.core.rules.names import is_own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cgw_hooks.core.published_port import Address
     from cgw_hooks.core.trace.events import Packet
     from cgw_hooks.core.trace.passage import Visit
 
-_LIMIT = "the client had too many connections: see limit and max-connections in cgw-annotation(7)"
 _LIBVIRT_TABLE, _LIBVIRT_CHAINS = "libvirt_network", "LIBVIRT_"
 _FIREWALLD = "inet firewalld"
 _STRICT = (
@@ -25,12 +23,8 @@ _STRICT = (
 _NAME = re.compile(r"[A-Za-z_.][A-Za-z0-9_.-]*")
 
 
-def cure_of_owner(visit: Visit, client: Address, *, is_answer: bool) -> str:
+def cure_of_owner(visit: Visit, *, is_answer: bool) -> str:
     """Return the cure if the program that made the chain has one of its own; else empty."""
-    if visit.table == DENIED_TABLE:
-        return f"run: cgw allow {client}"
-    if visit.table == TABLE and visit.decision.chain.startswith(LIMIT_CHAIN):
-        return _LIMIT
     name = visit.table.partition(" ")[2]
     is_libvirts = name == _LIBVIRT_TABLE or visit.decision.chain.startswith(_LIBVIRT_CHAINS)
     if is_own(visit.table) or is_libvirts:  # cgw puts an exception in front of libvirt's rules
