@@ -104,7 +104,9 @@ class Facts:
         if self.name is None or self.rows:
             return None
         return NotFound(
-            quoted(self.name), "no guest of this name is published", "publish a port: cgw publish --help"
+            quoted(self.name),
+            "no guest of this name is published",
+            "publish a port: cgw publish --help",
         )
 
     @cached_property
