@@ -156,6 +156,30 @@ def test_a_gateway_s_strict_filter_is_put_right(make_node: NodeMaker) -> None:
     assert faults(node) == []
 
 
+def test_another_node_that_answers_for_the_gateway_address(make_node: NodeMaker) -> None:
+    """Its device is not one of the inter-node devices, so the ARP filter lets it through."""
+    node = make_node(FULL_NAT)
+    node.cgw("node", "up")
+    node.guest("web1", f"{PORT}:22", serves="22/tcp").start()
+    other = node.guest("web2", serves="23/tcp")
+    other.wire.namespace.ip(f"address add {network.GATEWAY_ADDRESS}/32 dev eth0\n")
+    assert faults(node) == []
+    (found,) = (each for each in examine(node) if each["check"] == "neighbour")
+    assert found["verdict"] == "warn"
+    message = found["problem"]["message"]
+    assert f"answers for the gateway address {network.GATEWAY_ADDRESS}" in message
+    assert f"{guest_mac(12)} (port guest12)" in message
+    assert "internode-devices" in found["problem"]["cure"]
+
+
+def test_a_node_of_a_cluster_without_its_agent(make_node: NodeMaker) -> None:
+    node = make_node('[node]\nname = "node1"\n[registry]\nendpoints = ["http://192.0.2.1:2379"]\n')
+    node.guest("web1", f"{PORT}:22", serves="22/tcp").start()
+    found = faults(node)[0]
+    assert (found["check"], found["problem"]["code"]) == ("agent", "registry")
+    assert found["command"] == "systemctl start cgw"
+
+
 def test_a_lease_that_has_moved(node: Node, client: Asker) -> None:
     with own_mounts(node) as mounts:
         leased = Network(node, mounts)
