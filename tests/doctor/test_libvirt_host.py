@@ -86,8 +86,8 @@ def test_a_libvirtd_that_was_not_reloaded_since_the_first_hook_came(host: Hyperv
 def test_selinux_that_holds_the_hooks(host: Hypervisor) -> None:
     """Only what SELinux says, and the command that changes it, are the test's own."""
     host.shell(
-        "busybox mount -t tmpfs tmpfs /sys/fs; mkdir -p /sys/fs/selinux/booleans; cd /sys/fs/selinux; "
-        "echo 1 >enforce; echo 0 0 >booleans/virt_hooks_unconfined"
+        "busybox mount -t tmpfs tmpfs /sys/fs; mkdir -p /sys/fs/selinux/booleans; "
+        "cd /sys/fs/selinux; echo 1 >enforce; echo 0 0 >booleans/virt_hooks_unconfined"
     )
     try:
         first = faults(host)[0]

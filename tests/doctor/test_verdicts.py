@@ -9,6 +9,7 @@ from tests.doctor.broken_hosts import PORT
 from tests.doctor.doctor import examine, faults, type_command
 from tests.lab import network
 from tests.lab.domain import guest_mac
+from tests.lab.gateway_config import gateway_config, remote_node_table
 from tests.lab.namespace import Namespace
 from tests.netns import cluster as clusters
 from tests.netns.asker import Asker
@@ -144,16 +145,30 @@ def test_the_node_s_own_rules_keep_it_from_trying_the_service(node: Node, client
     assert verdicts(node, "service") == {"unknown"}
 
 
-def test_a_gateway_s_strict_filter_is_put_right(make_node: NodeMaker) -> None:
-    node = make_node(FULL_NAT)
+@pytest.mark.parametrize(
+    ("return_path", "setting", "wrong", "right"),
+    [
+        ("full-nat", f"net/ipv4/conf/{network.GUEST_BRIDGE}/rp_filter", "1", "2"),
+        ("steer", "net/netfilter/nf_conntrack_tcp_be_liberal", "0", "1"),
+    ],
+)
+def test_a_setting_of_a_gateway_that_was_changed(
+    make_node: NodeMaker, return_path: str, setting: str, wrong: str, right: str
+) -> None:
+    config = gateway_config(network.NodeAddresses(1), return_path=return_path)
+    node = make_node(config + remote_node_table(network.NodeAddresses(2)))
     node.cgw("node", "up")
     node.guest("web1", f"{PORT}:22", serves="22/tcp").start()
-    node.namespace.sysctl({f"net/ipv4/conf/{network.GUEST_BRIDGE}/rp_filter": "1"})
+    assert faults(node) == []
+    node.namespace.sysctl({setting: wrong})
     found = faults(node)[0]
     assert found["check"] == "settings"
-    assert "rp_filter is 1, and a gateway needs 2" in found["problem"]["message"]
+    assert f"{setting} is {wrong}, and a gateway needs {right}" in found["problem"]["message"]
     type_command(node, found["command"])
     assert faults(node) == []
+    node.stop_all_guests()
+    node.cgw("node", "down")
+    node.accept_foreign_tables()
 
 
 def test_another_node_that_answers_for_the_gateway_address(make_node: NodeMaker) -> None:
