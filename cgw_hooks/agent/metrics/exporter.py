@@ -50,9 +50,14 @@ class Exporter:
         """Do what the config says now; any thread may call this."""
         if self._is_started:
             self._told.add(None)
-        elif self.publisher.loaded.metrics:
+        elif self._wanted:
             self._is_started = True
             worker.start("metrics", self._run)
+
+    @property
+    def _wanted(self) -> Metrics | None:
+        metrics = self.publisher.loaded.metrics
+        return metrics if metrics and metrics.is_told else None
 
     def close(self) -> None:
         """Leave nothing behind that is no longer true."""
@@ -68,7 +73,7 @@ class Exporter:
     def _turn(self) -> None:
         for _ in self._told.drain():
             pass
-        if self.publisher.loaded.metrics != self._config:
+        if self._wanted != self._config:
             self._change()
         config, now = self._config, time.monotonic()
         if config and not self._page and now >= self._next_try:
@@ -91,7 +96,7 @@ class Exporter:
 
     def _change(self) -> None:
         """Stop what the former config has asked for."""
-        former, self._config = self._config, self.publisher.loaded.metrics
+        former, self._config = self._config, self._wanted
         self._page = None
         self._next_try = self._next_file = 0.0
         if self._server:
