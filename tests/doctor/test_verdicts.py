@@ -1,6 +1,8 @@
 """Faults that no command cures, what is no fault, and how the findings are printed."""
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -79,6 +81,35 @@ def test_two_hosts_that_answer_for_one_address(node: Node, family: int) -> None:
     message = found[0]["problem"]["message"]
     assert f"{guest_mac(11)} (port guest11)" in message
     assert f"{guest_mac(12)} (port guest12)" in message
+
+
+def test_a_guest_that_floods_its_link_with_answers(node: Node) -> None:
+    """They come faster than they can be read, each from another MAC address."""
+    node.guest("web1", f"{PORT}:22", serves="22/tcp").start()
+    other = node.guest("web2", serves="23/tcp").wire.namespace
+    with subprocess.Popen(
+        [*other.enter_command(), sys.executable, "-c", FLOOD], stdout=subprocess.PIPE, text=True
+    ) as flood:
+        assert flood.stdout
+        assert flood.stdout.readline() == "begun\n"
+        try:
+            found = [e["problem"] for e in faults(node) if e["problem"]["code"] == "address-twice"]
+        finally:
+            flood.kill()
+    assert len(found) == 1
+    assert found[0]["message"].endswith(" more")
+
+
+FLOOD = """
+import itertools, socket, struct
+device = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+device.bind(("eth0", 0))
+print("begun", flush=True)
+for number in itertools.count(1):
+    mac = b"\\x02" + struct.pack("!BI", 9, number % 1000)
+    packet = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2) + mac + bytes([10, 5, 5, 11]) + bytes(10)
+    device.send(b"\\xff" * 6 + mac + b"\\x08\\x06" + packet)
+"""
 
 
 def test_another_host_that_has_the_node_s_own_address(node: Node, client: Asker) -> None:
