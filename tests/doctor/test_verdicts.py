@@ -15,6 +15,8 @@ from tests.netns.asker import Asker
 from tests.netns.configs import CLIENT, FULL_NAT, NODE
 from tests.netns.conftest import NodeMaker
 from tests.netns.node import Node
+from tests.netns.own_mounts import own_mounts
+from tests.netns.test_leases import Network
 
 pytestmark = pytest.mark.doctor
 
@@ -106,7 +108,7 @@ def test_a_guest_that_is_not_published(node: Node) -> None:
     node.guest("web1", f"{PORT}:22", serves="22/tcp").start()
     assert faults(node, "web1") == []
     problem = first(node, "web2")
-    assert (problem["code"], problem["subject"]) == ("not-found", "web2")
+    assert (problem["code"], problem["subject"]) == ("not-found", '"web2"')
 
 
 def test_rules_that_drop_some_clients_alone_are_no_fault(node: Node, client: Asker) -> None:
@@ -154,6 +156,46 @@ def test_a_gateway_s_strict_filter_is_put_right(make_node: NodeMaker) -> None:
     assert faults(node) == []
 
 
+def test_a_lease_that_has_moved(node: Node, client: Asker) -> None:
+    with own_mounts(node) as mounts:
+        leased = Network(node, mounts)
+        leased.leases((11, 11, 3600))
+        leased.hook("prepare")
+        leased.hook("started")
+        assert client.asks(NODE[4], PORT) == f"web1 saw {CLIENT[4]}"
+        wire = leased.guest.wire
+        wire.namespace.ip(
+            "address flush dev eth0\naddress add 10.5.5.21/24 dev eth0\n"
+            f"route add default via {network.GATEWAY_ADDRESS}\n"
+        )
+        wire.serve("10.5.5.21", "22/tcp")
+        leased.leases((21, 11, 3600))
+        assert client.is_unanswered(NODE[4], PORT)
+        found = json.loads(mounts.cgw("doctor", "--json").stdout)["checks"][0]
+        assert (found["verdict"], found["problem"]["code"]) == ("fail", "lease")
+        assert found["command"] == "cgw sync"
+        leased.hook("reconnect")  # sync would have to ask libvirt for the guest
+        assert client.asks(NODE[4], PORT) == f"web1 saw {CLIENT[4]}"
+        leased.hook("stopped")
+        leased.hook("release")
+
+
+def test_a_python_module_that_is_missing(node: Node) -> None:
+    node.guest("web1", f"{PORT}:22", serves="22/tcp").start()
+    with own_mounts(node) as mounts:
+        layer, modules = node.folder / "layer", "/usr/lib/python3/dist-packages"
+        mounts.run(
+            f"mkdir -p {layer}/up {layer}/work; mknod {layer}/up/nftables c 0 0; "
+            f"mount -t overlay overlay -o lowerdir={modules},upperdir={layer}/up,"
+            f"workdir={layer}/work {modules}"
+        )
+        done = mounts.cgw("doctor", "--json")
+    assert (done.returncode, done.stderr) == (1, "")
+    first = json.loads(done.stdout)["checks"][0]
+    assert (first["check"], first["problem"]["subject"]) == ("modules", "nftables")
+    assert first["problem"]["code"] == "module"
+
+
 def test_two_nodes_and_a_firewall_that_sees_bridged_packets(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
@@ -198,6 +240,16 @@ def test_what_people_read(node: Node) -> None:
     passed = [line for line in done.stdout.splitlines() if line.startswith("PASS")]
     assert len(passed) > 5
     assert done.stderr == ""
+
+
+def test_an_invalid_config_is_the_first_fault(node: Node) -> None:
+    node.configure("[nonsense]\n")
+    try:
+        problem = first(node)
+    finally:
+        node.configure("")
+    assert problem["code"] == "invalid-config"
+    assert "nonsense" in str(problem)
 
 
 def test_the_path_of_the_schema_is_printed(node: Node) -> None:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.full import extended
 from tests.netns.asker import Asker
 from tests.netns.configs import CLIENT, FULL_NAT, NODE, NONE
 from tests.netns.conftest import NodeMaker
 from tests.netns.node import Node
-from tests.netns.parameters import families
 from tests.netns.test_firewall import BACKENDS, GuestMaker, network_guest
 from tests.netns.test_foreign_forwards import GUEST
 from tests.netns.tracing import trace
@@ -138,12 +138,19 @@ OBSTACLES = {
 }
 
 
-@families
-@pytest.mark.parametrize("obstacle", OBSTACLES.values(), ids=OBSTACLES)
+#: With `--full`, both families each.
+ONE_FAMILY_EACH = [
+    (name, family) if number % 2 == (family == 6) else extended(name, family)
+    for number, name in enumerate(OBSTACLES)
+    for family in (4, 6)
+]
+
+
+@pytest.mark.parametrize(("name", "family"), ONE_FAMILY_EACH)
 def test_the_rule_is_named_and_its_cure_works_as_typed(
-    client: Asker, make_node: NodeMaker, family: int, obstacle: Obstacle
+    client: Asker, make_node: NodeMaker, name: str, family: int
 ) -> None:
-    node = make_node(NONE)
+    obstacle, node = OBSTACLES[name], make_node(NONE)
     words = {
         "ip": FAMILY[family], "iptables": COMMAND[family], "client": CLIENT[family],
         "node": NODE[family], "guest": GUEST[family](11),
@@ -162,7 +169,7 @@ def test_the_rule_is_named_and_its_cure_works_as_typed(
     node.accept_foreign_tables()
 
 
-@families
+@pytest.mark.parametrize("family", [4, extended(6)])
 def test_ufw_is_told_in_its_own_words(client: Asker, make_node: NodeMaker, family: int) -> None:
     """It does not run here: its rule is made as `ufw route allow` makes it."""
     node = make_node(NONE)
@@ -180,10 +187,12 @@ def test_ufw_is_told_in_its_own_words(client: Asker, make_node: NodeMaker, famil
     node.accept_foreign_tables()
 
 
-@families
-@pytest.mark.parametrize("backend", ["iptables", "nftables"])
+@pytest.mark.parametrize(
+    ("backend", "family"),
+    [("iptables", 4), ("nftables", 6), extended("iptables", 6), extended("nftables", 4)],
+)
 def test_the_reject_of_libvirt(
-    client: Asker, node: Node, network_guest: GuestMaker, family: int, backend: str
+    client: Asker, node: Node, network_guest: GuestMaker, backend: str, family: int
 ) -> None:
     """Another program has taken the exception away."""
     web1 = network_guest("web1", "8080:22", family=family)

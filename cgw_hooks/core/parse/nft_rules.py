@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-_FAMILIES = {"ip": (4,), "ip6": (6,), "inet": (4, 6)}
+_FAMILIES = {"ip": (4,), "ip6": (6,), "inet": (4, 6), "bridge": (4, 6)}
 _NOT_KNOWN = Match(NOT_UNDERSTOOD)
 _ENDS = {
     "accept": ACCEPT, "drop": DROP, "reject": DROP, "return": RETURN, "queue": UNKNOWN,
@@ -57,7 +57,7 @@ class _Table(NamedTuple):
 
 
 def parse_rules(listed: dict[str, Any]) -> Iterator[Chain]:
-    """Yield the base chains of one or more listed tables, of the families ip, ip6 and inet."""
+    """Yield the base chains of one or more listed tables, of IP and of bridges."""
     items = [next(iter(item.items())) for item in listed.get("nftables", ()) if item]
     flags = {
         (found["family"], found["name"]): _listed(found.get("flags", ()))

@@ -20,7 +20,7 @@ from ipaddress import ip_address
 
 from cgw_hooks.core import bans
 from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table
-from cgw_hooks.core.rules.names import LEFT_LABEL, SEEN_LABEL
+from cgw_hooks.core.rules.names import DENIED_TABLE, LEFT_LABEL, SEEN_LABEL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from cgw_hooks.core.bans import Denied, Segment
 
-TABLE = "inet cgw_denied"
+TABLE = DENIED_TABLE
 
 #: Before the filters of other programs (0): these need not look at a denied packet.
 _PRIORITY = -10

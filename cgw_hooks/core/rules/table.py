@@ -24,6 +24,7 @@ address
   this node; ``hairpin``, only for flows that ``publish`` has translated; and NAT for the guests'
 own
   outbound connections.
+- *leak* drops what would leave by the uplink with a guest's address.
 
 The text contains only parsed addresses, numbers and fixed words, and never a guest's name.
 """

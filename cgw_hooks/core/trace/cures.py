@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from cgw_hooks.core.rules.names import BRIDGE_TABLE, FAMILY_TABLES, TABLE
+from cgw_hooks.core.rules.names import is_own
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 #: Names that people can type as they are. A program may give any name to its tables and chains.
 _NAME = re.compile(r"[A-Za-z_.][A-Za-z0-9_.-]*")
-_OWN = {TABLE, BRIDGE_TABLE, *FAMILY_TABLES.values()}
 _IPTABLES = {"ip": "iptables", "ip6": "ip6tables"}
 _IPTABLES_TABLES = frozenset({"filter", "mangle", "raw", "security"})
 _DOCKER, _LIBVIRT = "DOCKER-USER", "LIBVIRT_"
@@ -33,7 +32,7 @@ def cure(passage: Passage, *, is_answer: bool) -> str:
     visit = passage.end
     if visit is None or visit.packet is None:
         return ""
-    if visit.table in _OWN or _is_libvirt(visit):
+    if is_own(visit.table) or _is_libvirt(visit):
         return "run: cgw sync"
     name = visit.table.partition(" ")[2]
     if name == _FIREWALLD:

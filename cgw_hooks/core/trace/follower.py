@@ -6,7 +6,7 @@ Other traces of the host are told of as well. Their packets do not count.
 from __future__ import annotations
 
 from cgw_hooks.core.named_tuple import NamedTuple
-from cgw_hooks.core.rules.trace_table import ANSWER, REQUEST
+from cgw_hooks.core.rules.trace_table import ANSWER, REQUEST, WHOLE, WHOLE_ANSWER, WHOLE_REQUEST
 from cgw_hooks.core.trace.passage import Passage, visits
 
 TYPE_CHECKING = False
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from cgw_hooks.core.trace.events import TraceEvent
 
 _BRIDGE = "bridge "
+#: Chain of the trace's own table -> the role of a packet that it marks.
+_ROLES = {REQUEST: REQUEST, ANSWER: ANSWER, WHOLE_REQUEST: REQUEST, WHOLE_ANSWER: ANSWER}
 #: Packets of other traces that are remembered: this one may still mark them.
 _OTHERS = 256
 
@@ -95,8 +97,8 @@ class _Way:
         """Take an event of this packet."""
         self.events.append(event)
         self._stage = max(self._stage, stage)
-        if stage >= 0 and event.chain in {REQUEST, ANSWER}:
-            self.role = self.role or event.chain
+        if stage >= 0:
+            self.role = self.role or _ROLES.get(event.chain, "")
         if event.packet:
             self._ends = event.packet.ends
 
@@ -104,7 +106,7 @@ class _Way:
         """Whether the first event under another number tells of the same packet.
 
         A bridge hands a packet to the node under another device, and the kernel computes the
-        number from that too (nft_trace_init).
+        number from that too (nft_trace_init). What is assembled of fragments is a new packet.
         """
         is_further = stage > self._stage if stage >= 0 else True
         return is_further and event.packet is not None and self._ends == event.packet.ends
@@ -115,7 +117,9 @@ def _stage(event: TraceEvent) -> int:
     is_bridged = event.table.startswith(_BRIDGE)
     hook = event.chain.partition("_")[2]
     if hook == "postrouting":
-        return 5 if is_bridged else 4
+        return 6 if is_bridged else 5
     if is_bridged:
         return 1 if hook == "input" else 0
-    return 3 if hook in {"input", "forward", "output"} else 2
+    if event.chain in {WHOLE, WHOLE_REQUEST, WHOLE_ANSWER}:
+        return 3
+    return 4 if hook in {"input", "forward", "output"} else 2

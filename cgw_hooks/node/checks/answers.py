@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 from cgw_hooks.core.finding import Finding, fail, unknown
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.host import tcp_probe
@@ -18,15 +20,17 @@ def service(facts: Facts) -> Iterator[Finding]:
     """Whether the guest accepts connections, as far as this can be found out."""
     for way in facts.ways:
         if way.port.protocol != "tcp":
-            message = f"{way.port.listen}: a {way.port.protocol.upper()} service need not answer"
+            protocol = way.port.protocol.upper()
+            message = f"{way.port.listen}: whether a {protocol} service answers cannot be found out"
             yield unknown(Problem("no-service", way.record.guest.title, message))
             continue
         if not facts.answering.get((way.device, way.target), True):
             continue  # another check has found this
         found = facts.connections.get((way.target, way.port.to))
         if found is None:
-            message = f"{way.port.listen}: the time was too short to try a connection"
-            yield unknown(Problem("no-service", way.record.guest.title, message))
+            message = f"{way.port.listen}: too many guests to try a connection to each"
+            cure = f"run: cgw doctor {quote(way.record.guest.name)}"
+            yield unknown(Problem("no-service", way.record.guest.title, message, cure))
         elif found == tcp_probe.SILENT and keeps_node_out(facts, facts.packets_of(way)):
             message = f"{way.port.listen}: rules of this host may drop a connection of its own"
             yield unknown(Problem("no-service", way.record.guest.title, message))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import cgw_hooks
@@ -108,6 +110,19 @@ def _run(command: str, daemon: int) -> str:
     return "run: " + "; ".join(filter(None, (command, look, "sleep 1", "cgw sync")))
 
 
+def modules(facts: Facts) -> Iterator[Finding]:
+    """Whether the Python modules are there that this node needs."""
+    needed = ["lxml", "nftables"]
+    needed += ["pyroute2"] if facts.config.guest_networks else []
+    needed += ["libvirt"] if any(map(_daemon, _CHECKED)) else []
+    for name in needed:
+        if importlib.util.find_spec(name) is None:
+            cure = f"install it for {sys.executable}"
+            if sys.prefix == sys.base_prefix:
+                cure = f"run: apt install python3-{name}"
+            yield fail(Problem("module", name, "this Python module is missing", cure))
+
+
 def agent(facts: Facts) -> Iterator[Finding]:
     """Whether the agent runs, and with the installed version."""
     if facts.absence is None:
@@ -140,4 +155,6 @@ def kernel(facts: Facts) -> Iterator[Finding]:
     try:
         facts.publisher.nft.try_out(table.restore(facts.config, contents([])))
     except RulesetError as error:
-        yield fail(Problem.of(error)._replace(cure=_MODULES))
+        problem = Problem.of(error)
+        is_refused = "refused" in error.message  # otherwise libnftables is missing
+        yield fail(problem._replace(cure=_MODULES) if is_refused else problem)
