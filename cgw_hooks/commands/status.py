@@ -10,9 +10,9 @@ from cgw_hooks.node.figures import figures_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cgw_hooks.core.diagnosis import Diagnosis, Row
     from cgw_hooks.core.guest import Guest
     from cgw_hooks.core.published_port import PublishedPort
-    from cgw_hooks.node.diagnosis import Diagnosis, Row
     from cgw_hooks.node.figures import Figures
 
 

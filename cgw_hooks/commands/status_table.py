@@ -16,8 +16,8 @@ from cgw_hooks.node.figures import figures_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from cgw_hooks.core.diagnosis import Diagnosis, Row
     from cgw_hooks.core.published_port import PublishedPort
-    from cgw_hooks.node.diagnosis import Diagnosis, Row
     from cgw_hooks.node.figures import Figures
 
 _HEADINGS = ("GUEST", "LISTEN", "TARGET", "FROM", "SINCE", "STATE")

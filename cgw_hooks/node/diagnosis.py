@@ -10,7 +10,7 @@ import time
 from functools import cache
 from math import inf
 
-from cgw_hooks.core.named_tuple import NamedTuple
+from cgw_hooks.core.diagnosis import Diagnosis, Row
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.record import Contents, Record, State, contents, overridden, unexpired
 from cgw_hooks.core.rules.elements import elements
@@ -44,28 +44,6 @@ _NO_TREE = (
     "give every node a direct link to every other node, set full-mesh = true in "
     "[[guest-network]], and switch the tree off"
 )
-
-
-class Row(NamedTuple):
-    """One published port of one guest, and whether it works at this moment."""
-
-    record: Record
-    port: PublishedPort | None
-    #: "published" only if a client would find the port open.
-    state: str
-    problem: Problem | None = None
-
-
-class Diagnosis(NamedTuple):
-    """All rows, and the problems of the node itself."""
-
-    rows: list[Row]
-    problems: list[Problem]
-
-    @property
-    def is_well(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.problems and not any(row.problem for row in self.rows)
 
 
 def diagnose(

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from cgw_hooks.core.connection import Connection
+    from cgw_hooks.core.diagnosis import Row
     from cgw_hooks.core.guest import Guest
     from cgw_hooks.core.published_port import PublishedPort
     from cgw_hooks.core.record import Record
-    from cgw_hooks.node.diagnosis import Row
 
 
 class Figures(NamedTuple):

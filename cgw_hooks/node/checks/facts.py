@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from concurrent.futures import Future
 
+    from cgw_hooks.core.diagnosis import Diagnosis, Row
     from cgw_hooks.core.guest import GuestKey
     from cgw_hooks.core.packet_filter import Chain
     from cgw_hooks.core.policy import Route
     from cgw_hooks.core.problem import Problem
     from cgw_hooks.core.published_port import Address, PublishedPort
     from cgw_hooks.core.record import Record
-    from cgw_hooks.node.diagnosis import Diagnosis, Row
     from cgw_hooks.node.publisher import Publisher
 
     #: Device and address -> MAC addresses.
