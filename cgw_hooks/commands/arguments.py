@@ -112,7 +112,7 @@ def _add_bans(commands: Commands) -> None:
         "Ban clients from all published ports of this node, and end their connections. The bans "
         "outlast a reload and a reboot. The node itself stays open to them.",
     )
-    _add_clients(deny)
+    _add_clients(deny, "who bans, for example a jail: several programs can ban the same client")
     deny.add_argument(
         "--for",
         dest="seconds",
@@ -126,11 +126,11 @@ def _add_bans(commands: Commands) -> None:
     deny.add_argument("--list", action="store_true", help="print who is banned")
     deny.add_argument("--json", action="store_true", help="print JSON, for programs")
     allow = commands.add("allow", "Lift the bans of clients, and of all clients within a network.")
-    _add_clients(allow)
+    _add_clients(allow, "only the bans that were made with this name")
     allow.add_argument("--all", action="store_true", help="lift the bans of all clients")
 
 
-def _add_clients(command: argparse.ArgumentParser) -> None:
+def _add_clients(command: argparse.ArgumentParser, maker_help: str) -> None:
     command.add_argument(
         "clients",
         nargs="*",
@@ -146,7 +146,7 @@ def _add_clients(command: argparse.ArgumentParser) -> None:
         dest="maker",
         type=parsed_by(bans.parse_maker),
         metavar="NAME",
-        help="only the bans of this name: so several programs do not lift each other's bans",
+        help=maker_help,
     )
 
 
