@@ -42,6 +42,8 @@ _HOP_LIMIT = 255  # RFC 4861 section 7.1
 _ICMPV6_FILTER = 1  # ICMP6_FILTER, include/uapi/linux/icmpv6.h
 _SOLICITED_NODE = b"\xff\x02" + bytes(9) + b"\x01\xff"  # RFC 4291 section 2.7.1
 _LONGEST_FRAME = 2048
+#: A host that sends answers without end must not keep this module busy, or fill the memory.
+_AT_ONCE, _MOST_ANSWERS = 4096, 16
 _BUFFER = 1 << 21
 
 
@@ -90,7 +92,7 @@ def _ask(
                     return
             for device, address, mac in _answers(links, max(until - now, 0.001)):
                 macs = found.get((device, address))
-                if macs is not None and mac not in macs:
+                if macs is not None and mac not in macs and len(macs) < _MOST_ANSWERS:
                     macs.add(mac)
                     last = time.monotonic()
 
@@ -105,7 +107,7 @@ def _answers(
     for ready in select.select(list(by_socket), [], [], seconds)[0]:
         link = by_socket[ready]
         with suppress(BlockingIOError):
-            while True:
+            for _ in range(_AT_ONCE):
                 answer = link.read(ready.recv(_LONGEST_FRAME))
                 if answer and answer[1] not in own_macs:
                     yield link.device, answer[0], answer[1].hex(":")

@@ -55,7 +55,7 @@ _OF_CLUSTER = (RegistryError.code, ReplicationError.code, _TREE)
 CHECKS = (
     Check(CONFIG, _config, "the configuration is valid"),
     Check("modules", installation.modules, "the Python modules are there"),
-    Check("records", problems_of(RecordError.code, LockError.code), "the records can be read"),
+    Check("state", problems_of(RecordError.code, LockError.code), "the records can be read"),
     Check("kernel", installation.kernel, "the kernel takes the ruleset"),
     Check("hooks", installation.hooks, "where libvirt runs, it runs the hooks, and they work"),
     Check("agent", installation.agent, "the agent runs"),
