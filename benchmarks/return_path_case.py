@@ -21,13 +21,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from cgw_hooks.core.node_config import FULL_NAT
 from tests.lab import network
 from tests.lab.flows import SENDERS, send_datagrams
 from tests.netns.cluster import inside, uplink
 from tests.return_path.cluster import (
     CHAIN,
     CLIENT,
-    FULL_NAT,
     SILENT,
     TALK,
     Cluster,

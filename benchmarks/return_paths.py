@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.return_path_case import PLAIN, Case, Figures, open_case
-from cgw_hooks.core.node_config import FULL_NAT, STEER
+from cgw_hooks.core.node_config import CT_SYNC, FULL_NAT, STEER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -91,7 +91,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="What the return paths cost the packets.")
     parser.add_argument("--rounds", type=int, default=30, help="measurements of each case")
     parser.add_argument(
-        "--return-paths", default=f"{FULL_NAT},{STEER}", help=f"{FULL_NAT} must be one of them"
+        "--return-paths",
+        default=f"{FULL_NAT},{STEER},{CT_SYNC}",
+        help=f"{FULL_NAT} must be one of them",
     )
     parser.add_argument("--flows", type=int, default=_FLOWS, help="to one port of the guest")
     arguments = parser.parse_args()

@@ -129,11 +129,11 @@ def _ignored(config: NodeConfig) -> list[str]:
     steered = steered_subnets(config)
     if not steered:
         return found
-    # libnetfilter_conntrack 1.0.9 makes a wrong filter for the kernel of two IPv6 networks: then
-    # nothing is ignored. All that matters is in the guest network.
+    # In the kernel's filter that libnetfilter_conntrack 1.0.9 makes, nothing counts that follows an
+    # IPv6 network. All that matters are the guest network and the other nodes' addresses.
     found = [entry for entry in found if not entry.startswith(_WORDS[6])]
-    found += [f"{_WORDS[subnet.version]} {subnet}" for subnet in steered]
-    return found + _of_other_nodes(config)
+    found += _of_other_nodes(config)
+    return found + [f"{_WORDS[subnet.version]} {subnet}" for subnet in steered]
 
 
 def _of_other_nodes(config: NodeConfig) -> list[str]:

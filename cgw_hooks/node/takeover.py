@@ -10,11 +10,10 @@ from __future__ import annotations
 import time
 
 from cgw_hooks.core import conntrackd_config
-from cgw_hooks.core.node_config import FULL_NAT, RemoteNode
-from cgw_hooks.core.node_flows import is_translated_for, touches
+from cgw_hooks.core.node_config import RemoteNode
+from cgw_hooks.core.node_flows import is_translated_for
 from cgw_hooks.core.rules import takeover_guard
 from cgw_hooks.core.rules.gateway_settings import DeviceAddress
-from cgw_hooks.core.rules.return_path import marks
 from cgw_hooks.errors import (
     AddressInUse,
     InvalidConfig,
@@ -24,7 +23,7 @@ from cgw_hooks.errors import (
     quoted,
 )
 from cgw_hooks.host import addresses, announce, links, node_flows, routes
-from cgw_hooks.node import replication, taken_addresses
+from cgw_hooks.node import flows_of_nodes, replication, taken_addresses
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def take_over(publisher: Publisher, name: str) -> Iterator[str]:
             _refuse_a_living_node(node, missing)
         is_new = is_own or bool(missing)
         failure = _obstacle(publisher, is_own=is_own) if is_new else None
-        publisher.nft.apply(takeover_guard.add(_addresses(node)))
+        publisher.nft.apply(takeover_guard.add(flows_of_nodes.addresses(node)))
         try:
             if is_new and not failure:
                 failure = yield from _take_flows(publisher, node)
@@ -197,12 +196,12 @@ def _take_flows(
     config = publisher.config
     try:
         if config.is_synced:
-            # conntrackd has made the kernel track them all the time. They become this node's own
-            # with the next packet of each client (`return_path/synced_answers`).
-            yield f"note   the flows of node {quoted(node.name)} are tracked here already"
+            # conntrackd has made the kernel track them all the time: as another node's.
+            count = flows_of_nodes.own_copies(config, node) if node.name != config.name else 0
+            yield f"took over {count} flows of node {quoted(node.name)}"
             return None
         if node.name != config.name:
-            count = _forget_clashing_flows(config, node)
+            count = flows_of_nodes.forget_clashing(config, node)
             yield f"forgot {count} flows to and from node {quoted(node.name)}"
         if not conntrackd_config.is_needed(config):
             yield "note   its connections end: failover.replicate is off in cgw.toml"
@@ -223,21 +222,6 @@ def _is_stood_in_for(node: RemoteNode, running: Conntrackd) -> bool:
     return not running.destinations().isdisjoint(map(str, node.uplink_addresses))
 
 
-def _forget_clashing_flows(config: NodeConfig, node: RemoteNode) -> int:
-    """Delete what this node knows of a dead node's connections; return the number of flows.
-
-    It knows them from another side, and the kernel takes no second flow with the same end.
-    """
-    theirs = _addresses(node)
-    count = node_flows.delete_flows(theirs, lambda ends: touches(ends, theirs))
-    for network in config.guest_networks:
-        address = node.address_in(network.subnet)
-        if address and network.return_path != FULL_NAT:
-            mark = marks.mark(address, config.mark_mask)
-            count += node_flows.delete_marked_flows(mark, config.mark_mask)
-    return count
-
-
 def _forget_flows_of_living_nodes(publisher: Publisher, dead: RemoteNode) -> None:
     """Delete what the commit has brought of other nodes, which are alive.
 
@@ -249,7 +233,7 @@ def _forget_flows_of_living_nodes(publisher: Publisher, dead: RemoteNode) -> Non
         return
     taken = taken_addresses.by_node(publisher.state.gateway_changes())
     others = [n for n in config.remote_nodes if n.name != dead.name and n.name not in taken]
-    alive = frozenset(address for node in others for address in _addresses(node))
+    alive = frozenset(address for node in others for address in flows_of_nodes.addresses(node))
     if node_flows.delete_flows(alive, lambda ends: is_translated_for(ends, alive)):
         # conntrackd has told all nodes of these deletions: they must learn of the flows anew.
         _refresh_other_nodes(publisher)
@@ -258,10 +242,6 @@ def _forget_flows_of_living_nodes(publisher: Publisher, dead: RemoteNode) -> Non
 def _refresh_other_nodes(publisher: Publisher) -> None:
     if conntrackd_config.is_needed(publisher.config):
         replication.refresh_others(replication.daemon(publisher.state))
-
-
-def _addresses(node: RemoteNode) -> frozenset[Address]:
-    return frozenset((*node.node_addresses, *node.uplink_addresses))
 
 
 def _add_addresses(state: State, node: RemoteNode, wanted: list[DeviceAddress]) -> Iterator[str]:

@@ -7,15 +7,25 @@ bridged through node2.
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from cgw_hooks.core.node_config import CT_SYNC
 from tests.failover.conntrackd import Conntrackd
 from tests.lab import network
-from tests.lab.namespace import destroy_namespace
+from tests.lab.namespace import Namespace, destroy_namespace
 from tests.libvirt.waiting import eventually
 from tests.netns.cluster import inside, uplink
 from tests.netns.node import Node
-from tests.return_path.cluster import CHAIN, TALK, WHO, Cluster, listening_port, open_cluster
+from tests.return_path.cluster import (
+    CHAIN,
+    TALK,
+    WHO,
+    Cluster,
+    listening_port,
+    open_cluster,
+    start_daemons,
+)
 from tests.return_path.sessions import Connection, Exchange, Talker, connect
 
 ENTRY, BETWEEN, HOME = 1, 2, 3
@@ -85,6 +95,12 @@ class Failover:
     ) -> None:
         """Wait until a node knows these flows to a port, which another one has translated."""
         for each in opened:
+            if self.made.return_path == CT_SYNC:  # its kernel tracks it
+                assured = ("ASSURED",) if isinstance(each, Connection) else ()
+                of_kernel = (f"sport={each.client.getsockname()[1]} ", f"dport={port} ", *assured)
+                inside = self.node(at).namespace
+                assert eventually(partial(_tracks, inside, of_kernel)), of_kernel
+                continue
             state = "ESTABLISHED" if isinstance(each, Connection) else "udp"
             words = (state, f"sport={each.client.getsockname()[1]} ", f"dport={port} ")
             assert eventually(_has_flow(self.daemons[at], words)), words
@@ -118,13 +134,10 @@ def open_failover(folder: Path, return_path: str, topology: str = CHAIN) -> Iter
     """A cluster with replication; each daemon hears the others when the block begins."""
     with ExitStack() as until_end:
         made = until_end.enter_context(open_cluster(folder, return_path, topology, replicate=True))
-        daemons: dict[int, Conntrackd] = {}
-        found = Failover(made, daemons)
+        found = Failover(made, made.daemons)
         until_end.callback(_close, found)
-        for index, node in made.nodes.items():
-            daemons[index] = Conntrackd(node)
-        for daemon in daemons.values():
-            assert eventually(daemon.hears_others)
+        if not made.daemons:
+            start_daemons(made)
         yield found
 
 
@@ -133,6 +146,11 @@ def _close(failover: Failover) -> None:
         opened.abandon()
     for daemon in failover.daemons.values():
         daemon.kill()
+
+
+def _tracks(inside: Namespace, words: tuple[str, ...]) -> bool:
+    lines = inside.run(["cat", "/proc/net/nf_conntrack"]).stdout.splitlines()
+    return any(all(word in line for word in words) for line in lines)
 
 
 def _has_flow(daemon: Conntrackd, words: tuple[str, ...]) -> Callable[[], bool]:

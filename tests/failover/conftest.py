@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cgw_hooks.core.node_config import FULL_NAT, STEER
+from cgw_hooks.core.node_config import CT_SYNC, FULL_NAT, STEER
 from tests.failover.cluster import Failover, open_failover
 from tests.lab.namespace import sweep_namespaces
 from tests.needs import fail_without
@@ -13,20 +13,20 @@ from tests.netns.node import CGW
 from tests.return_path.cluster import CHAIN
 
 TIER = "tests/failover/"
-RETURN_PATHS = (FULL_NAT, STEER)
+RETURN_PATHS = (FULL_NAT, STEER, CT_SYNC)
 _NEEDED_PROGRAMS = ("ip", "nft", "nsenter", "conntrackd", "keepalived")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave two of the four combinations of return path and IP family to a full run.
+    """Leave three of the six combinations of return path and IP family to a full run.
 
     Each death takes some seconds.
     """
     for item in items:
         values = getattr(item, "callspec", None) and item.callspec.params  # type: ignore[attr-defined]
         if values and values.keys() == {"failover", "family"}:
-            usual = {(FULL_NAT, 4), (STEER, 6)}
+            usual = {(FULL_NAT, 4), (STEER, 6), (CT_SYNC, 4)}
             if (values["failover"], values["family"]) not in usual and item.nodeid.startswith(TIER):
                 item.add_marker(pytest.mark.extended)
 

@@ -104,7 +104,7 @@ def lifetime(inside: Namespace, client_port: int) -> int:
     return int(found[0][4])
 
 
-def test_a_slow_answer_to_a_syn_arrives(far: Way, made: Cluster) -> None:
+def test_a_slow_answer_to_a_syn_arrives(far: Way) -> None:
     """The first ones are lost; the one that comes seconds later finds its way as well."""
     guest = far.guest.wire.namespace
     guest.run(["nft", "-f", "-"], input=_DROP_SYN_ACK)

@@ -106,6 +106,7 @@ def test_the_example_uncommented_is_valid_and_means_what_the_design_says() -> No
             ip_address("127.0.0.1"),
             9718,
             textfile="/var/lib/prometheus/node-exporter/cgw.prom",
+            counts_bytes=True,
         ),
     )
     assert expected == parse_config(uncommented)
@@ -426,6 +427,14 @@ def test_a_folder_in_its_place_is_refused(tmp_path: Path) -> None:
 
 
 NODE2 = '[[remote-node]]\nname = "n2"\nnode-address = "10.5.5.252"\n'
+SYNCED = {"internode_devices": '["eth1"]', "return_path": '"ct-sync"'}
+SIX = """
+[[guest-network]]
+bridge = "guestbr0"
+subnet = "fd00:5::/64"
+node-address = "fd00:5::251"
+gateway-address = "fd00:5::254"
+"""
 STEERED = {"internode_devices": '["eth1"]', "return_path": '"steer"'}
 
 
@@ -450,7 +459,9 @@ def test_without_a_return_path_that_needs_it_a_bridge_keeps_its_mac_address() ->
     ("text", "problem"),
     [
         (network(return_path='"steer"'), "return-path: internode-devices is missing"),
-        (network(return_path='"bounce"'), '"bounce" cannot be used; give one of: full-nat, steer'),
+        (network(return_path='"bounce"'), "give one of: ct-sync, full-nat, steer"),
+        (network(**SYNCED) + NODE2, "uplink-address of IPv4 is missing, and ct-sync needs it"),
+        (network(**SYNCED) + SIX, "guest-network[2].return-path: another guest network has"),
         (network(bridge_mac='"33:33:00:00:00:01"'), "give the address of one station"),
         (network(bridge_mac='"02:00:00:00:00"'), "give it like 02:63:0a:05:05:fb"),
         (NODE2 + NODE2, 'remote-node[2].name: "n2" has an entry already'),

@@ -35,6 +35,7 @@ OTHER = """
 [[remote-node]]
 name = "node2"
 node-address = ["10.5.5.252", "fd00:5::252"]
+uplink-address = ["192.168.122.12", "fd00:122::12"]
 """
 REPLICATE = "\n[failover]\nreplicate = true\n"
 LOCAL = {
@@ -72,6 +73,23 @@ def test_the_kernel_leaves_out_steered_networks_and_gets_one_ipv6_network_at_mos
     assert "Filter From Kernelspace {" in text(config(v4="steer"))
 
 
+def test_with_ct_sync_nobody_tells_of_the_connections_of_another_node() -> None:
+    toml = config(v4="ct-sync", v6="ct-sync")
+    assert {"IPv4_address 192.168.122.12", "IPv6_address fd00:122::12"} < ignored(toml)
+    assert {"IPv4_address 10.5.5.0/24", "IPv6_address fd00:5::/64"} < ignored(toml)
+    assert "Filter From Kernelspace {" in text(toml)
+    # What follows an IPv6 network does not count in the kernel's filter.
+    of_ipv6 = [
+        line for line in text(toml).splitlines() if "IPv6_address" in line and "ff" not in line
+    ]
+    assert ["/" in line for line in of_ipv6] == [False, True]
+
+
+@pytest.mark.parametrize(("path", "kept"), [("ct-sync", "yes"), ("steer", "no")])
+def test_with_ct_sync_the_kernels_track_the_flows_of_all_nodes(path: str, kept: str) -> None:
+    assert f"DisableExternalCache {kept}\n" in text(config(v4=path))
+
+
 @pytest.mark.parametrize("families", [{"v4": "full-nat"}, {"v6": "full-nat", "v4": "steer"}])
 def test_messages_never_come_from_an_address_that_can_be_taken_over(
     families: dict[str, str],
@@ -84,6 +102,7 @@ def test_messages_never_come_from_an_address_that_can_be_taken_over(
 @pytest.mark.parametrize(("path", "replicate", "needed"), [
     ("full-nat", False, False), ("full-nat", True, True),
     ("steer", False, False), ("steer", True, True),
+    ("ct-sync", False, True), ("ct-sync", True, True),
 ])  # fmt: skip
 def test_conntrackd_runs_only_where_it_is_needed(path: str, replicate: bool, needed: bool) -> None:
     toml = config(v4=path)

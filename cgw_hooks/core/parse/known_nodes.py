@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cgw_hooks.core.node_config import RemoteNode
 from cgw_hooks.core.parse import fields
-from cgw_hooks.core.parse.nodes_config import Members
+from cgw_hooks.core.parse.nodes_config import Members, refuse_no_uplink
 from cgw_hooks.errors import InvalidConfig, quoted
 
 TYPE_CHECKING = False
@@ -78,6 +78,8 @@ def _refuse_useless(node: RemoteNode, config: NodeConfig) -> None:
             "it has no MAC address by which its answers could be known",
             "give all nodes the same return-path",
         )
+    for network in config.guest_networks:
+        refuse_no_uplink(network, node, _where(node))
 
 
 def _where(node: RemoteNode) -> str:

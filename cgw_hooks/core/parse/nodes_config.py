@@ -41,8 +41,8 @@ def with_nodes(config: NodeConfig, root: Table) -> NodeConfig:
         nodes[found.name] = found
     config = config._replace(remote_nodes=tuple(nodes.values()))
     refuse_ambiguous(config)
-    _refuse_unprotected(config)
     _refuse_mixed(config)
+    _refuse_unprotected(config)
     _refuse_two_steered(config)
     return config
 
@@ -68,14 +68,17 @@ def refuse_ambiguous(config: NodeConfig) -> None:
                 raise InvalidConfig(
                     where, f"node-address in {network.subnet} is missing", "add it to the list"
                 )
-            _refuse_no_uplink(network, node, where)
+            refuse_no_uplink(network, node, where)
             members.refuse(node, where)
             members.add(node)
         members.refuse_nobody()
 
 
-def _refuse_no_uplink(network: GuestNetwork, node: RemoteNode, where: str) -> None:
-    """Refuse a node whose flows could not be told from this node's own (`conntrackd_config`)."""
+def refuse_no_uplink(network: GuestNetwork, node: RemoteNode, where: str) -> None:
+    """Refuse a node whose flows could not be told from this node's own (`conntrackd_config`).
+
+    Raises ``InvalidConfig``.
+    """
     versions = {address.version for address in node.uplink_addresses}
     if network.return_path == CT_SYNC and network.subnet.version not in versions:
         raise InvalidConfig(

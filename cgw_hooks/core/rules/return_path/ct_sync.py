@@ -44,9 +44,9 @@ def tables(config: NodeConfig) -> Iterator[Table]:
 def foundation(config: NodeConfig) -> str:
     """Return text that must be a transaction of its own before the tables are made.
 
-    The kernel registers the hooks of new chains before their rules hold. With br_netfilter, it would
-    track the frames that this node bridges for others. An end of such a flow is that of a copy, so
-    the kernel would give the client another port, and the guest would reset the connection.
+    The kernel registers the hooks of new chains before their rules hold. With br_netfilter, it
+    would track the frames that this node bridges for others. An end of such a flow is that of a
+    copy, so the kernel would give the client another port, and the guest would reset it.
     """
     lines = []
     for family, name in SYNC_FAMILY_TABLES.items():
