@@ -21,6 +21,7 @@ from cgw_hooks.agent.agent_publisher import AgentPublisher
 from cgw_hooks.agent.calls import Calls
 from cgw_hooks.agent.hook_server import HookServer
 from cgw_hooks.agent.inquirer import Inquirer
+from cgw_hooks.agent.metrics.byte_counter import ByteCounter
 from cgw_hooks.agent.metrics.exporter import Exporter
 from cgw_hooks.agent.metrics.tally import Tally, TallyingLog
 from cgw_hooks.agent.registry.follower import Follower
@@ -92,6 +93,7 @@ class Agent:
         self._told: Inbox[None] = Inbox()
         self.follower = Follower(AgentPublisher(config, state), log, lambda: self._told.add(None))
         self.exporter = Exporter(AgentPublisher(config, state), tally)
+        self.bytes = ByteCounter(AgentPublisher(config, state))
         self._calls = Calls(self.served, self.follower, self.inquirer.is_leaving, tally)
         self._started = time.monotonic()
         self._is_ready = False
@@ -102,6 +104,7 @@ class Agent:
         worker.start("inquirer", self._inquire)
         worker.start("registry", self._follow)
         self.exporter.reconfigure()
+        self.bytes.reconfigure()
 
     def _follow(self) -> None:
         """Follow the registry, after the first repair for the same reason."""
@@ -165,11 +168,12 @@ class Agent:
         except CgwError as error:
             log.error(f"agent: the former config stays: {error}")
             return
-        others = (self.repairer, self.inquirer, self.follower, self.exporter)
+        others = (self.repairer, self.inquirer, self.follower, self.exporter, self.bytes)
         for publisher in (self.served, *(thread.publisher for thread in others)):
             publisher.config = config
         self.follower.reconfigure()
         self.exporter.reconfigure()
+        self.bytes.reconfigure()
         self.inquirer.look_at_all()
 
 

@@ -60,6 +60,18 @@ def _add_publish(commands: Commands) -> None:
         metavar="DURATION",
         help="take the ports back after this time: 90s, 30m, 2h, 1d",
     )
+    _add_limits(publish)
+    publish.add_argument(
+        "--guest-address",
+        action=Once,
+        type=parsed_by(_guest_addresses),
+        default=(),
+        metavar="ADDRESS[,ADDRESS]",
+        help="the guest's address, if libvirt does not know it (a static one on a plain bridge)",
+    )
+
+
+def _add_limits(publish: argparse.ArgumentParser) -> None:
     publish.add_argument(
         "--limit",
         action=Once,
@@ -75,14 +87,6 @@ def _add_publish(commands: Commands) -> None:
         default=0,
         metavar="NUMBER",
         help="connections of one client at once",
-    )
-    publish.add_argument(
-        "--guest-address",
-        action=Once,
-        type=parsed_by(_guest_addresses),
-        default=(),
-        metavar="ADDRESS[,ADDRESS]",
-        help="the guest's address, if libvirt does not know it (a static one on a plain bridge)",
     )
 
 

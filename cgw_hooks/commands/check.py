@@ -67,7 +67,7 @@ def refuse_missing_library(config: NodeConfig) -> None:
 
     Raises ``InvalidConfig``.
     """
-    if config.metrics and not _is_installed("prometheus_client"):
+    if config.metrics and config.metrics.is_told and not _is_installed("prometheus_client"):
         raise InvalidConfig(
             "metrics",
             "it needs the library prometheus_client, which is not installed",

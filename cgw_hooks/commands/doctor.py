@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from cgw_hooks.agent import client
 from cgw_hooks.commands import schemas
 from cgw_hooks.commands.json_output import print_json
-from cgw_hooks.core.finding import Finding, Verdict
+from cgw_hooks.core.finding import Finding, Verdict, fail
 from cgw_hooks.core.problem import Problem
-from cgw_hooks.errors import CgwError, printable
+from cgw_hooks.errors import CgwError, InvalidConfig, printable
 from cgw_hooks.node.checks.facts import Facts
-from cgw_hooks.node.doctor import CHECKS, examine
+from cgw_hooks.node.doctor import CHECKS, CONFIG, examine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,16 +27,25 @@ _PASSED = {check.name: check.passed for check in CHECKS}
 
 
 def run(publisher: Callable[[], Publisher], arguments: Namespace) -> int:
-    """Carry out the command; return the exit code. Raises ``InvalidConfig``."""
+    """Carry out the command; return the exit code. Raises ``CgwError`` if this is not root."""
     if arguments.schema:
         sys.stdout.write(f"{schemas.DOCTOR}\n")
         return 0
-    node = publisher()
-    error = client.absence()
-    absence = Problem.of(error) if error else None
-    found = examine(Facts(node, arguments.guest, absence=absence))
+    if os.geteuid() != 0:
+        raise CgwError("cgw doctor", "it reads what only root can read", "run it as root")
+    name = ""
+    try:
+        node = publisher()
+    except InvalidConfig as error:  # nothing else can be checked
+        found = [fail(Problem.of(error))._replace(check=CONFIG)]
+    else:
+        name = node.config.name
+        absence = client.absence()
+        found = examine(
+            Facts(node, arguments.guest, absence=Problem.of(absence) if absence else None)
+        )
     if arguments.json:
-        print_json(as_json(found, node.config.name))
+        print_json(as_json(found, name))
     else:
         print_findings(found, verbose=arguments.verbose)
     return 0 if is_well(found) else CgwError.exit_code

@@ -33,7 +33,7 @@ def add_status(commands: Commands) -> None:
     status.add_argument(
         "--figures",
         action="store_true",
-        help="also connections since a port was published, and what is open now with its bytes",
+        help="also connections since a port was published, those that are open now, and bytes",
     )
     status.add_argument(
         "--watch",

@@ -30,12 +30,12 @@ _NOTING_TIME = "net.netfilter.nf_conntrack_timestamp"
 def run(publisher: Publisher, name: str | None, *, as_json: bool) -> int:
     """Print the open connections of all guests, or of one. Raises ``CgwError``."""
     records, _ = publisher.state.all()
-    guests = visible_ports(records.values())
+    ports = visible_ports(records.values())
     if name:
-        guests = {port: guest for port, guest in guests.items() if guest.is_called(name)}
+        ports = {port: record for port, record in ports.items() if record.guest.is_called(name)}
         if not any(record.guest.is_called(name) for record in records.values()):
             raise NotFound(quoted(name), "no guest of this name is published", "see: cgw status")
-    found = sorted(open_connections(guests), key=_place)
+    found = sorted(open_connections(ports), key=_place)
     if as_json:
         print_json(
             {

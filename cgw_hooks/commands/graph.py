@@ -13,7 +13,7 @@ from cgw_hooks.errors import printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cgw_hooks.node.diagnosis import Diagnosis, Row
+    from cgw_hooks.core.diagnosis import Diagnosis, Row
 
 #: State of a row -> style of its edges; all other states use another style.
 _STYLES = {"published": "solid", "failed": "bold", "not published": "bold"}

@@ -9,10 +9,15 @@ annotation does not need, and must never load pyroute2, libvirt and asyncio.
 
 import os
 import sys
+import time
 
 from cgw_hooks.core.operations import DRIVERS, Action, action
 from cgw_hooks.core.parse import domain_scan
 from cgw_hooks.host import paths
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cgw_hooks.node.publisher import Publisher
 
 _USAGE = "usage: cgw hook DRIVER GUEST OPERATION SUBOPERATION EXTRA   (domain XML on stdin)"
 _USAGE_EXIT_CODE = 2
@@ -39,14 +44,25 @@ def _carry_out(arguments: list[str], given: bytes) -> int:
     driver, name, operation, suboperation, reason = arguments
     if driver != _XL and not _concerns_cgw(driver, operation, given):
         return 0
+    began = time.monotonic()
     from cgw_hooks.commands.this_node import publisher_for_hook
     from cgw_hooks.node.hook_answer import HookCall
     from cgw_hooks.node.hook_call import answer
 
+    made = []
+
+    def make() -> "Publisher":
+        made.append(publisher_for_hook())
+        return made[0]
+
     call = HookCall(driver, name, operation, suboperation, reason, given)
-    code, line = answer(publisher_for_hook, call)
+    code, line = answer(make, call)
     if line:
         _say(line)
+    if made and made[0].config.metrics:  # the agent tells Prometheus what it did not serve itself
+        from cgw_hooks.host.state.served_calls import ServedCalls
+
+        ServedCalls(made[0].state.directory).add(operation, time.monotonic() - began)
     return code
 
 

@@ -34,15 +34,7 @@ if TYPE_CHECKING:
 
 def publish(publisher: Publisher, arguments: Namespace) -> int:
     """Publish ports of a guest; return the exit code. Raises ``CgwError``."""
-    rate, unit = arguments.limit
-    limits = ClientLimits(rate, unit, arguments.max_connections)
-    wish = Wish(
-        tuple(arguments.ports),
-        arguments.source,
-        arguments.seconds,
-        arguments.guest_address,
-        limits if any(limits) else None,
-    )
+    wish = _wish(arguments)
     dry_run = arguments.dry_run
     done = _with_store(
         publisher,
@@ -73,6 +65,18 @@ def publish(publisher: Publisher, arguments: Namespace) -> int:
         if note:
             sys.stderr.write(f"cgw: guest {quoted(done.name)}: {note}\n")
     return 0
+
+
+def _wish(arguments: Namespace) -> Wish:
+    rate, unit = arguments.limit
+    limits = ClientLimits(rate, unit, arguments.max_connections)
+    return Wish(
+        tuple(arguments.ports),
+        arguments.source,
+        arguments.seconds,
+        arguments.guest_address,
+        limits if any(limits) else None,
+    )
 
 
 def _confirm(publisher: Publisher, key: GuestKey) -> CgwError | None:

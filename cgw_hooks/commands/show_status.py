@@ -45,9 +45,11 @@ def _node(arguments: Namespace) -> int:
         )
     figures = None
     if arguments.figures:
+        from cgw_hooks.host.state.byte_totals import ByteTotals
         from cgw_hooks.node import figures as of_node
 
-        figures = of_node.figures(of_node.visible_ports([row.record for row in found.rows]))
+        ports = of_node.visible_ports([row.record for row in found.rows])
+        figures = of_node.figures(ports, ByteTotals(node.state.directory).read())
     if arguments.json:
         from cgw_hooks.commands.status import as_json
 

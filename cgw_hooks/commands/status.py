@@ -10,9 +10,9 @@ from cgw_hooks.node.figures import figures_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cgw_hooks.core.diagnosis import Diagnosis, Row
     from cgw_hooks.core.guest import Guest
     from cgw_hooks.core.published_port import PublishedPort
-    from cgw_hooks.node.diagnosis import Diagnosis, Row
     from cgw_hooks.node.figures import Figures
 
 
@@ -54,12 +54,14 @@ def _row(row: Row, figures: Mapping[PublishedPort, Figures] | None) -> dict[str,
 def _figures(of_port: Figures | None) -> dict[str, Any] | None:
     if of_port is None:
         return None
-    traffic = of_port.traffic
+    now, total = of_port.open_traffic, of_port.traffic
     return {
         "connections": of_port.connections,
         "open": of_port.open,
-        "open_bytes_received": traffic.received if traffic else None,
-        "open_bytes_sent": traffic.sent if traffic else None,
+        "open_bytes_received": now.received if now else None,
+        "open_bytes_sent": now.sent if now else None,
+        "bytes_received": total.received if total else None,
+        "bytes_sent": total.sent if total else None,
     }
 
 

@@ -16,12 +16,13 @@ from cgw_hooks.node.figures import figures_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from cgw_hooks.core.diagnosis import Diagnosis, Row
     from cgw_hooks.core.published_port import PublishedPort
-    from cgw_hooks.node.diagnosis import Diagnosis, Row
     from cgw_hooks.node.figures import Figures
 
 _HEADINGS = ("GUEST", "LISTEN", "TARGET", "FROM", "SINCE", "STATE")
-_FIGURES = ("CONNECTIONS", "OPEN", "RECEIVED", "SENT")
+_FIGURES = ("CONNECTIONS", "OPEN")
+_TOTALS, _OPEN_BYTES = ("RECEIVED", "SENT"), ("RECEIVED (OPEN)", "SENT (OPEN)")
 _GAP = "  "
 #: The smallest width of a column, since one character may take two cells of a terminal.
 _NARROWEST = 2
@@ -37,8 +38,8 @@ def print_status(found: Diagnosis, figures: Mapping[PublishedPort, Figures] | No
         today = datetime.now().astimezone().date().isoformat()
         cells = [_HEADINGS, *(_cells(row, today) for row in found.rows)]
         if figures is not None:
-            more = [_FIGURES, *(_figures(figures_of(row, figures)) for row in found.rows)]
-            cells = [(*some, *others) for some, others in zip(cells, more, strict=True)]
+            of_rows = [figures_of(row, figures) for row in found.rows]
+            cells = [(*a, *b) for a, b in zip(cells, _figures(of_rows), strict=True)]
         sys.stdout.write("".join(f"{line}\n" for line in table(cells, width)))
     elif not found.problems:
         sys.stdout.write("Nothing is published.\n")
@@ -107,16 +108,21 @@ def _cells(row: Row, today: str) -> tuple[str, ...]:
     )
 
 
-def _figures(of_port: Figures | None) -> tuple[str, ...]:
-    if of_port is None:
-        return ("-",) * len(_FIGURES)
-    count, traffic = of_port.connections, of_port.traffic
-    return (
-        "-" if count is None else str(count),
-        str(of_port.open),
-        size(traffic.received if traffic else None),
-        size(traffic.sent if traffic else None),
-    )
+def _figures(of_rows: Sequence[Figures | None]) -> Iterator[tuple[str, ...]]:
+    """Yield the headings and cells of figures; bytes of open connections if no others are known."""
+    has_totals = any(each and each.traffic for each in of_rows)
+    yield (*_FIGURES, *(_TOTALS if has_totals else _OPEN_BYTES))
+    for each in of_rows:
+        if each is None:
+            yield ("-",) * 4
+            continue
+        traffic = each.traffic if has_totals else each.open_traffic
+        yield (
+            "-" if each.connections is None else str(each.connections),
+            str(each.open),
+            size(traffic.received if traffic else None),
+            size(traffic.sent if traffic else None),
+        )
 
 
 def _clients(port: PublishedPort | None) -> str:

@@ -38,7 +38,12 @@ class Stopped(NamedTuple):
 def command(stopped: Stopped, ports: list[PublishedPort]) -> str:
     """Return the command; empty if there is none that people should type."""
     chain = stopped.chain
-    if chain.is_owned or not all(map(_NAME.fullmatch, (*chain.table.split(), chain.name))):
+    # What is inserted there is gone with the next reload.
+    if (
+        chain.is_owned
+        or chain.table.endswith(" firewalld")
+        or not all(map(_NAME.fullmatch, (*chain.table.split(), chain.name)))
+    ):
         return ""
     if stopped.device and not _NAME.fullmatch(stopped.device):
         return ""
@@ -54,8 +59,16 @@ def command(stopped: Stopped, ports: list[PublishedPort]) -> str:
 def _of_nft(stopped: Stopped, ports: list[PublishedPort]) -> str:
     chain = stopped.chain
     place = f"insert rule {chain.table} {chain.name}"
-    rules = [f"{place} {match} accept" for match in _nft_matches(stopped, ports)]
+    find = _frame_matches if chain.is_of_bridge else _nft_matches
+    rules = [f"{place} {match} accept" for match in find(stopped, ports)]
     return "nft " + shlex.quote("; ".join(rules))
+
+
+def _frame_matches(stopped: Stopped, ports: list[PublishedPort]) -> list[str]:
+    """Return the matches of a chain of bridges, which knows no connections."""
+    is_to_guest = (stopped.chain.hook in {"output", "postrouting"}) != stopped.is_answer
+    field = "sport" if stopped.is_answer else "dport"
+    return _each(ports, field, translated=is_to_guest, before="")
 
 
 def _nft_matches(stopped: Stopped, ports: list[PublishedPort]) -> list[str]:
@@ -81,8 +94,9 @@ def _each(ports: list[PublishedPort], field: str, *, translated: bool, before: s
         last = first + port.end - port.start
         numbers = f"{first}-{last}" if last > first else f"{first}"
         family = "ip" if port.family == 4 else "ip6"  # noqa: PLR2004
-        where = f" {family} saddr {port.target_address}" if translated else ""
-        found.append(f"{before}{where} {port.protocol} {field} {numbers}")
+        side = "saddr" if field == "sport" else "daddr"
+        where = f" {family} {side} {port.target_address}" if translated else ""
+        found.append(f"{before}{where} {port.protocol} {field} {numbers}".strip())
     return list(dict.fromkeys(found))
 
 

@@ -114,7 +114,7 @@ class Registry(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """Where the agent tells Prometheus how things are."""
+    """What the agent measures, and where it tells Prometheus how things are."""
 
     #: A loopback address and a port, or the path of a Unix socket; or neither.
     address: Address | None = None
@@ -124,6 +124,13 @@ class Metrics(NamedTuple):
     textfile: str = ""
     #: Whether each published port has numbers of its own.
     per_port: bool = True
+    #: Whether the agent counts the bytes of connections that have ended.
+    counts_bytes: bool = False
+
+    @property
+    def is_told(self) -> bool:
+        """Whether Prometheus is told anything."""
+        return bool(self.listen or self.textfile)
 
     @property
     def listen(self) -> str:

@@ -81,6 +81,11 @@ class Chain(NamedTuple):
     is_owned: bool = False
 
     @property
+    def is_of_bridge(self) -> bool:
+        """Whether the chain sees frames on bridges, not packets."""
+        return self.table.startswith("bridge ")
+
+    @property
     def sets_marks(self) -> bool:
         """Whether a rule of the table gives packets a mark."""
         return any(rule.action == MARK for rules in self.rules.values() for rule in rules)
@@ -128,6 +133,21 @@ def for_packets_like(chain: Chain, packet: Packet) -> Chain:
             and not any(_holds(match, alike) is False for match in rule.matches)
         )
     return chain._replace(rules=rules)
+
+
+class Kinds:
+    """The chains as the kinds of packets meet them: each is worked out once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, frozenset[tuple[str, object]]], Chain] = {}
+
+    def chain_for(self, chain: Chain, packet: Packet) -> Chain:
+        """Return the chain for a packet of this kind (``for_packets_like``)."""
+        alike = frozenset(item for item in packet.items() if item[0] not in VARYING)
+        key = id(chain), alike
+        if key not in self._known:
+            self._known[key] = for_packets_like(chain, packet)
+        return self._known[key]
 
 
 def _walk(chain: Chain, name: str, packet: Packet, depth: int) -> frozenset[Outcome]:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _TRANSLATION = -105
 #: The ports that clients use.
 _OF_CLIENTS = Range(1024, 65535)
+#: What is not known of a frame on a bridge.
+_NOT_OF_FRAMES = {"state", "status", "direction", "ct mark", "daddr type", "bridged"}
 
 
 class Way(NamedTuple):
@@ -30,6 +32,8 @@ class Way(NamedTuple):
     is_marked: bool = False
     #: Whether br_netfilter passes bridged packets to the chains.
     is_bridged: bool = False
+    #: Those devices of the way that are bridges.
+    bridges: frozenset[str] = frozenset()
 
 
 class Met(NamedTuple):
@@ -42,6 +46,9 @@ class Met(NamedTuple):
 
 def of_client(way: Way, chain: Chain) -> Iterator[Met]:
     """Yield what meets a chain if a client connects: its first packet, and an answer."""
+    if chain.is_of_bridge:
+        yield from _on_its_bridges(way, chain)
+        return
     to_guest, to_client = _both(way, is_translated=True)
     # If it is not known by which device clients come in, the packets have no such field.
     for comes_in, goes_out in [({"iif": d}, {"oif": d}) for d in way.outer] or [({}, {})]:
@@ -61,6 +68,8 @@ def of_client(way: Way, chain: Chain) -> Iterator[Met]:
 
 def of_node(way: Way, chain: Chain) -> Iterator[Met]:
     """Yield what meets a chain if this node itself connects to the guest."""
+    if chain.is_of_bridge:
+        return
     to_guest, to_node = _both(way, is_translated=False)
     if chain.hook in {"output", "postrouting"}:
         yield Met({**to_guest, "oif": way.device}, is_answer=False)
@@ -104,8 +113,33 @@ def _asked(way: Way) -> Packet:
 
 def on_bridge(way: Way, chain: Chain) -> Iterator[Met]:
     """Yield what another node sends to the guest through this node's bridge, and the answer."""
-    if chain.hook != "forward" or not way.is_bridged:
+    if chain.hook != "forward" or not way.is_bridged or chain.is_of_bridge:
         return
     between = {"iif": way.device, "oif": way.device, "bridged": True}
     for is_answer, packet in enumerate(_both(way, is_translated=False)):
         yield Met({**packet, **between}, is_answer=bool(is_answer), is_bridged=True)
+
+
+def _on_its_bridges(way: Way, chain: Chain) -> Iterator[Met]:
+    """Yield what meets a chain of bridges if the clients' device or the guest's one is a bridge.
+
+    The port of the bridge is not known, and bridges do not track connections.
+    """
+    to_guest, to_client = _both(way, is_translated=True)
+    comes_in, goes_out = chain.hook in {"prerouting", "input"}, chain.hook in {
+        "output", "postrouting",
+    }  # fmt: skip
+    if not way.bridges.isdisjoint(way.outer):
+        if comes_in:
+            yield Met(_frame(_asked(way)), is_answer=False)
+        elif goes_out:
+            yield Met(_frame({**to_client, "sport": way.port.start}), is_answer=True)
+    if way.device in way.bridges:
+        if comes_in:
+            yield Met(_frame(to_client), is_answer=True)
+        elif goes_out:
+            yield Met(_frame(to_guest), is_answer=False)
+
+
+def _frame(packet: Packet) -> Packet:
+    return {field: value for field, value in packet.items() if field not in _NOT_OF_FRAMES}

@@ -69,6 +69,11 @@ class ClientLimits(NamedTuple):
         """The rate as an annotation has it: ``10/second``; empty if there is none."""
         return f"{self.rate}/{self.unit}" if self.rate else ""
 
+    @property
+    def texts(self) -> list[str]:
+        """The limits as ``fields.parse_limits`` reads them."""
+        return [self.limit, str(self.connections) if self.connections else ""]
+
     def __str__(self) -> str:
         """Return the limits as people read them: ``10/second, 20 at once``."""
         at_once = f"{self.connections} at once" if self.connections else ""

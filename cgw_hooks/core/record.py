@@ -12,7 +12,7 @@ from cgw_hooks.core.guest import REGISTRY, Guest, GuestKey, Interface
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.parse import fields
 from cgw_hooks.core.problem import Problem
-from cgw_hooks.core.published_port import MAX_PORT, MIN_PORT, Claim, ClientLimits, PublishedPort
+from cgw_hooks.core.published_port import MAX_PORT, MIN_PORT, Claim, PublishedPort
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -177,9 +177,10 @@ def visible(remotes: Iterable[Record], record: Record | None) -> list[PublishedP
 def to_json(record: Record) -> str:
     """Return the record as its file holds it."""
     guest = record.guest
+    has_limits = any(p.limits for p in (*guest.ports, *record.leaving, *record.withheld))
     return json_text.dumps(
         {
-            "version": _VERSION_WITH_LIMITS if _has_limits(record) else _VERSION,
+            "version": _VERSION_WITH_LIMITS if has_limits else _VERSION,
             "driver": guest.key.driver,
             "id": guest.key.id,
             "name": guest.name,
@@ -234,11 +235,6 @@ def from_json(text: str) -> Record:
         raise ValueError(f"it is not a record: {error!r}") from error
 
 
-def _has_limits(record: Record) -> bool:
-    ports = (*record.guest.ports, *record.leaving, *record.withheld)
-    return any(port.limits for port in ports)
-
-
 def port_to_list(port: PublishedPort) -> list[Any]:
     """Return a port as JSON holds it; limits for clients come last, if there are any."""
     target = str(port.target_address) if port.target_address else None
@@ -250,7 +246,7 @@ def port_to_list(port: PublishedPort) -> list[Any]:
         port.to,
         target,
         [str(network) for network in port.sources],
-        *([[port.limits.limit, port.limits.connections]] if port.limits else ()),
+        *([port.limits.texts] if port.limits else ()),
     ]
 
 
@@ -292,16 +288,8 @@ def port_from_list(  # noqa: PLR0913, PLR0917  (the fields of a published port)
         start if to == start else _port_number(to),
         fields.parse_address(target) if target else None,
         fields.parse_networks(" ".join(sources)) if sources else (),
-        _limits_from_list(*limits) if limits else None,
+        fields.parse_limits(*limits) if limits else None,
     )
-
-
-def _limits_from_list(limit: Any, connections: Any) -> ClientLimits:
-    rate, unit = fields.parse_rate(limit) if limit else (0, "")
-    at_once = fields.parse_connections(str(connections)) if connections else 0
-    if not rate and not at_once:
-        raise ValueError("it has limits without a number")
-    return ClientLimits(rate, unit, at_once)
 
 
 def _port_number(value: Any) -> int:

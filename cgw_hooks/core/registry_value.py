@@ -104,7 +104,7 @@ def guest(uuid: str, text: str) -> Guest:
     """Read the value of a guest's key. Raises ``RegistryError`` if it cannot be used."""
     who = f"registry: guest {uuid}"
     try:
-        data = _object(text)
+        data = _object(text, VERSION, VERSION_WITH_LIMITS)
         name = fields.parse_name(data["name"])
         ports = [_port(listed) for listed in data["ports"]]
         refuse_excess(name, ports)
@@ -186,13 +186,13 @@ def addresses(node: str, text: str) -> RemoteNode:
         ) from None
 
 
-def _object(text: str) -> dict[str, Any]:
+def _object(text: str, *versions: int) -> dict[str, Any]:
     if len(text) > LONGEST_VALUE:
         raise ValueError(f"it is longer than {LONGEST_VALUE} characters")
     data = json.loads(text)
     if not isinstance(data, dict):
         raise ValueError("it is not an object")  # noqa: TRY004  (a value like any other)
-    if data.get("version") not in {VERSION, VERSION_WITH_LIMITS}:
+    if data.get("version") not in (versions or (VERSION,)):
         raise ValueError(f"it is of version {data.get('version')!r}, not {VERSION}")
     return data
 

@@ -11,6 +11,7 @@ import socket
 import struct
 import time
 from contextlib import suppress
+from functools import cache
 from ipaddress import ip_address
 
 TYPE_CHECKING = False
@@ -41,16 +42,21 @@ _HOP_LIMIT = 255  # RFC 4861 section 7.1
 _ICMPV6_FILTER = 1  # ICMP6_FILTER, include/uapi/linux/icmpv6.h
 _SOLICITED_NODE = b"\xff\x02" + bytes(9) + b"\x01\xff"  # RFC 4291 section 2.7.1
 _LONGEST_FRAME = 2048
+#: A host that sends answers without end must not keep this module busy, or fill the memory.
+_AT_ONCE, _MOST_ANSWERS = 4096, 16
 _BUFFER = 1 << 21
 
 
-def who_has(places: Iterable[Place]) -> dict[Place, set[str]]:
+def who_has(places: Iterable[Place], own: Iterable[Place] = ()) -> dict[Place, set[str]]:
     """Return the MAC addresses that answer for each address. This takes 0.75 s at most.
+
+    ``own``: more addresses, which are this node's, so that no answer is waited for.
 
     An address whose device is not an Ethernet device, or cannot send, is left out.
     """
     found: dict[Place, set[str]] = {}
-    wanted = list(dict.fromkeys(places))
+    guests = set(places)
+    wanted = sorted(guests.union(own), key=str)
     links: dict[tuple[str, int], _Link] = {
         key: link
         for key in {(device, address.version) for device, address in wanted}
@@ -61,14 +67,18 @@ def who_has(places: Iterable[Place]) -> dict[Place, set[str]]:
             if (device, address.version) in links:
                 found[device, address] = set()
         if found:
-            _ask(found, links)
+            _ask(found, {place: found[place] for place in guests & found.keys()}, links)
     finally:
         for link in links.values():
             link.socket.close()
     return found
 
 
-def _ask(found: dict[Place, set[str]], links: dict[tuple[str, int], _Link]) -> None:
+def _ask(
+    found: dict[Place, set[str]],
+    expected: dict[Place, set[str]],
+    links: dict[tuple[str, int], _Link],
+) -> None:
     begin = last = time.monotonic()
     for moment in (*_AGAIN, _PATIENCE):
         for device, address in [place for place, macs in found.items() if not macs]:
@@ -76,13 +86,13 @@ def _ask(found: dict[Place, set[str]], links: dict[tuple[str, int], _Link]) -> N
                 links[device, address.version].ask(address)
         while (now := time.monotonic()) < begin + moment:
             until = begin + moment
-            if all(found.values()):
+            if all(expected.values()):
                 until = min(until, last + _SECOND_ANSWER)
-            if now > last + _SECOND_ANSWER and all(found.values()):
-                return
+                if now > until:
+                    return
             for device, address, mac in _answers(links, max(until - now, 0.001)):
                 macs = found.get((device, address))
-                if macs is not None and mac not in macs:
+                if macs is not None and mac not in macs and len(macs) < _MOST_ANSWERS:
                     macs.add(mac)
                     last = time.monotonic()
 
@@ -92,13 +102,27 @@ def _answers(
 ) -> Iterator[tuple[str, Address, str]]:
     """Wait for answers; yield device, address and MAC address of each."""
     by_socket = {link.socket: link for link in links.values()}
+    # By default, Linux answers by each of its devices for all of its addresses.
+    own_macs = {link.mac for link in links.values()} | _own_macs()
     for ready in select.select(list(by_socket), [], [], seconds)[0]:
         link = by_socket[ready]
         with suppress(BlockingIOError):
-            while True:
+            for _ in range(_AT_ONCE):
                 answer = link.read(ready.recv(_LONGEST_FRAME))
-                if answer and answer[1] != link.mac:
+                if answer and answer[1] not in own_macs:
                     yield link.device, answer[0], answer[1].hex(":")
+
+
+@cache
+def _own_macs() -> set[bytes]:
+    """Return the MAC addresses of this node's devices."""
+    found = set()
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as named:
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):
+                named.bind((name, 0))
+                found.add(named.getsockname()[4])
+    return found
 
 
 def _open(device: str, version: int) -> _Link | None:

@@ -32,6 +32,7 @@ _PROXY = 0x08  # NTF_PROXY: an entry of the administrator, not of a neighbour
 _USABLE = 0x02 | 0x04 | 0x08 | 0x10 | 0x80
 _PERMANENT = 0x80  # of a bridge: its own address, or that of a port
 _AF_BRIDGE = 7
+_DEFAULT_SIZE = 1024  # gc_thresh3 of arp_tbl and nd_tbl
 _MAC_LENGTH = 6
 
 
@@ -78,6 +79,26 @@ def bridge_ports() -> dict[str, str]:
     with netlink.Channel(netlink.ROUTE) as channel:
         request = _MESSAGE.pack(_AF_BRIDGE, 0, 0, 0, 0)
         return dict(channel.dump(_GET_NEIGHBOUR, request, read))
+
+
+def room(version: int) -> int:
+    """Return for how many more neighbours of an IP version the kernel's table has room.
+
+    A quarter is left to others. All network namespaces share the table, and only the first one
+    shows its size (neigh_sysctl_register in net/core/neighbour.c).
+    """
+    name, family = ("arp_cache", "ipv4") if version == 4 else ("ndisc_cache", "ipv6")  # noqa: PLR2004
+    try:
+        with open(f"/proc/thread-self/net/stat/{name}", encoding="ascii") as file:
+            entries = int(file.readlines()[1].split()[0], 16)
+    except (OSError, IndexError, ValueError):
+        entries = 0
+    try:
+        with open(f"/proc/sys/net/{family}/neigh/default/gc_thresh3", encoding="ascii") as file:
+            most = int(file.read())
+    except (OSError, ValueError):
+        most = _DEFAULT_SIZE
+    return max(most * 3 // 4 - entries, 0)
 
 
 def ask(address: Address, device: str) -> None:

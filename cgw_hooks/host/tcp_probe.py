@@ -22,8 +22,14 @@ OPEN, REFUSED, SILENT, UNREACHABLE = "open", "refused", "silent", "unreachable"
 
 #: At most this many attempts at once, and fewer if the process may not open as many files.
 _AT_ONCE, _OTHER_FILES = 1000, 64
-#: Seconds for one attempt, and for all of them. What is not tried then has no result.
-_PATIENCE, _LONGEST = 1.0, 2.0
+#: Seconds for one attempt: the kernel sends its first packet again after 1 s (RFC 6298 section 2).
+_PATIENCE = 1.3
+#: Seconds after which no attempt begins. What is not tried then has no result.
+_LONGEST = 1.3
+#: So many attempts begin at once; then answers are read for this time. A burst would fill queues.
+_BURST, _PAUSE = 100, 0.01
+#: The errors of a host that has no room for more neighbours, ports or memory now.
+_OVERFLOWS = {errno.ENOBUFS, errno.EAGAIN, errno.EADDRNOTAVAIL, errno.ENOMEM}
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 
@@ -36,11 +42,13 @@ def connect(targets: Iterable[Target]) -> dict[Target, str]:
     at_once = max(min(_AT_ONCE, allowed - _OTHER_FILES), 1)
     with selectors.DefaultSelector() as selector:
         while waiting or selector.get_map():
-            while waiting and len(selector.get_map()) < at_once and time.monotonic() < end:
+            room = min(at_once - len(selector.get_map()), _BURST, len(waiting))
+            for _ in range(room):
                 _begin(selector, waiting.pop(), found)
-            if time.monotonic() >= end:
+            is_over = time.monotonic() >= end
+            if is_over:
                 waiting.clear()
-            _collect(selector, found)
+            _collect(selector, found, _PAUSE if waiting and room == _BURST else _PATIENCE)
     return found
 
 
@@ -53,16 +61,17 @@ def _begin(selector: selectors.BaseSelector, target: Target, found: dict[Target,
         selector.register(made, selectors.EVENT_WRITE, data)
         return
     made.close()
-    found[target] = _result(number)
+    if number not in _OVERFLOWS:
+        found[target] = _result(number)
 
 
-def _collect(selector: selectors.BaseSelector, found: dict[Target, str]) -> None:
+def _collect(selector: selectors.BaseSelector, found: dict[Target, str], seconds: float) -> None:
     """Wait for the next results, and give up what has waited long enough."""
     if not selector.get_map():
         return
-    now = time.monotonic()
     first = min(key.data[1] for key in selector.get_map().values())
-    ready = {key.fd for key, _ in selector.select(max(first - now, 0.0))}
+    left = max(first - time.monotonic(), 0.0)
+    ready = {key.fd for key, _ in selector.select(min(left, seconds))}
     now = time.monotonic()
     for key in list(selector.get_map().values()):
         target, until = key.data
@@ -70,7 +79,8 @@ def _collect(selector: selectors.BaseSelector, found: dict[Target, str]) -> None
             continue
         made = cast("socket.socket", key.fileobj)
         number = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        found[target] = _result(number) if key.fd in ready else SILENT
+        if number not in _OVERFLOWS:
+            found[target] = _result(number) if key.fd in ready else SILENT
         selector.unregister(made)
         made.close()
 

@@ -10,22 +10,15 @@ import time
 from functools import cache
 from math import inf
 
-from cgw_hooks.core.named_tuple import NamedTuple
+from cgw_hooks.core.diagnosis import Diagnosis, Row
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.record import Contents, Record, State, contents, overridden, unexpired
 from cgw_hooks.core.rules.elements import elements
 from cgw_hooks.core.rules.names import BRIDGE_TABLE, TABLE
 from cgw_hooks.errors import CgwError
 from cgw_hooks.host import bridges, listeners
-from cgw_hooks.node import (
-    bans,
-    cluster,
-    definitions,
-    gateway_addresses,
-    ports,
-    replication,
-    ruleset,
-)
+from cgw_hooks.node import cluster, definitions, gateway_addresses, ports, replication, ruleset
+from cgw_hooks.node.bans import problems as problems_of_bans
 from cgw_hooks.node.firewall_exceptions import bridges_of
 from cgw_hooks.node.forwarding import Forwarding
 from cgw_hooks.sources.found_addresses import Look, aimed_at, known_addresses
@@ -44,28 +37,6 @@ _NO_TREE = (
     "give every node a direct link to every other node, set full-mesh = true in "
     "[[guest-network]], and switch the tree off"
 )
-
-
-class Row(NamedTuple):
-    """One published port of one guest, and whether it works at this moment."""
-
-    record: Record
-    port: PublishedPort | None
-    #: "published" only if a client would find the port open.
-    state: str
-    problem: Problem | None = None
-
-
-class Diagnosis(NamedTuple):
-    """All rows, and the problems of the node itself."""
-
-    rows: list[Row]
-    problems: list[Problem]
-
-    @property
-    def is_well(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.problems and not any(row.problem for row in self.rows)
 
 
 def diagnose(
@@ -122,7 +93,7 @@ class _Look:
         yield from cluster.problems(self.registry)
         yield from gateway_addresses.problems(self.publisher)
         yield from replication.problems(self.publisher)
-        yield from bans.problems()
+        yield from problems_of_bans()
         difference = self.difference
         if self.should_be or self.publisher.state.gateway_changes():
             if difference.rules:

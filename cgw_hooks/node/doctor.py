@@ -14,14 +14,20 @@ from contextlib import suppress
 from cgw_hooks.core.finding import Finding, Verdict, fail, unknown
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.problem import Problem
-from cgw_hooks.errors import CgwError, PortConflict, RecordError
+from cgw_hooks.errors import (
+    CgwError,
+    PortConflict,
+    RecordError,
+    RegistryError,
+    ReplicationError,
+)
 from cgw_hooks.host.state.lock import LockError
 from cgw_hooks.node.checks import answers, firewalls, installation, kernel, links
-from cgw_hooks.node.checks.status import all_problems, problems_of
+from cgw_hooks.node.checks.status import problems_but, problems_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from cgw_hooks.node.checks.facts import Facts
 
@@ -34,11 +40,24 @@ class Check(NamedTuple):
     passed: str
 
 
+#: An invalid config keeps the facts from being found out: whoever reads it reports that.
+CONFIG = "config"
+
+
+def _config(_facts: Facts) -> Iterator[Finding]:
+    yield from ()
+
+
+_TREE = "spanning-tree"
+#: Published ports work nevertheless, or these are the faults of others.
+_OF_CLUSTER = (RegistryError.code, ReplicationError.code, _TREE)
 #: The checks, in the order of their findings: what is nearer to the root of a fault comes first.
 CHECKS = (
-    Check("records", problems_of(RecordError.code, LockError.code), "the records can be read"),
+    Check(CONFIG, _config, "the configuration is valid"),
+    Check("modules", installation.modules, "the Python modules are there"),
+    Check("state", problems_of(RecordError.code, LockError.code), "the records can be read"),
     Check("kernel", installation.kernel, "the kernel takes the ruleset"),
-    Check("hooks", installation.hooks, "libvirt runs the hooks, and they work"),
+    Check("hooks", installation.hooks, "where libvirt runs, it runs the hooks, and they work"),
     Check("agent", installation.agent, "the agent runs"),
     Check("device", links.device, "the guests' devices are up"),
     Check("forwarding", kernel.forwarding, "the kernel forwards the ports' packets"),
@@ -50,10 +69,13 @@ CHECKS = (
     Check("other-firewalls", firewalls.other_rules, "no other program's rule drops their packets"),
     Check("reverse-path", kernel.reverse_path, "no packet is dropped for the way that it came"),
     Check("listeners", problems_of(PortConflict.code, "withheld"), "no process has their ports"),
-    Check("status", all_problems, "cgw status finds nothing else"),
+    Check("status", problems_but(*_OF_CLUSTER), "cgw status finds nothing else"),
     Check("neighbour", links.one_neighbour, "one host answers for each guest's address"),
     Check("neighbour-entry", links.neighbour_entry, "the node knows the guests' MAC addresses"),
     Check("service", answers.service, "the guests accept connections"),
+    Check("registry", problems_of(RegistryError.code), "nothing is wrong with the registry"),
+    Check("replication", problems_of(ReplicationError.code), "connections are replicated"),
+    Check("spanning-tree", problems_of(_TREE), "a guest that arrives is heard at once"),
 )
 
 _ORDER = list(Verdict)

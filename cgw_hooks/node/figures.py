@@ -17,13 +17,13 @@ from cgw_hooks.host.tracked_connections import connections_to, is_counting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from cgw_hooks.core.connection import Connection
+    from cgw_hooks.core.diagnosis import Row
     from cgw_hooks.core.guest import Guest
     from cgw_hooks.core.published_port import PublishedPort
     from cgw_hooks.core.record import Record
-    from cgw_hooks.node.diagnosis import Row
 
 
 class Figures(NamedTuple):
@@ -34,6 +34,9 @@ class Figures(NamedTuple):
     #: Connections that are open now.
     open: int
     #: The bytes of the open connections; None if the kernel does not count them.
+    open_traffic: Traffic | None
+    #: The bytes since the port was published, or since the agent has counted them; None if it
+    #: does not.
     traffic: Traffic | None
 
 
@@ -45,10 +48,15 @@ class GuestConnection(NamedTuple):
     connection: Connection
 
 
-def visible_ports(records: Collection[Record]) -> dict[PublishedPort, Guest]:
-    """Return the ports that have elements in the ruleset, and their guests."""
+def visible_ports(records: Collection[Record]) -> dict[PublishedPort, Record]:
+    """Return the ports that have elements in the ruleset, and their guests' records."""
     hidden = overridden(records)
-    return {p: r.guest for r in records if r.key not in hidden for p in r.translated}
+    return {port: r for r in records if r.key not in hidden for port in r.translated}
+
+
+def publication(port: PublishedPort, record: Record) -> str:
+    """Return a name for the time from a guest's start to its stop, and a port of it."""
+    return f"{record.key} {record.since} {port}"
 
 
 def counted_connections(ports: Iterable[PublishedPort]) -> dict[PublishedPort, int]:
@@ -61,28 +69,49 @@ def counted_connections(ports: Iterable[PublishedPort]) -> dict[PublishedPort, i
     return {port: count for port, count in found.items() if count is not None}
 
 
-def open_connections(guests: dict[PublishedPort, Guest]) -> list[GuestConnection]:
+def open_connections(ports: dict[PublishedPort, Record]) -> list[GuestConnection]:
     """Return the connections to these ports that are open now. Raises ``RulesetError``."""
-    finder = PortFinder(guests)
-    found = []
-    for connection in connections_to(guests):
-        flow = connection.flow
-        port = finder.port_of(flow)
-        if port and connection.is_open and goes_to(flow, port):
-            found.append(GuestConnection(guests[port], port, connection))
+    return [each for each in _tracked_connections(ports) if each.connection.is_open]
+
+
+def _tracked_connections(ports: dict[PublishedPort, Record]) -> Iterator[GuestConnection]:
+    """Yield all connections that the kernel knows, also those that have just ended."""
+    finder = PortFinder(ports)
+    for connection in connections_to(ports):
+        port = port_of(connection, finder)
+        if port:
+            yield GuestConnection(ports[port].guest, port, connection)
+
+
+def port_of(connection: Connection, finder: PortFinder) -> PublishedPort | None:
+    """Return the published port that has translated a connection; None if none of them has."""
+    flow = connection.flow
+    port = finder.port_of(flow)
+    return port if port and goes_to(flow, port) else None
+
+
+def figures(
+    ports: dict[PublishedPort, Record], ended: Mapping[str, Traffic] | None
+) -> dict[PublishedPort, Figures]:
+    """Return the figures of these ports. Raises ``RulesetError``.
+
+    ``ended`` are the bytes of connections that the kernel has forgotten, by publication; None:
+    nobody has counted them.
+    """
+    counts = counted_connections(ports)
+    tracked: dict[PublishedPort, list[Connection]] = {}
+    for each in _tracked_connections(ports):
+        tracked.setdefault(each.port, []).append(each.connection)
+    found = {}
+    for port, record in ports.items():
+        all_known = tracked.get(port, [])
+        are_open = [connection for connection in all_known if connection.is_open]
+        total = None
+        if ended is not None and (still := _sum(all_known)):
+            before = ended.get(publication(port, record), Traffic(0, 0))
+            total = Traffic(before.received + still.received, before.sent + still.sent)
+        found[port] = Figures(counts.get(port), len(are_open), _sum(are_open), total)
     return found
-
-
-def figures(guests: dict[PublishedPort, Guest]) -> dict[PublishedPort, Figures]:
-    """Return the figures of these ports. Raises ``RulesetError``."""
-    counts = counted_connections(guests)
-    now: dict[PublishedPort, list[Connection]] = {}
-    for each in open_connections(guests):
-        now.setdefault(each.port, []).append(each.connection)
-    return {
-        port: Figures(counts.get(port), len(now.get(port, ())), _sum(now.get(port, ())))
-        for port in guests
-    }
 
 
 def _sum(connections: Collection[Connection]) -> Traffic | None:

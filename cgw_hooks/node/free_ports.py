@@ -50,7 +50,9 @@ def _picked(publisher: Publisher, wish: FreePort, taken: set[tuple[str, int]]) -
     ]
     for number in allowed:
         if (wish.protocol, number) not in taken:
-            return PortForward(wish.protocol, wish.listen_address, (), number, number, wish.to)
+            return PortForward(
+                wish.protocol, wish.listen_address, (), number, number, wish.to, limits=wish.limits
+            )
     what = f"no {wish.protocol} port of these is free"
     if not allowed:
         what = "policy.listen-ports allows none of these"

@@ -140,14 +140,12 @@ class GuestChanges:
             failed = record._replace(leaving=tuple(gone), problem=Problem.of(error))
             self._write(failed, record)
             raise
-        left = (
-            no_longer_translated(before.hosted, after.hosted)
-            if self.config.steered_networks
-            else ()
-        )
+        left = no_longer_translated(before.hosted, after.hosted)
         return Change(record, gone, [port for port in left if self._is_steered(port)], unwritten)
 
     def _is_steered(self, port: PublishedPort) -> bool:
+        if not self.config.steered_networks:
+            return False
         network = port.target_address and self.config.guest_network_of(port.target_address)
         return network in self.config.steered_networks
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cgw_hooks.core.named_tuple import NamedTuple
+from cgw_hooks.host.state.byte_totals import ByteTotals
 from cgw_hooks.node.diagnosis import diagnose
 from cgw_hooks.node.figures import figures, visible_ports
 
@@ -11,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import TypeVar
 
-    from cgw_hooks.core.guest import Guest
     from cgw_hooks.core.published_port import PublishedPort
+    from cgw_hooks.core.record import Record
     from cgw_hooks.node.figures import Figures
     from cgw_hooks.node.publisher import Publisher
 
@@ -29,7 +30,7 @@ class Measurements(NamedTuple):
     #: Code -> the number of problems.
     problems: dict[str, int]
     #: Each port that is in the ruleset.
-    figures: list[tuple[Guest, PublishedPort, Figures]]
+    figures: list[tuple[Record, PublishedPort, Figures]]
 
 
 def measure(publisher: Publisher, *, per_port: bool) -> Measurements:
@@ -40,12 +41,13 @@ def measure(publisher: Publisher, *, per_port: bool) -> Measurements:
     found = diagnose(publisher, asks=False)
     records = {row.record.key: row.record for row in found.rows}
     problems = [*(row.problem for row in found.rows if row.problem), *found.problems]
-    guests = visible_ports(records.values()) if per_port else {}
+    ports = visible_ports(records.values()) if per_port else {}
+    ended = ByteTotals(publisher.state.directory).read() if per_port else None
     return Measurements(
         _count(row.state for row in found.rows if row.port),
         _count(key.driver for key, record in records.items() if record.guest.ports),
         _count(problem.code for problem in dict.fromkeys(problems)),
-        [(guests[port], port, each) for port, each in figures(guests).items()],
+        [(ports[port], port, each) for port, each in figures(ports, ended).items()],
     )
 
 

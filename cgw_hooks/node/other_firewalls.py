@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cgw_hooks.core.parse import iptables_rules, nft_rules
-from cgw_hooks.core.rules import table
+from cgw_hooks.core.rules.names import is_own
 from cgw_hooks.errors import RulesetError
 from cgw_hooks.host import iptables
 from cgw_hooks.host.nft_tables import table_names
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cgw_hooks.core.packet_filter import Chain
     from cgw_hooks.host.nft import Nft
 
-_FAMILIES = ("ip", "ip6", "inet")
+_FAMILIES = ("ip", "ip6", "inet", "bridge")
 _IPTABLES = {"filter", "nat", "mangle", "raw", "security"}
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 
@@ -29,7 +29,7 @@ def read_chains(nft: Nft) -> list[Chain]:
     except OSError as error:
         raise RulesetError("nftables", f"the kernel does not list its tables: {error}") from error
     found: list[Chain] = []
-    for name in sorted(names - set(table.NAMES)):
+    for name in sorted(name for name in names if not is_own(name)):
         try:
             listed = nft.list_json(f"list table {name}")
         except RulesetError:  # it is gone

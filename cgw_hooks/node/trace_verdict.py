@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from cgw_hooks.core.problem import Problem
+from cgw_hooks.core.rules.names import DENIED_TABLE, LIMIT_CHAIN, is_own
 from cgw_hooks.core.trace import story
-from cgw_hooks.core.trace.cures import cure
 from cgw_hooks.core.trace.passage import BRIDGED, DROPPED, HERE, LEFT, UNROUTED
-from cgw_hooks.host import neighbours, routes, sysctl
+from cgw_hooks.host import neighbours, nft_tables, routes, sysctl
 from cgw_hooks.node.forwarding import Forwarding
+from cgw_hooks.node.trace_cure import cure_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ def problem(config: NodeConfig, traced: TracedPort, found: Trace, waited: str) -
     port = traced.port_of(request.first.source.version)
     if request.fate not in {LEFT, BRIDGED}:
         return _request_problem(config, traced, port, found, request)
-    return _answer_problem(traced, found, answer) if answer else _silent(traced, port, request)
+    return (
+        _answer_problem(traced, found, answer) if answer else _silent(traced, port, found, request)
+    )
 
 
 def _request_problem(
@@ -84,21 +87,51 @@ def _passed_by(traced: TracedPort, answer: Passage) -> Problem:
 
 
 def _no_packet(traced: TracedPort, waited: str) -> Problem:
+    earlier = sorted(name for name in nft_tables.table_names() if name.startswith("netdev "))
+    note = f"; {', '.join(earlier)} comes before all that is traced" if earlier else ""
     return Problem(
         "no-packet",
         traced.guest.title,
-        f"no client's packet to {traced.listen} came in {waited}",
+        f"no client's packet to {traced.listen} came in {waited}{note}",
         "if a client tried meanwhile, its packets do not reach this host: see its route, and the "
         "firewalls between. Else run it again with --probe",
     )
 
 
 def _dropped(traced: TracedPort, found: Trace, way: Passage, *, is_answer: bool) -> Problem:
+    own = _refused_client(traced, found, way)
+    if own:
+        return own
     what = "the answer" if is_answer else "the packet"
     ended = next((s for s in story.steps(way, found.texts) if s.is_end), None)
     by = f"by `{ended.rule}`" if ended and ended.rule else "by its policy"
     where = f"{ended.place} has {ended.what} {what}" if ended else f"{what} was dropped"
-    return Problem("dropped", traced.guest.title, f"{where}, {by}", cure(way, is_answer=is_answer))
+    cure = cure_of(traced, way, is_answer=is_answer)
+    return Problem("dropped", traced.guest.title, f"{where}, {by}", cure)
+
+
+def _refused_client(traced: TracedPort, found: Trace, way: Passage) -> Problem | None:
+    """Return the problem of a client that a ban, or the limit of the port, has refused."""
+    request, end = found.seen[0], way.end
+    if end is None or request is None or request.first is None:
+        return None
+    client = request.first.source
+    if end.table == DENIED_TABLE:
+        return Problem(
+            "denied",
+            traced.guest.title,
+            f"{client} is denied the published ports of this node",
+            f"run: cgw allow {client}",
+        )
+    limits = traced.port_of(client.version).limits
+    if limits and is_own(end.table) and end.decision.chain.startswith(LIMIT_CHAIN):
+        return Problem(
+            "limited",
+            traced.guest.title,
+            f"{client} is beyond the limit of {traced.listen}: {limits}",
+            "wait, or give the port another limit",
+        )
+    return None
 
 
 def _unrouted(
@@ -184,10 +217,16 @@ def _legacy_tables() -> str:
     return ", ".join(sorted(found))
 
 
-def _silent(traced: TracedPort, port: PublishedPort, request: Passage) -> Problem:
+def _silent(traced: TracedPort, port: PublishedPort, found: Trace, request: Passage) -> Problem:
     who, packet = traced.guest.title, request.last
     target = packet.destination if packet else port.target_address
     left = f"the packet left by {request.left_by} for {target}"
+    if request.left_by_port in found.links:
+        return Problem(
+            "no-answer", who,
+            f"{left}, which another node runs, and no answer came back by this node",
+            "run the same on that node (with ct-sync, answers to a known client leave by it)",
+        )  # fmt: skip
     if target and not any(found.address == target for found in neighbours.neighbours()):
         route = routes.route_to(target)
         if route and not route.gateway:

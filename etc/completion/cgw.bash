@@ -14,7 +14,8 @@ _cgw() {
             skip=
         elif [[ $word == --source || $word == --for || $word == --guest-address || $word == --from ||
             $word == --timeout || $word == --root || $word == --since || $word == --lines ||
-            $word == -n || $word == --by || $word == --file ]]; then
+            $word == -n || $word == --by || $word == --file ||
+            $word == --limit || $word == --max-connections ]]; then
             skip=yes
         elif [[ $word != -* && -z $command ]]; then
             command=$word
@@ -27,7 +28,7 @@ _cgw() {
         found=(publish unpublish deny allow status doctor trace flows log check render sync agent node registry install uninstall --help --version)
     elif [[ $current == -* ]]; then
         case $command in
-        publish) found=(--source --for --guest-address --live --config --dry-run --json --help) ;;
+        publish) found=(--source --for --limit --max-connections --guest-address --live --config --dry-run --json --help) ;;
         unpublish) found=(--live --config --dry-run --json --help) ;;
         deny) found=(--for --by --file --force --list --json --help) ;;
         allow) found=(--by --file --all --help) ;;

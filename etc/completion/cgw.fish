@@ -51,6 +51,8 @@ complete -c cgw -n '__fish_seen_subcommand_from deny allow' -l file -r -F -d 'A 
 complete -c cgw -n '__fish_seen_subcommand_from allow' -l all -d 'Lift all bans'
 complete -c cgw -n '__fish_seen_subcommand_from publish' -l source -x -d 'Only these clients may connect'
 complete -c cgw -n '__fish_seen_subcommand_from publish' -l for -x -d 'Take the ports back after this time'
+complete -c cgw -n '__fish_seen_subcommand_from publish' -l limit -x -d 'New connections of one client'
+complete -c cgw -n '__fish_seen_subcommand_from publish' -l max-connections -x -d 'Connections of one client at once'
 complete -c cgw -n '__fish_seen_subcommand_from publish' -l guest-address -x -d 'The address of the guest'
 complete -c cgw -n '__fish_seen_subcommand_from publish unpublish' -l live -d 'Only while it runs this time'
 complete -c cgw -n '__fish_seen_subcommand_from publish unpublish' -l config -d 'Only from its next start on'

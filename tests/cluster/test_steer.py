@@ -1,15 +1,17 @@
 """Real guests that QEMU migrates, with the return path steer: they see the client's own address."""
 
+import warnings
 from collections.abc import Iterator
 
 import pytest
 
 from cgw_hooks.core.node_config import STEER
+from tests.full import extended
 from tests.lab import migrating_guest as guest
 from tests.lab.client import Client
 from tests.lab.cluster import Cluster, migrate, open_cluster
 from tests.lab.network import CLIENT_ADDRESS
-from tests.lab.traffic import traffic, wait_for_answers
+from tests.lab.traffic import Stream, traffic, wait_for_answers
 
 pytestmark = pytest.mark.libvirt
 
@@ -22,27 +24,40 @@ def cluster() -> Iterator[Cluster]:
         yield opened
 
 
-@pytest.fixture(params=["0", "1"], ids=["routed", "br_netfilter"])
+@pytest.fixture(params=["0", extended("1")], ids=["routed", "br_netfilter"])
 def bridged(request: pytest.FixtureRequest, cluster: Cluster) -> None:
     """Whether bridged packets meet the rules of routed ones, on every node."""
     for node in cluster.nodes:
         node.network.sysctl({"net/bridge/bridge-nf-call-iptables": str(request.param)})
 
 
-# It fails about every second time: of thousands of new connections, one that is set up during a
-# switch-over gets no data. docs/return-paths.md says so.
-@pytest.mark.extended
 @pytest.mark.usefixtures("bridged")
 def test_clients_go_on_and_are_known_while_the_guest_moves_round_all_nodes(
     cluster: Cluster,
 ) -> None:
+    before = guest.crashes(cluster)
+    try:
+        streams = streams_while_the_guest_moves(cluster)
+    except TimeoutError:
+        if guest.crashes(cluster) == before:
+            raise
+        # QEMU without KVM may lose a page that the guest writes while QEMU looks for written pages
+        # (three in 330 migrations, on two cores with a load average of 8 to 16).
+        warnings.warn("the guest's kernel has crashed, and was started again", stacklevel=1)
+        cluster.node.start(guest.NAME)
+        streams = streams_while_the_guest_moves(cluster)
+    assert [stream for stream in streams if stream.failures] == []
+
+
+def streams_while_the_guest_moves(cluster: Cluster) -> list[Stream]:
+    """Traffic through all nodes during a round trip. Raises TimeoutError if a stream ends."""
     entries = guest.entries(cluster)
     assert set(entries.values()) == {CLIENT_ADDRESS}
     with traffic(cluster.client, entries, guest.PORTS, guest.NAME) as streams:
         for source, destination in guest.round_trip(cluster):
             migrate(guest.NAME, source, destination)
             wait_for_answers(streams)
-    assert [stream for stream in streams if stream.failures] == []
+    return streams
 
 
 def test_another_node_is_a_client_with_full_nat(cluster: Cluster) -> None:

@@ -34,6 +34,8 @@ class Fault:
     sees: str = ""
     #: Whether the guest is on a libvirt network.
     is_in_network: bool = False
+    #: Whether another fault in `make test` proves the core of it.
+    is_extended: bool = False
 
 
 def _run(*lines: str) -> Callable[[Node], None]:
@@ -109,7 +111,8 @@ FAULTS = {
         _sysctl("net/ipv4/ip_forward", "0"), "forwarding", ("IPv4", UPLINK_BRIDGE)
     ),
     "forwarding off on the uplink": Fault(
-        _sysctl(f"net/ipv4/conf/{UPLINK_BRIDGE}/forwarding", "0"), "forwarding", (UPLINK_BRIDGE,)
+        _sysctl(f"net/ipv4/conf/{UPLINK_BRIDGE}/forwarding", "0"), "forwarding", (UPLINK_BRIDGE,),
+        is_extended=True,
     ),
     "IPv6 forwarding off": Fault(
         _sysctl("net/ipv6/conf/all/forwarding", "0"), "forwarding", ("IPv6",), family=6
@@ -117,19 +120,23 @@ FAULTS = {
     "a gateway's forwarding off": Fault(
         _sysctl(f"net/ipv4/conf/{GUEST_BRIDGE}/forwarding", "0"),
         "forwarding", (GUEST_BRIDGE,), FULL_NAT, is_gateway=True,
+        is_extended=True,
     ),
     "the ruleset flushed": Fault(_nft("flush ruleset\n"), "rules", (OUR_TABLE,)),
     "the table dormant": Fault(
-        _nft(f"add table {OUR_TABLE} {{ flags dormant; }}\n"), "rules", ("dormant",)
+        _nft(f"add table {OUR_TABLE} {{ flags dormant; }}\n"), "rules", ("dormant",),
+        is_extended=True,
     ),
     "the elements gone": Fault(
-        _nft(f"flush map {OUR_TABLE} published4\n"), "rules", (f"*:{PORT}/tcp",)
+        _nft(f"flush map {OUR_TABLE} published4\n"), "rules", (f"*:{PORT}/tcp",),
+        is_extended=True,
     ),
     "Docker": Fault(
         _run(_docker("iptables")), "other-firewalls", ("filter", "FORWARD", "policy drop")
     ),
     "Docker and IPv6": Fault(
-        _run(_docker("ip6tables")), "other-firewalls", ("filter", "FORWARD"), family=6
+        _run(_docker("ip6tables")), "other-firewalls", ("filter", "FORWARD"), family=6,
+        is_extended=True,
     ),
     "Docker by iptables-legacy": Fault(
         _run(_docker("iptables-legacy")), "other-firewalls", ("iptables-legacy", "FORWARD")
@@ -176,6 +183,26 @@ FAULTS = {
             f'oifname "{GUEST_BRIDGE}" ip6 daddr fd00:5::/64 tcp dport 22 drop',
         ),
         "other-firewalls", ("ip6 stranger", "postrouting"), family=6,
+        is_extended=True,
+    ),
+    "a rule of the uplink's bridge": Fault(
+        _table("bridge stranger", "prerouting priority -300", f"tcp dport {PORT} drop"),
+        "other-firewalls", ("bridge stranger", "prerouting"),
+        is_extended=True,
+    ),
+    "a rule of the guest's bridge": Fault(
+        _table("bridge stranger", "output priority 0", "ip6 daddr fd00:5::11 tcp dport 22 drop"),
+        "other-firewalls", ("bridge stranger", "output"), family=6,
+    ),
+    "a rule of the guest's bridge for answers": Fault(
+        _table("bridge stranger", "prerouting priority -300", "tcp sport 22 drop"),
+        "other-firewalls", ("bridge stranger", "the answers of guests"),
+        is_extended=True,
+    ),
+    "a rule of the uplink's bridge for answers": Fault(
+        _table("bridge stranger", "postrouting priority 0", f"tcp sport {PORT} drop"),
+        "other-firewalls", ("bridge stranger", "postrouting", "the answers"),
+        is_extended=True,
     ),
     "the node address lost": Fault(
         _run(f"ip address flush dev {GUEST_BRIDGE}"),
@@ -191,7 +218,8 @@ FAULTS = {
         prepare=lambda node, _: nftables_backend(node), is_in_network=True,
     ),
     "libvirt's firewall and a guest on its bridge by hand": Fault(
-        iptables_backend, "other-firewalls", ("LIBVIRT_FWI", "REJECT")
+        iptables_backend, "other-firewalls", ("LIBVIRT_FWI", "REJECT"),
+        is_extended=True,
     ),
     "a strict reverse path": Fault(
         _sysctl(f"net/ipv4/conf/{UPLINK_BRIDGE}/rp_filter", "1"),
@@ -203,6 +231,7 @@ FAULTS = {
     "a gateway's bridge down, and IPv6": Fault(
         _run(f"ip link set {GUEST_BRIDGE} down"),
         "device", (GUEST_BRIDGE, "down"), FULL_NAT, is_gateway=True, family=6,
+        is_extended=True,
     ),
     "a route of somebody's to the guest": Fault(
         _run("ip route add 10.5.5.11/32 via 192.168.122.200"),
@@ -211,6 +240,7 @@ FAULTS = {
     "an unreachable guest": Fault(
         _run("ip -6 route add unreachable fd00:5::11 metric 10"),
         "route", ("unreachable",), family=6,
+        is_extended=True,
     ),
     "a neighbour that was entered by hand": Fault(
         _run(

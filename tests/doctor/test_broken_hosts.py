@@ -6,6 +6,7 @@ import pytest
 
 from tests.doctor.broken_hosts import FAULTS, PORT, Fault
 from tests.doctor.doctor import examine, faults, type_command
+from tests.full import extended
 from tests.lab.domain import BRIDGE
 from tests.lab.network import GUEST_BRIDGE
 from tests.netns.asker import Asker
@@ -28,7 +29,9 @@ def start_guest(node: Node, fault: Fault) -> None:
     node.guests[0].start()
 
 
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize(
+    "name", [extended(name) if FAULTS[name].is_extended else name for name in FAULTS]
+)
 def test_the_fault_is_first_and_its_cure_works(
     name: str, client: Asker, make_node: NodeMaker
 ) -> None:

@@ -80,3 +80,20 @@ def test_a_libvirtd_that_was_not_reloaded_since_the_first_hook_came(host: Hyperv
     host.node.restart_libvirtd()
     host.shell("sleep 2; cgw install")
     assert_cured(host, "libvirt looked for hooks before this one was there")
+
+
+@pytest.mark.extended
+def test_selinux_that_holds_the_hooks(host: Hypervisor) -> None:
+    """Only what SELinux says, and the command that changes it, are the test's own."""
+    host.shell(
+        "busybox mount -t tmpfs tmpfs /sys/fs; mkdir -p /sys/fs/selinux/booleans; "
+        "cd /sys/fs/selinux; echo 1 >enforce; echo 0 0 >booleans/virt_hooks_unconfined"
+    )
+    try:
+        first = faults(host)[0]
+        assert (first["check"], first["problem"]["code"]) == ("hooks", "hook")
+        assert first["command"] == "setsebool -P virt_hooks_unconfined on"
+        host.shell("echo 1 1 >/sys/fs/selinux/booleans/virt_hooks_unconfined")
+        assert faults(host) == []
+    finally:
+        host.shell("busybox umount /sys/fs")

@@ -1,6 +1,8 @@
 """Faults that no command cures, what is no fault, and how the findings are printed."""
 
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -9,12 +11,15 @@ from tests.doctor.broken_hosts import PORT
 from tests.doctor.doctor import examine, faults, type_command
 from tests.lab import network
 from tests.lab.domain import guest_mac
+from tests.lab.gateway_config import gateway_config, remote_node_table
 from tests.lab.namespace import Namespace
 from tests.netns import cluster as clusters
 from tests.netns.asker import Asker
 from tests.netns.configs import CLIENT, FULL_NAT, NODE
 from tests.netns.conftest import NodeMaker
 from tests.netns.node import Node
+from tests.netns.own_mounts import own_mounts
+from tests.netns.test_leases import Network
 
 pytestmark = pytest.mark.doctor
 
@@ -78,6 +83,35 @@ def test_two_hosts_that_answer_for_one_address(node: Node, family: int) -> None:
     assert f"{guest_mac(12)} (port guest12)" in message
 
 
+def test_a_guest_that_floods_its_link_with_answers(node: Node) -> None:
+    """They come faster than they can be read, each from another MAC address."""
+    node.guest("web1", f"{PORT}:22", serves="22/tcp").start()
+    other = node.guest("web2", serves="23/tcp").wire.namespace
+    with subprocess.Popen(
+        [*other.enter_command(), sys.executable, "-c", FLOOD], stdout=subprocess.PIPE, text=True
+    ) as flood:
+        assert flood.stdout
+        assert flood.stdout.readline() == "begun\n"
+        try:
+            found = [e["problem"] for e in faults(node) if e["problem"]["code"] == "address-twice"]
+        finally:
+            flood.kill()
+    assert len(found) == 1
+    assert found[0]["message"].endswith(" more")
+
+
+FLOOD = """
+import itertools, socket, struct
+device = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+device.bind(("eth0", 0))
+print("begun", flush=True)
+for number in itertools.count(1):
+    mac = b"\\x02" + struct.pack("!BI", 9, number % 1000)
+    packet = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2) + mac + bytes([10, 5, 5, 11]) + bytes(10)
+    device.send(b"\\xff" * 6 + mac + b"\\x08\\x06" + packet)
+"""
+
+
 def test_another_host_that_has_the_node_s_own_address(node: Node, client: Asker) -> None:
     node.guest("web1", f"{PORT}:22", serves="22/tcp").start()
     client.namespace.ip(f"address add {NODE[4]}/32 dev uplink0\n")
@@ -106,7 +140,7 @@ def test_a_guest_that_is_not_published(node: Node) -> None:
     node.guest("web1", f"{PORT}:22", serves="22/tcp").start()
     assert faults(node, "web1") == []
     problem = first(node, "web2")
-    assert (problem["code"], problem["subject"]) == ("not-found", "web2")
+    assert (problem["code"], problem["subject"]) == ("not-found", '"web2"')
 
 
 def test_rules_that_drop_some_clients_alone_are_no_fault(node: Node, client: Asker) -> None:
@@ -142,16 +176,94 @@ def test_the_node_s_own_rules_keep_it_from_trying_the_service(node: Node, client
     assert verdicts(node, "service") == {"unknown"}
 
 
-def test_a_gateway_s_strict_filter_is_put_right(make_node: NodeMaker) -> None:
+@pytest.mark.parametrize(
+    ("return_path", "setting", "wrong", "right"),
+    [
+        ("full-nat", f"net/ipv4/conf/{network.GUEST_BRIDGE}/rp_filter", "1", "2"),
+        ("steer", "net/netfilter/nf_conntrack_tcp_be_liberal", "0", "1"),
+    ],
+)
+def test_a_setting_of_a_gateway_that_was_changed(
+    make_node: NodeMaker, return_path: str, setting: str, wrong: str, right: str
+) -> None:
+    config = gateway_config(network.NodeAddresses(1), return_path=return_path)
+    node = make_node(config + remote_node_table(network.NodeAddresses(2)))
+    node.cgw("node", "up")
+    node.guest("web1", f"{PORT}:22", serves="22/tcp").start()
+    assert faults(node) == []
+    node.namespace.sysctl({setting: wrong})
+    found = faults(node)[0]
+    assert found["check"] == "settings"
+    assert f"{setting} is {wrong}, and a gateway needs {right}" in found["problem"]["message"]
+    type_command(node, found["command"])
+    assert faults(node) == []
+    node.stop_all_guests()
+    node.cgw("node", "down")
+    node.accept_foreign_tables()
+
+
+def test_another_node_that_answers_for_the_gateway_address(make_node: NodeMaker) -> None:
+    """Its device is not one of the inter-node devices, so the ARP filter lets it through."""
     node = make_node(FULL_NAT)
     node.cgw("node", "up")
     node.guest("web1", f"{PORT}:22", serves="22/tcp").start()
-    node.namespace.sysctl({f"net/ipv4/conf/{network.GUEST_BRIDGE}/rp_filter": "1"})
-    found = faults(node)[0]
-    assert found["check"] == "settings"
-    assert "rp_filter is 1, and a gateway needs 2" in found["problem"]["message"]
-    type_command(node, found["command"])
+    other = node.guest("web2", serves="23/tcp")
+    other.wire.namespace.ip(f"address add {network.GATEWAY_ADDRESS}/32 dev eth0\n")
     assert faults(node) == []
+    (found,) = (each for each in examine(node) if each["check"] == "neighbour")
+    assert found["verdict"] == "warn"
+    message = found["problem"]["message"]
+    assert f"answers for the gateway address {network.GATEWAY_ADDRESS}" in message
+    assert f"{guest_mac(12)} (port guest12)" in message
+    assert "internode-devices" in found["problem"]["cure"]
+
+
+def test_a_node_of_a_cluster_without_its_agent(make_node: NodeMaker) -> None:
+    node = make_node('[node]\nname = "node1"\n[registry]\nendpoints = ["http://192.0.2.1:2379"]\n')
+    node.guest("web1", f"{PORT}:22", serves="22/tcp").start()
+    found = faults(node)[0]
+    assert (found["check"], found["problem"]["code"]) == ("agent", "registry")
+    assert found["command"] == "systemctl start cgw"
+
+
+def test_a_lease_that_has_moved(node: Node, client: Asker) -> None:
+    with own_mounts(node) as mounts:
+        leased = Network(node, mounts)
+        leased.leases((11, 11, 3600))
+        leased.hook("prepare")
+        leased.hook("started")
+        assert client.asks(NODE[4], PORT) == f"web1 saw {CLIENT[4]}"
+        wire = leased.guest.wire
+        wire.namespace.ip(
+            "address flush dev eth0\naddress add 10.5.5.21/24 dev eth0\n"
+            f"route add default via {network.GATEWAY_ADDRESS}\n"
+        )
+        wire.serve("10.5.5.21", "22/tcp")
+        leased.leases((21, 11, 3600))
+        assert client.is_unanswered(NODE[4], PORT)
+        found = json.loads(mounts.cgw("doctor", "--json").stdout)["checks"][0]
+        assert (found["verdict"], found["problem"]["code"]) == ("fail", "lease")
+        assert found["command"] == "cgw sync"
+        leased.hook("reconnect")  # sync would have to ask libvirt for the guest
+        assert client.asks(NODE[4], PORT) == f"web1 saw {CLIENT[4]}"
+        leased.hook("stopped")
+        leased.hook("release")
+
+
+def test_a_python_module_that_is_missing(node: Node) -> None:
+    node.guest("web1", f"{PORT}:22", serves="22/tcp").start()
+    with own_mounts(node) as mounts:
+        layer, modules = node.folder / "layer", "/usr/lib/python3/dist-packages"
+        mounts.run(
+            f"mkdir -p {layer}/up {layer}/work; mknod {layer}/up/nftables c 0 0; "
+            f"mount -t overlay overlay -o lowerdir={modules},upperdir={layer}/up,"
+            f"workdir={layer}/work {modules}"
+        )
+        done = mounts.cgw("doctor", "--json")
+    assert (done.returncode, done.stderr) == (1, "")
+    first = json.loads(done.stdout)["checks"][0]
+    assert (first["check"], first["problem"]["subject"]) == ("modules", "nftables")
+    assert first["problem"]["code"] == "module"
 
 
 def test_two_nodes_and_a_firewall_that_sees_bridged_packets(
@@ -198,6 +310,16 @@ def test_what_people_read(node: Node) -> None:
     passed = [line for line in done.stdout.splitlines() if line.startswith("PASS")]
     assert len(passed) > 5
     assert done.stderr == ""
+
+
+def test_an_invalid_config_is_the_first_fault(node: Node) -> None:
+    node.configure("[nonsense]\n")
+    try:
+        problem = first(node)
+    finally:
+        node.configure("")
+    assert problem["code"] == "invalid-config"
+    assert "nonsense" in str(problem)
 
 
 def test_the_path_of_the_schema_is_printed(node: Node) -> None:

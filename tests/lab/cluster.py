@@ -88,10 +88,12 @@ def open_cluster(
     node_count: int = NODE_COUNT,
     full_mesh: bool = True,
     return_path: str = FULL_NAT,
+    replicate: bool = False,
 ) -> Iterator[Cluster]:
     """A cluster of this suite (default: that of $SUITE), always removed at the end of the block.
 
-    Without `full_mesh`, its last node runs the spanning tree.
+    Without `full_mesh`, its last node runs the spanning tree. With `replicate` the nodes' config
+    asks for conntrackd; the caller starts it.
     """
     with (
         open_lab(
@@ -111,7 +113,9 @@ def open_cluster(
     ):
         for node in lab.nodes:
             others = [other for other in lab.nodes if other is not node]
-            make_gateway(node, others, full_mesh=full_mesh, return_path=return_path)
+            make_gateway(
+                node, others, full_mesh=full_mesh, return_path=return_path, replicate=replicate
+            )
         if full_mesh:
             network.close_ring([node.network for node in lab.nodes])
             lab.nodes[-1].run(["cgw", "node", "up"])
@@ -119,15 +123,21 @@ def open_cluster(
 
 
 def make_gateway(
-    node: Node, others: Sequence[Node], *, full_mesh: bool, return_path: str = FULL_NAT
+    node: Node,
+    others: Sequence[Node],
+    *,
+    full_mesh: bool,
+    return_path: str = FULL_NAT,
+    replicate: bool = False,
 ) -> None:
     """Do what an admin does once on each node."""
     is_default = return_path == FULL_NAT
     config = f'[node]\nname = "{node.name}"\n' + gateway_config(
         node.addresses, full_mesh=full_mesh, return_path="" if is_default else return_path
     )
-    if not is_default:
+    if replicate or not is_default:
         config += "".join(remote_node_table(other.addresses) for other in others)
+    config += "[failover]\nreplicate = true\n" if replicate else ""
     node.write(CONFIG_FILE, config)
     node.install()
     node.reload_libvirtd()

@@ -116,7 +116,7 @@ def _is_connected(node: Node) -> bool:
 
 @contextmanager
 def open_registered_cluster(
-    suite: str | None = None, *, return_path: str = FULL_NAT
+    suite: str | None = None, *, return_path: str = FULL_NAT, replicate: bool = False
 ) -> Iterator[tuple[Cluster, ClusterRegistry]]:
     """A cluster of this suite (default: that of $SUITE) whose agents share an etcd of this suite.
 
@@ -124,7 +124,7 @@ def open_registered_cluster(
     """
     with (
         open_etcd(suite or chosen_suite()) as etcd,
-        open_cluster(suite, return_path=return_path) as cluster,
+        open_cluster(suite, return_path=return_path, replicate=replicate) as cluster,
     ):
         registry = ClusterRegistry(cluster, etcd)
         try:

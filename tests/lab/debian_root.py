@@ -35,6 +35,7 @@ PACKAGES = (
     "nftables",
     "iproute2",
     "conntrack",
+    "conntrackd",
     "procps",
     "kmod",
     *CGW_PACKAGES,

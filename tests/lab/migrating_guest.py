@@ -66,3 +66,9 @@ def round_trip(cluster: Cluster) -> list[tuple[Node, Node]]:
 def entries(cluster: Cluster) -> dict[str, str]:
     """Entry address -> the source address that the guest sees for it."""
     return {node.addresses.uplink: cluster.seen_as(node) for node in cluster.nodes}
+
+
+def crashes(cluster: Cluster) -> int:
+    """How often the guest's kernel has crashed so far, by the logs of all nodes."""
+    logs = [node.path(f"/var/log/libvirt/qemu/{NAME}.log") for node in cluster.nodes]
+    return sum(log.read_text().count("reason=crashed") for log in logs if log.exists())

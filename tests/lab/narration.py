@@ -3,13 +3,14 @@
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from tests.lab.host import Host
+from tests.lab.host import Host, HostError
 
 DETAIL = " " * 4
 _LONGEST_WAIT = 300.0
+_PAUSE = 1.0
 
 
 class DemoError(Exception):
@@ -24,15 +25,25 @@ def step(what: str) -> Iterator[None]:
     yield
 
 
-def run(host: Host, *command: str, on: bool = False, shows: bool = True) -> None:
+def run(host: Host, *command: str, on: bool = False, shows: bool = True, tries: int = 1) -> None:
     """Run a command in a host, and print it and its output.
 
-    `on` adds the host's name; without `shows` the output is not printed. Raises HostError.
+    `on` adds the host's name; without `shows` the output is not printed. A question that has a
+    deadline needs several `tries` on a busy machine. Raises HostError.
     """
     with step(shlex.join(command) + (f"   # on {host.name}" if on else "")):
-        output = host.run(command).stdout
+        output = _output(host, command, tries)
     for line in output.splitlines() if shows else ():
         say(f"{DETAIL}{line}".rstrip())
+
+
+def _output(host: Host, command: Sequence[str], tries: int) -> str:
+    for _ in range(tries - 1):
+        try:
+            return host.run(command).stdout
+        except HostError:
+            time.sleep(_PAUSE)
+    return host.run(command).stdout
 
 
 def say(line: str) -> None:

@@ -13,6 +13,8 @@ from tests.netns.node import CHECKOUT, PYTHON, Node
 #: Where a call may stop: before its change of the ruleset (it holds the node's lock), before
 #: it reads the ruleset, and before it deletes tracked flows (it holds no lock then).
 RULESET, LISTING, FLOWS = "ruleset", "listing", "flows"
+#: Before it deletes the flows of a client that is banned.
+CLIENT_FLOWS = "client flows"
 
 
 Text = TypeVar("Text", str, bytes)
@@ -72,7 +74,7 @@ import os, signal, sys
 _, checkout, where, uri, *arguments = sys.argv
 sys.path.insert(0, checkout)
 from cgw_hooks.commands import cli
-from cgw_hooks.host import conntrack, libvirt_api
+from cgw_hooks.host import client_flows, conntrack, libvirt_api
 from cgw_hooks.host.nft import Nft
 
 def halts_once_before(function):
@@ -93,6 +95,8 @@ elif where == "listing":
     Nft.list_table = halts_once_before(Nft.list_table)
 elif where == "flows":
     conntrack.delete_flows = halts_once_before(conntrack.delete_flows)
+elif where == "client flows":
+    client_flows.delete_flows = halts_once_before(client_flows.delete_flows)
 sys.argv = ["cgw", *arguments]
 sys.exit(cli.main())
 """

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import time
 from contextlib import ExitStack
 from datetime import datetime
@@ -13,6 +14,7 @@ from cgw_hooks.core.connection import SCTP_STATES
 from cgw_hooks.core.record import Contents
 from cgw_hooks.core.rules import counted, table
 from cgw_hooks.core.rules.elements import map_names
+from cgw_hooks.host import netlink, tracked_connections
 from cgw_hooks.host.map_counters import read_counters
 from cgw_hooks.host.nft import Nft
 from cgw_hooks.host.tracked_connections import connections_to
@@ -233,3 +235,46 @@ def test_a_guest_has_its_own_connections_and_nobody_elses(node: Node, client: As
     unknown = node.cgw("flows", "web3", check=False)
     assert (unknown.returncode, unknown.stdout) == (8, "")
     assert "web3" in unknown.stderr
+
+
+def other_order(tuple_of_flow: bytes) -> bytes:
+    """The same attributes in another order, as a later kernel may write them."""
+    parts = netlink.attributes(tuple_of_flow)
+    nests = [
+        netlink.nested(kind, *(netlink.attribute(k, bytes(v)) for k, v in reversed(inner.items())))
+        for kind, nest in parts.items()
+        for inner in [netlink.attributes(nest)]
+    ]
+    return b"".join(reversed(nests))
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_another_order_of_attributes_is_read_as_well(
+    node: Node, client: Asker, family: int
+) -> None:
+    node.guest("web1", "2207:7", serves="7/tcp-echo", family=family).start()
+    published = port(2207, 7, target="fd00:5::11" if family == 6 else "10.5.5.11")
+    (reader,) = tracked_connections._readers([published]).values()  # noqa: SLF001
+
+    def payloads() -> list[bytes]:
+        header = bytes([socket.AF_INET6 if family == 6 else socket.AF_INET, 0, 0, 0])
+        with netlink.Channel(netlink.NETFILTER) as channel:
+            return channel.dump(1 << 8 | 1, header, bytes)
+
+    with client.tcp_session(NODE[family], 2207):
+        dumped = node.namespace.call(payloads)
+    found = []
+    for payload in dumped:
+        parts = netlink.attributes(payload[4:])
+        changed = b"".join(
+            netlink.nested(kind, other_order(bytes(value)))
+            if kind in {1, 2}
+            else netlink.attribute(kind, bytes(value))
+            for kind, value in parts.items()
+        )
+        usual = reader.read(memoryview(payload))
+        assert reader.read(memoryview(payload[:4] + changed)) == usual
+        found.append(usual)
+    assert [str(each.listen) for each in found if each] in (
+        [f"{NODE[4]}:2207"], [f"[{NODE[6]}]:2207"],
+    )  # fmt: skip

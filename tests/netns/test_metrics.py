@@ -128,8 +128,9 @@ def test_the_numbers_are_those_of_status(make_node: NodeMaker, client: Asker) ->
         assert value(found, "cgw_port_open_connections", **of_port) == 0
         assert value(found, "cgw_port_connections_total", port="*:5300-5309/udp") == 0
         for operation in ("prepare", "started"):
-            assert value(found, "cgw_hook_duration_seconds_count", operation=operation) == 1
-        within = {"operation": "started", "le": "+Inf"}
+            served = {"operation": operation, "served_by": "agent"}
+            assert value(found, "cgw_hook_duration_seconds_count", **served) == 1
+        within = {"operation": "started", "served_by": "agent", "le": "+Inf"}
         assert value(found, "cgw_hook_duration_seconds_bucket", **within) == 1
         assert (value(found, "cgw_hook_duration_seconds_sum", operation="started") or 0) > 0
         assert (value(found, "cgw_reconciliations_total") or 0) >= 2
@@ -137,6 +138,36 @@ def test_the_numbers_are_those_of_status(make_node: NodeMaker, client: Asker) ->
         web1.stop()
         until(lambda: value(numbers(ask(node)), "cgw_guests") == 1)
         assert value(numbers(ask(node)), "cgw_port_open_connections", guest="web1") is None
+
+
+def test_what_hooks_did_without_the_agent_is_told_when_it_is_there(make_node: NodeMaker) -> None:
+    node = make_node(LISTEN)
+    web1 = node.guest("web1", "2202:22")
+    web1.start()
+    assert stat.S_IMODE((node.runtime / "calls").stat().st_mode) == 0o600
+    with (node.runtime / "calls").open("a") as file:
+        file.write("killed\nin the mid")
+    with measured(node):
+        found = numbers(ask(node))
+        for operation in ("prepare", "started"):
+            served = {"operation": operation, "served_by": "call"}
+            assert value(found, "cgw_hook_duration_seconds_count", **served) == 1
+            assert (value(found, "cgw_hook_duration_seconds_sum", **served) or 0) > 0
+        assert value(found, "cgw_hook_duration_seconds_count") == 2
+        assert not (node.runtime / "calls").exists()
+
+
+def test_without_metrics_a_hook_leaves_no_trace_of_its_time(node: Node) -> None:
+    node.guest("web1", "2202:22").start()
+    assert not (node.runtime / "calls").exists()
+
+
+def test_a_file_that_nobody_takes_does_not_grow_for_ever(make_node: NodeMaker) -> None:
+    node = make_node(LISTEN)
+    node.guest("web1", "2202:22").start()
+    (node.runtime / "calls").write_bytes(b"x" * (1 << 16))
+    node.guest("web2", "2203:22").start()
+    assert (node.runtime / "calls").stat().st_size == 1 << 16
 
 
 def test_a_problem_is_a_number(make_node: NodeMaker) -> None:

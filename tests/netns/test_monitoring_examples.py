@@ -12,6 +12,7 @@ from tests.lab.promtool import promtool
 from tests.netns.asker import Asker
 from tests.netns.configs import NODE
 from tests.netns.conftest import NodeMaker
+from tests.netns.test_figures import settings
 from tests.netns.test_metrics import LISTEN, ask, measured
 from tests.unit.builders import ROOT
 
@@ -61,7 +62,8 @@ def test_promtool_understands_the_questions_of_the_dashboard(tmp_path: Path) -> 
 
 
 def test_the_page_has_all_that_the_examples_ask_for(make_node: NodeMaker, client: Asker) -> None:
-    node = make_node(LISTEN)
+    node = make_node(LISTEN + "bytes = true\n")
+    settings(node, "acct")
     web1 = node.guest("web1", "2202:22", serves="22/tcp")
     with measured(node):
         web1.start()

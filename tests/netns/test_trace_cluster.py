@@ -78,7 +78,9 @@ def test_a_rule_of_the_guest_s_node_is_found_there(made: Cluster) -> None:
     tracings = [start_trace(node, "web2:2202/tcp") for node in (entry, home)]
     assert made.client.is_unanswered(uplink(1, 4), 2202)
     first, second = (tracing.told() for tracing in tracings)
-    assert "the packet left by guestbr0 (eth1.100) for 10.5.5.22, and no answer" in first.end
+    assert "the packet left by guestbr0 (eth1.100) for 10.5.5.22, which another node runs" in (
+        first.end
+    )
     assert "bridge theirs theirs has dropped the packet, by `tcp dport 22 drop`" in second.end
     home.nft("delete table bridge theirs\n")
     assert made.client.asks(uplink(1, 4), 2202).startswith("web2 saw ")

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from tests.full import extended
 from tests.libvirt.waiting import eventually
 from tests.netns.asker import Asker
 from tests.netns.configs import CLIENT, FULL_NAT, NODE, NONE
@@ -56,7 +57,7 @@ def test_the_probe_reaches_the_guest(
     assert told.lines[0].startswith(f"client {source}")
 
 
-@families
+@pytest.mark.parametrize("family", [4, extended(6)])
 def test_a_free_address_makes_it_a_host_of_the_uplink_s_bridge(
     make_node: NodeMaker, family: int
 ) -> None:
@@ -93,6 +94,7 @@ def test_a_port_for_some_sources(node: Node) -> None:
     assert "198.51.100.9 may not use" in told.end
 
 
+@pytest.mark.extended
 def test_a_silent_guest_and_one_that_refuses(node: Node) -> None:
     web1 = node.guest("web1", "8080:80", "8081:81", serves="80/tcp")
     web1.start()
@@ -103,6 +105,7 @@ def test_a_silent_guest_and_one_that_refuses(node: Node) -> None:
     assert "and no answer came back" in told.end
 
 
+@pytest.mark.extended
 def test_a_node_that_does_not_forward_does_not_forward_the_probe_either(
     make_node: NodeMaker,
 ) -> None:
@@ -114,7 +117,7 @@ def test_a_node_that_does_not_forward_does_not_forward_the_probe_either(
     assert "discarded" in told.end or "does not forward" in told.end
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, extended(signal.SIGINT)])
 def test_nothing_is_left_of_a_probe_that_is_ended(node: Node, number: int) -> None:
     web1 = node.guest("web1", "8080:80", serves="80/tcp")
     web1.wire.namespace.run(["nft", DEAF])

@@ -161,7 +161,7 @@ def test_addresses_are_exported_and_imported(made: RegistryCluster) -> None:
     exported = made.nodes[1].cgw("registry", "export").stdout
     before = value_of(made, "node3")
     made.kill_agent(3)
-    made.nodes[1].cgw("registry", "forget", "node3")
+    made.nodes[1].cgw("registry", "forget", "--for-good", "node3")
     until_known(made, 1, 2)
     assert names_of_nodes(made) == {"node1", "node2"}
     said = made.nodes[1].cgw("registry", "import", "-", given=exported).stdout

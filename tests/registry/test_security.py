@@ -171,7 +171,11 @@ def test_a_wrong_config_is_said_with_its_cure(
 ) -> None:
     spoil, message, cure = FAULTS[fault]
     client = make_client(spoil(secured.config(), tmp_path / "file"))
-    for ask in (lambda: client.list("/cgw/a"), lambda: client.commit([Put("/cgw/a", "1")])):
+    asks = (
+        lambda: client.list("/cgw/a", seconds=60),
+        lambda: client.commit([Put("/cgw/a", "1")], seconds=60),  # etcd hashes the password
+    )
+    for ask in asks:
         with pytest.raises(RegistryError) as refused:
             ask()
         assert message in str(refused.value)

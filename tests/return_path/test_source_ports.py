@@ -1,12 +1,13 @@
 """A client port that is used again through another node: to the guest it may be the same peer."""
 
+import ipaddress
 import socket
 from collections.abc import Callable, Iterator
 from itertools import permutations
 
 import pytest
 
-from cgw_hooks.core.node_config import FULL_NAT
+from cgw_hooks.core.node_config import FULL_NAT, STEER
 from tests.netns.asker import PATIENCE_FOR_NOTHING, spoken
 from tests.return_path.cluster import NODES, TALK, WHO, Cluster
 from tests.return_path.conftest import GUEST
@@ -83,7 +84,25 @@ def present(
         connection.guest_speaks()
         request.param(connection)
     made.put(GUEST, move.source)
-    return [later.connect(source_port=port) for port, (_, later) in zip(ports, orders, strict=True)]
+    opened = [
+        later.connect(source_port=port) for port, (_, later) in zip(ports, orders, strict=True)
+    ]
+    if made.return_path == STEER:
+        assert_clients_keep_their_ports(made, before.address(family))
+    return opened
+
+
+def assert_clients_keep_their_ports(made: Cluster, guest: str) -> None:
+    """No node may track a steered connection under another port of its client.
+
+    It would take the answers to a connection that really comes from that port.
+    """
+    destination = f" dst={ipaddress.ip_address(guest).exploded} sport="
+    for node in made.nodes.values():
+        for line in node.namespace.run(["cat", "/proc/net/nf_conntrack"]).stdout.splitlines():
+            ports = [word.partition("=")[2] for word in line.split() if "port=" in word]
+            if " tcp " in line and destination in line.partition(" dport=")[0]:
+                assert ports[0] == ports[3], line
 
 
 @pytest.mark.parametrize("speak", [Connection.guest_speaks, Connection.client_speaks])

@@ -18,6 +18,7 @@ from lxml import etree
 
 from cgw_hooks import errors
 from cgw_hooks.commands.arguments import parser
+from cgw_hooks.core.finding import Verdict
 from cgw_hooks.core.parse import config_table, config_toml
 from cgw_hooks.node.cluster import CLOSED, LOST, OPEN, PENDING
 from tests.unit.builders import ROOT, SCHEMA, domain, guest_of
@@ -216,6 +217,15 @@ def test_cgw_status_explains_every_state_and_every_member_of_its_json() -> None:
     members = {member for found in objects for member in found["properties"]}
     marked = re.findall(r"\*([^*]+)\*", section("cgw-status.1", "JSON OUTPUT"))
     assert members <= {plain(word) for word in marked}
+
+
+def test_cgw_doctor_explains_every_verdict_and_every_member_of_its_json() -> None:
+    schema = json.loads((ROOT / "cgw_hooks/schemas/doctor.json").read_text(encoding="utf-8"))
+    finding = schema["$defs"]["finding"]["properties"]
+    assert defined(section("cgw-doctor.1", "VERDICTS")) == finding["verdict"]["enum"]
+    assert finding["verdict"]["enum"] == [verdict.value for verdict in Verdict]
+    marked = re.findall(r"\*([^*]+)\*", section("cgw-doctor.1", "JSON OUTPUT"))
+    assert {*schema["properties"], *finding} <= {*marked, "problem"}
 
 
 def test_cgw_toml_explains_every_key_and_no_other() -> None:

@@ -15,7 +15,7 @@ from cgw_hooks.core.guest import Guest, GuestKey
 from cgw_hooks.core.parse.annotation_schema import complaint
 from cgw_hooks.core.parse.config_toml import parse_config
 from cgw_hooks.core.parse.domain_xml import parse_domain
-from cgw_hooks.core.published_port import ANY_ADDRESS, Claim, PublishedPort
+from cgw_hooks.core.published_port import ANY_ADDRESS, Claim, ClientLimits, PublishedPort
 from cgw_hooks.core.record import Contents
 from cgw_hooks.core.rules.elements import elements
 from cgw_hooks.errors import InvalidAnnotation, quoted
@@ -148,6 +148,7 @@ def port(  # noqa: PLR0913  (each says one thing that a test is about)
     at: str = "",
     target: str | None = "10.5.5.202",
     sources: tuple[str, ...] = (),
+    limits: ClientLimits | None = None,
 ) -> PublishedPort:
     """One published port; without ``at``, on any local address of the target's family."""
     start, end = (listen, listen) if isinstance(listen, int) else listen
@@ -161,6 +162,7 @@ def port(  # noqa: PLR0913  (each says one thing that a test is about)
         to=start if to is None else to,
         target_address=target_address,
         sources=tuple(ip_network(source) for source in sources),
+        limits=limits,
     )
 
 

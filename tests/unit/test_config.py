@@ -106,6 +106,7 @@ def test_the_example_uncommented_is_valid_and_means_what_the_design_says() -> No
             ip_address("127.0.0.1"),
             9718,
             textfile="/var/lib/prometheus/node-exporter/cgw.prom",
+            counts_bytes=True,
         ),
     )
     assert expected == parse_config(uncommented)

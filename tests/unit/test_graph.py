@@ -7,10 +7,10 @@ from ipaddress import ip_address
 import pytest
 
 from cgw_hooks.commands.graph import graph
+from cgw_hooks.core.diagnosis import Diagnosis, Row
 from cgw_hooks.core.guest import REMOTE, Guest, GuestKey
 from cgw_hooks.core.published_port import PublishedPort
 from cgw_hooks.core.record import Record, State
-from cgw_hooks.node.diagnosis import Diagnosis, Row
 
 pytestmark = pytest.mark.unit
 

@@ -113,7 +113,7 @@ def test_a_port_is_decimal_digits_from_1_to_65535(attribute: str, bad: str) -> N
             forward('start="80"', 'proto="tcp" sources="10.0.0.0/8"'),
             "<portForward>",
             '"sources"',
-            "known are: address, proto, source",
+            "known are: address, limit, max-connections, proto, source, until",
             id="misspelt source limit",
         ),
         pytest.param(

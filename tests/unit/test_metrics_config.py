@@ -39,14 +39,19 @@ def test_a_place_to_listen_at_is_read(given: str, found: Metrics) -> None:
 
 
 def test_every_key_is_read() -> None:
-    found = parsed('textfile = "/srv/cgw.prom"', "per-port = false")
-    assert found == Metrics(textfile="/srv/cgw.prom", per_port=False)
+    found = parsed('textfile = "/srv/cgw.prom"', "per-port = false", "bytes = true")
+    assert found == Metrics(textfile="/srv/cgw.prom", per_port=False, counts_bytes=True)
+
+
+def test_bytes_may_be_counted_for_status_alone() -> None:
+    found = parsed("bytes = true")
+    assert (found.counts_bytes, found.is_told) == (True, False)
 
 
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("", "metrics.listen: it is missing, and so is textfile"),
+        ("", "metrics.listen: it is missing, and so are textfile and bytes"),
         ('listen = "192.0.2.1:9718"', "give a loopback address and a port"),
         ('listen = "0.0.0.0:9718"', "give a loopback address and a port"),
         ('listen = "9718"', "give a loopback address and a port"),
@@ -58,7 +63,7 @@ def test_every_key_is_read() -> None:
         ('textfile = "/srv/cgw.txt"', "give a file that ends in .prom"),
         ('textfile = "/srv/.prom"', "give a file that ends in .prom"),
         ('listen = "127.0.0.1:9718"\nper-port = "no"', "give true or false, without quotes"),
-        ("port = 9718", "known here are: listen, per-port, textfile"),
+        ("port = 9718", "known here are: bytes, listen, per-port, textfile"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused(line: str, words: str) -> None:

@@ -61,7 +61,7 @@ HOSTILE = {
     "deep": "[" * 100_000,
     "a number of very many digits": f'{{"version": {"9" * 5000}}}',
     "no version": '{"name": "web1", "ports": []}',
-    "a later version": value(version=2),
+    "a later version": value(version=3),
     "a version as text": value(version="1"),
     "no name": '{"version": 1, "ports": []}',
     "a name that is a number": value(name=7),

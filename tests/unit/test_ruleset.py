@@ -105,7 +105,7 @@ def test_restore_flushes_every_map_of_published_ports_and_no_table() -> None:
     text = table.restore(CLUSTER, Contents())
     expected = {
         f"{stem}{family}{kind}"
-        for stem in ("published", "ranges")
+        for stem in ("published", "ranges", "limited")
         for family in "46"
         for kind in ("", "_at", "_from")
     }

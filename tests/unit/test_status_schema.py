@@ -13,12 +13,12 @@ import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
 from cgw_hooks.commands.status import VERSION, as_json
+from cgw_hooks.core.diagnosis import Diagnosis, Row
 from cgw_hooks.core.guest import REGISTRY, REMOTE, XL
 from cgw_hooks.core.operations import DRIVERS
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.published_port import PROTOCOLS
 from cgw_hooks.core.record import Record, State
-from cgw_hooks.node.diagnosis import Diagnosis, Row
 from tests.unit.builders import ROOT, guest, port
 
 if TYPE_CHECKING:

@@ -52,6 +52,8 @@ STATE_NAMES = {
     "node.down",
     "node.lost",
     "nodes.json",
+    "bytes.json",
+    "calls",
     "record.new",
     "lock",
     "bridges",

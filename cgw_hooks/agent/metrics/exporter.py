@@ -39,7 +39,7 @@ class Exporter:
         self.publisher = publisher
         self._tally = tally
         self._told: Inbox[None] = Inbox()
-        self._is_started = False
+        self._is_started = self._is_closed = False
         self._config: Metrics | None = None
         self._page: Page | None = None
         self._server: ScrapeServer | None = None
@@ -50,13 +50,18 @@ class Exporter:
         """Do what the config says now; any thread may call this."""
         if self._is_started:
             self._told.add(None)
-        elif self.publisher.loaded.metrics:
+        elif self._wanted:
             self._is_started = True
             worker.start("metrics", self._run)
 
+    @property
+    def _wanted(self) -> Metrics | None:
+        metrics = self.publisher.loaded.metrics
+        return metrics if metrics and metrics.is_told else None
+
     def close(self) -> None:
         """Leave nothing behind that is no longer true."""
-        config = self._config
+        config, self._is_closed = self._config, True
         if config:
             worker.attempt("metrics", lambda: _clear(config))
 
@@ -68,7 +73,7 @@ class Exporter:
     def _turn(self) -> None:
         for _ in self._told.drain():
             pass
-        if self.publisher.loaded.metrics != self._config:
+        if self._wanted != self._config:
             self._change()
         config, now = self._config, time.monotonic()
         if config and not self._page and now >= self._next_try:
@@ -91,7 +96,7 @@ class Exporter:
 
     def _change(self) -> None:
         """Stop what the former config has asked for."""
-        former, self._config = self._config, self.publisher.loaded.metrics
+        former, self._config = self._config, self._wanted
         self._page = None
         self._next_try = self._next_file = 0.0
         if self._server:
@@ -118,6 +123,8 @@ class Exporter:
         self._said = ""
 
     def _write(self, path: str, text: bytes) -> None:
+        if self._is_closed:
+            return
         try:
             write_file(path, text)
         except OSError as error:

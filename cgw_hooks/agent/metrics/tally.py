@@ -38,16 +38,17 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._calls: dict[str, Durations] = {}
+        #: By operation, and who has served the call: "agent", or "call" for the hook itself.
+        self._calls: dict[tuple[str, str], Durations] = {}
         self.abandoned = 0
         self.reconciliations = 0
         self.repairs = 0
 
-    def served(self, operation: str, seconds: float) -> None:
+    def served(self, operation: str, seconds: float, by: str = "agent") -> None:
         """Note a hook call that was carried out."""
         word = operation if operation in _KNOWN else _OTHER
         with self._lock:
-            self._calls.setdefault(word, Durations()).add(seconds)
+            self._calls.setdefault((word, by), Durations()).add(seconds)
 
     def gave_up(self) -> None:
         """Note a hook call whose client has given it up, and carries it out itself."""
@@ -60,10 +61,10 @@ class Tally:
             self.reconciliations += 1
             self.repairs += len(report.repaired)
 
-    def calls(self) -> dict[str, tuple[list[int], float]]:
-        """Return a copy: operation -> the calls within each limit, and the sum of seconds."""
+    def calls(self) -> dict[tuple[str, str], tuple[list[int], float]]:
+        """Return a copy: operation and who served it -> calls within each limit, sum of seconds."""
         with self._lock:
-            return {word: ([*d.counts], d.seconds) for word, d in self._calls.items()}
+            return {key: ([*d.counts], d.seconds) for key, d in self._calls.items()}
 
 
 class TallyingLog(SyncLog):

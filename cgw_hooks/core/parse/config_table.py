@@ -30,7 +30,7 @@ KEYS = {
     "registry": {
         "endpoints", "ca", "certificate", "key", "user", "password-file", "prefix",
     },
-    "metrics": {"listen", "textfile", "per-port"},
+    "metrics": {"listen", "textfile", "per-port", "bytes"},
 }  # fmt: skip
 
 

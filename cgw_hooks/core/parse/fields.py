@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache  # ipaddress has loaded it already
 from ipaddress import collapse_addresses, ip_address, ip_network
 
-from cgw_hooks.core.published_port import MAX_PORT, MIN_PORT, PROTOCOLS
+from cgw_hooks.core.published_port import MAX_PORT, MIN_PORT, PROTOCOLS, ClientLimits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,6 +164,13 @@ def parse_connections(text: str) -> int:
     if number:
         return number
     raise ValueError(f"give a number from 1 to {MAX_CONNECTIONS}")
+
+
+def parse_limits(limit: str, connections: str) -> ClientLimits | None:
+    """Parse the limits for one client; an empty text is none."""
+    rate, unit = parse_rate(limit) if limit else (0, "")
+    at_once = parse_connections(connections) if connections else 0
+    return ClientLimits(rate, unit, at_once) if rate or at_once else None
 
 
 def _number(text: str, largest: int) -> int:

@@ -21,10 +21,13 @@ def parse_metrics(table: Table) -> Metrics:
     found = found._replace(
         textfile=table.text("textfile", "", _parse_textfile),
         per_port=table.flag("per-port", default=True),
+        counts_bytes=table.flag("bytes"),
     )
-    if not found.listen and not found.textfile:
+    if not found.is_told and not found.counts_bytes:
         raise InvalidConfig(
-            table.path("listen"), "it is missing, and so is textfile", "give one of them, or both"
+            table.path("listen"),
+            "it is missing, and so are textfile and bytes",
+            "give one of them, or several",
         )
     return found
 

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-_FAMILIES = {"ip": (4,), "ip6": (6,), "inet": (4, 6)}
+_FAMILIES = {"ip": (4,), "ip6": (6,), "inet": (4, 6), "bridge": (4, 6)}
+#: Each element of a set is compared with the packets of each published port.
+_LONGEST_SET = 4096
 _NOT_KNOWN = Match(NOT_UNDERSTOOD)
 _ENDS = {
     "accept": ACCEPT, "drop": DROP, "reject": DROP, "return": RETURN, "queue": UNKNOWN,
@@ -57,7 +59,7 @@ class _Table(NamedTuple):
 
 
 def parse_rules(listed: dict[str, Any]) -> Iterator[Chain]:
-    """Yield the base chains of one or more listed tables, of the families ip, ip6 and inet."""
+    """Yield the base chains of one or more listed tables, of IP and of bridges."""
     items = [next(iter(item.items())) for item in listed.get("nftables", ()) if item]
     flags = {
         (found["family"], found["name"]): _listed(found.get("flags", ()))
@@ -151,8 +153,13 @@ def _matches(given: dict[str, Any], table: _Table) -> list[Match]:
     if isinstance(masked, list) and _is_like_unmasked(masked, given["right"]):
         left = masked[0]
     field, needed = _field(left)
-    values = [_value(field, each) for each in _elements(given["right"], table)]
-    if field == NOT_UNDERSTOOD or None in values:
+    if field == "saddr":  # no packet has one, and a ban list may be long
+        return [*needed, Match(field, (), negated)]
+    given_values = _elements(given["right"], table)
+    if field == NOT_UNDERSTOOD or len(given_values) > _LONGEST_SET:
+        return [*needed, _NOT_KNOWN]
+    values = [_value(field, each) for each in given_values]
+    if None in values:
         return [*needed, _NOT_KNOWN]
     return [*needed, Match(field, tuple(values), negated)]
 

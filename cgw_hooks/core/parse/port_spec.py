@@ -10,7 +10,7 @@ from __future__ import annotations
 from cgw_hooks.core.annotation import PortForward
 from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.parse import fields
-from cgw_hooks.core.published_port import MAX_PORT, ClientLimits, host, span
+from cgw_hooks.core.published_port import MAX_PORT, host, span
 
 FORM = "[listen-address:]port[-end]:guest-port[/protocol] or port[-end][/protocol]"
 _LIMITS = "give limits as +limit=10/second and +max-connections=20, each once"
@@ -22,7 +22,7 @@ _DURATION_DIGITS = 9
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cgw_hooks.core.published_port import Address, Claim
+    from cgw_hooks.core.published_port import Address, Claim, ClientLimits
 
 
 class FreePort(NamedTuple):
@@ -31,6 +31,7 @@ class FreePort(NamedTuple):
     protocol: str
     listen_address: Address | None
     to: int
+    limits: ClientLimits | None = None
 
 
 class ListenPorts(NamedTuple):
@@ -95,10 +96,9 @@ def _parse_limits(options: list[str]) -> ClientLimits | None:
     given = dict(option.partition("=")[::2] for option in options)
     if len(given) < len(options) or not given.keys() <= {"limit", "max-connections"}:
         raise ValueError(_LIMITS)
-    rate, unit = fields.parse_rate(given["limit"]) if "limit" in given else (0, "")
-    connections = given.get("max-connections")
-    at_once = 0 if connections is None else fields.parse_connections(connections)
-    return ClientLimits(rate, unit, at_once) if given else None
+    if not all(given.values()):
+        raise ValueError(_LIMITS)
+    return fields.parse_limits(given.get("limit", ""), given.get("max-connections", ""))
 
 
 def _first_guest_port(text: str, distance: int) -> int:
@@ -112,7 +112,8 @@ def _first_guest_port(text: str, distance: int) -> int:
 
 def parse_wish(text: str) -> PortForward | FreePort:
     """Parse what `cgw publish` takes: like `parse_port_spec`, or without a listening port."""
-    place, slash, protocol = text.partition("/")
+    spec, *options = text.split("+")
+    place, slash, protocol = spec.partition("/")
     address, listen, to = _split(place)
     if listen or to is None:
         return parse_port_spec(text)
@@ -120,6 +121,7 @@ def parse_wish(text: str) -> PortForward | FreePort:
         fields.parse_protocol(protocol) if slash else _DEFAULT_PROTOCOL,
         None if address is None else fields.parse_listen_address(address),
         fields.parse_port(to),
+        _parse_limits(options),
     )
 
 

@@ -13,6 +13,8 @@ SYNC_FAMILY_TABLES = {4: "ip cgw_ct_sync", 6: "ip6 cgw_ct_sync"}
 #: the kernel deletes them when their process ends, and nobody else can, so no list of tables that
 #: must be removed has them.
 TRACE_TABLE = "cgw_trace"
+#: The table of bans, which is there while a client is denied.
+DENIED_TABLE = "inet cgw_denied"
 
 #: Protocols must be numbers: nft looks words up in /etc/protocols, which small hosts lack.
 PROTOCOL_NUMBER = {"tcp": 6, "udp": 17, "sctp": 132}
@@ -27,3 +29,9 @@ LIMIT_CHAIN = "limit_"
 # the flow.
 SEEN_LABEL = 118
 LEFT_LABEL = 119
+
+
+def is_own(table: str) -> bool:
+    """Whether a table, with its family, is one of cgw's."""
+    name = table.partition(" ")[2]
+    return name == "cgw" or name.startswith("cgw_")

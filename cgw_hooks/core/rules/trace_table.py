@@ -33,11 +33,16 @@ if TYPE_CHECKING:
 #: Before the kernel assembles fragments (-400) and before raw tables (-300; -450 at the earliest),
 #: and after everything else.
 FIRST, LAST = -500, 500
+#: After the kernel has assembled fragments.
+_WHOLE = -399
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 _BRIDGE_HOOKS = ("prerouting", "input", "postrouting")
 #: The chains whose rules begin the trace of a packet.
 REQUEST, ANSWER = "request", "answer"
-_LIMIT = "limit rate 10/second burst 20 packets"
+#: The same for packets that the kernel has assembled of fragments: they have lost the mark.
+WHOLE_REQUEST, WHOLE_ANSWER = "request_whole", "answer_whole"
+WHOLE = "whole_prerouting"
+_LIMIT = "limit rate 20/second burst 40 packets"
 #: For frames other flows of the guest's port count as well.
 _BRIDGE_LIMIT = "limit rate 100/second burst 100 packets"
 #: The first packet of a TCP connection; NAT looks at no other one.
@@ -109,13 +114,15 @@ def inet_table(arming: Arming) -> str:
         both = f"{address} . inet_service . {address} . inet_service"
         lines.append(_dynamic(f"answers{family}", both, 8, seconds))
         lines.append(_dynamic(f"peers{family}", f"{address} . {address}", 8, seconds))
-    lines += _marking_chains(_LIMIT)
+    lines += _marking_chains(_LIMIT, (REQUEST, ANSWER, WHOLE_REQUEST, WHOLE_ANSWER))
+    whole = [*_request_rules(protocol, arming.clients, WHOLE_REQUEST), *_answer_rules(WHOLE_ANSWER)]
+    lines += _chain(WHOLE, "prerouting", _WHOLE, whole)
     for hook in HOOKS:
         rules: list[str] = []
         if hook in {"prerouting", "output"}:
-            rules += _request_rules(protocol, arming.clients)
+            rules += _request_rules(protocol, arming.clients, REQUEST)
         if hook == "prerouting":
-            rules += _answer_rules()
+            rules += _answer_rules(ANSWER)
         lines += _chain(begin(hook), hook, FIRST, rules)
         rules = list(_learning_rules(protocol)) if hook == "postrouting" else []
         lines += _chain(end(hook), hook, LAST, rules)
@@ -131,11 +138,11 @@ def bridge_table(arming: Arming) -> str:
         guests = [f"{w.target} . {w.target_port}" for w in watched if w.family == family]
         kind = f"{address} . inet_service"
         lines.append(_timed(f"senders{family}", kind, guests, arming.seconds))
-    lines += _marking_chains(_BRIDGE_LIMIT)
+    lines += _marking_chains(_BRIDGE_LIMIT, (REQUEST, ANSWER))
     for hook in _BRIDGE_HOOKS:
         rules: list[str] = []
         if hook == "prerouting":
-            rules += _request_rules(protocol, arming.clients)
+            rules += _request_rules(protocol, arming.clients, REQUEST)
             if arming.links:
                 rules += _entering_rules(protocol, arming)
             number = PROTOCOL_NUMBER[protocol]
@@ -171,11 +178,9 @@ def _dynamic(name: str, kind: str, size: int, seconds: int) -> str:
     return f"set {name} {{ type {kind}; flags dynamic,timeout; size {size}; timeout {seconds}s; }}"
 
 
-def _marking_chains(limit: str) -> list[str]:
+def _marking_chains(limit: str, names: tuple[str, ...]) -> list[str]:
     return [
-        line
-        for name in (REQUEST, ANSWER)
-        for line in (f"chain {name} {{", f"{limit} meta nftrace set 1", "}")
+        line for name in names for line in (f"chain {name} {{", f"{limit} meta nftrace set 1", "}")
     ]
 
 
@@ -183,10 +188,10 @@ def _chain(name: str, hook: str, priority: int, rules: list[str]) -> list[str]:
     return [f"chain {name} {{", f"type filter hook {hook} priority {priority};", *rules, "}"]
 
 
-def _request_rules(protocol: str, clients: tuple[Network, ...]) -> Iterator[str]:
+def _request_rules(protocol: str, clients: tuple[Network, ...], target: str) -> Iterator[str]:
     for family, ip in IP.items():
         place = f"{ip} daddr . meta l4proto . th dport @armed{family}"
-        yield from _marking(protocol, family, clients, place)
+        yield from _marking(protocol, family, clients, place, target)
 
 
 def _entering_rules(protocol: str, arming: Arming) -> Iterator[str]:
@@ -195,24 +200,26 @@ def _entering_rules(protocol: str, arming: Arming) -> Iterator[str]:
     for family, ip in IP.items():
         place = f"meta l4proto {number} {ip} daddr . th dport @senders{family}"
         link = f"iifname {devices(arming.links)}"
-        yield from _marking(protocol, family, arming.clients, f"{link} {place}")
+        yield from _marking(protocol, family, arming.clients, f"{link} {place}", REQUEST)
 
 
-def _marking(protocol: str, family: int, clients: tuple[Network, ...], match: str) -> Iterator[str]:
+def _marking(
+    protocol: str, family: int, clients: tuple[Network, ...], match: str, target: str
+) -> Iterator[str]:
     ip = IP[family]
     networks = [network for network in clients if network.version == family]
     if clients and not networks:
         return
     by = f"{ip} saddr {listed(networks)} " if networks else ""
     flow = f"add @flows{family} {{ {ip} saddr . th sport }}"
-    yield f"{by}{match} {_OPENS[protocol]}{flow} jump {REQUEST}"
+    yield f"{by}{match} {_OPENS[protocol]}{flow} jump {target}"
 
 
-def _answer_rules() -> Iterator[str]:
+def _answer_rules(target: str) -> Iterator[str]:
     for family, ip in IP.items():
         flow = f"{ip} saddr . th sport . {ip} daddr . th dport"
-        yield f"{flow} @answers{family} jump {ANSWER}"
-        yield f"{_UNREACHABLE[family]} {ip} saddr . {ip} daddr @peers{family} jump {ANSWER}"
+        yield f"{flow} @answers{family} jump {target}"
+        yield f"{_UNREACHABLE[family]} {ip} saddr . {ip} daddr @peers{family} jump {target}"
 
 
 def _learning_rules(protocol: str) -> Iterator[str]:

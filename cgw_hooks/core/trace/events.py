@@ -25,7 +25,10 @@ JUMPS = frozenset({"jump", "goto"})
 
 _PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 _PORTS = struct.Struct("!HH")
-_WITH_PORTS = frozenset({"tcp", "udp", "sctp"})
+#: What stands before the transport header of IPv6 (RFC 8200 section 4.1): the kernel does not tell
+#: which header follows, but shows it. A trace looks at nothing but protocols with ports.
+_EXTENSIONS = {0: "options", 43: "routed", 44: "fragment", 60: "options"}
+_WITH_PORTS = frozenset({"tcp", "udp", "sctp", *_EXTENSIONS.values()})
 _IPV4_SIZE, _IPV6_SIZE = 20, 40
 _TCP_FLAGS_FIELD = 13
 _ABORT = "ABORT"
@@ -59,11 +62,9 @@ class Packet(NamedTuple):
         return self.flags in _UNREACHABLE.get(self.protocol, ())
 
     @property
-    def ends(self) -> tuple[str, Address, int, Address, int]:
+    def ends(self) -> tuple[Address, int, Address, int]:
         """The flow that the packet belongs to, in the packet's own direction."""
-        return (
-            self.protocol, self.source, self.source_port, self.destination, self.destination_port
-        )  # fmt: skip
+        return self.source, self.source_port, self.destination, self.destination_port
 
     @property
     def sender(self) -> str:
@@ -115,7 +116,8 @@ def parse_packet(network: bytes, transport: bytes) -> Packet | None:
         source, destination = IPv6Address(network[8:24]), IPv6Address(network[24:40])
     else:
         return None
-    protocol = _PROTOCOLS.get(number, str(number))
+    names = _PROTOCOLS if version == 4 else {**_PROTOCOLS, **_EXTENSIONS}  # noqa: PLR2004
+    protocol = names.get(number, str(number))
     found = Packet(protocol, source, destination)
     if protocol in _WITH_PORTS and len(transport) >= _PORTS.size:
         ports = _PORTS.unpack_from(transport)

@@ -6,7 +6,14 @@ Other traces of the host are told of as well. Their packets do not count.
 from __future__ import annotations
 
 from cgw_hooks.core.named_tuple import NamedTuple
-from cgw_hooks.core.rules.trace_table import ANSWER, REQUEST
+from cgw_hooks.core.rules.trace_table import (
+    ANSWER,
+    REQUEST,
+    WHOLE,
+    WHOLE_ANSWER,
+    WHOLE_REQUEST,
+    begin,
+)
 from cgw_hooks.core.trace.passage import Passage, visits
 
 TYPE_CHECKING = False
@@ -15,6 +22,10 @@ if TYPE_CHECKING:
     from cgw_hooks.core.trace.events import TraceEvent
 
 _BRIDGE = "bridge "
+#: The first chains of the trace's own that a packet comes to; the first of a table has its headers.
+_BEGINNINGS = frozenset({REQUEST, ANSWER, begin("prerouting"), begin("output")})
+#: Chain of the trace's own table -> the role of a packet that it marks.
+_ROLES = {REQUEST: REQUEST, ANSWER: ANSWER, WHOLE_REQUEST: REQUEST, WHOLE_ANSWER: ANSWER}
 #: Packets of other traces that are remembered: this one may still mark them.
 _OTHERS = 256
 
@@ -54,6 +65,8 @@ class Follower:
         """Take one event."""
         stage = _stage(event) if event.table.partition(" ")[2] == self._own else -1
         way = self._of_number.get(event.packet_id)
+        if way is not None and way.is_followed_by(event, stage):
+            way = self._of_number[event.packet_id] = _Way()
         if way is None:
             way = next((w for w in self._ways if w.goes_on_with(event, stage)), None) or _Way()
             self._of_number[event.packet_id] = way
@@ -95,16 +108,26 @@ class _Way:
         """Take an event of this packet."""
         self.events.append(event)
         self._stage = max(self._stage, stage)
-        if stage >= 0 and event.chain in {REQUEST, ANSWER}:
-            self.role = self.role or event.chain
+        if stage >= 0:
+            self.role = self.role or _ROLES.get(event.chain, "")
         if event.packet:
             self._ends = event.packet.ends
+
+    def is_followed_by(self, event: TraceEvent, stage: int) -> bool:
+        """Whether an event under the same number tells of another packet.
+
+        The kernel computes the number from the place of the packet in memory, which is soon used
+        again: for example if the client sends the packet again.
+        """
+        if event.packet is None or event.chain not in _BEGINNINGS:
+            return False
+        return stage >= 0 and (self._stage < 0 or stage <= self._stage)
 
     def goes_on_with(self, event: TraceEvent, stage: int) -> bool:
         """Whether the first event under another number tells of the same packet.
 
         A bridge hands a packet to the node under another device, and the kernel computes the
-        number from that too (nft_trace_init).
+        number from that too (nft_trace_init). What is assembled of fragments is a new packet.
         """
         is_further = stage > self._stage if stage >= 0 else True
         return is_further and event.packet is not None and self._ends == event.packet.ends
@@ -115,7 +138,9 @@ def _stage(event: TraceEvent) -> int:
     is_bridged = event.table.startswith(_BRIDGE)
     hook = event.chain.partition("_")[2]
     if hook == "postrouting":
-        return 5 if is_bridged else 4
+        return 6 if is_bridged else 5
     if is_bridged:
         return 1 if hook == "input" else 0
-    return 3 if hook in {"input", "forward", "output"} else 2
+    if event.chain in {WHOLE, WHOLE_REQUEST, WHOLE_ANSWER}:
+        return 3
+    return 4 if hook in {"input", "forward", "output"} else 2

@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
 
 from cgw_hooks.core.named_tuple import NamedTuple
+from cgw_hooks.core.packet_filter import Kinds
 from cgw_hooks.core.port_packets import Way
 from cgw_hooks.core.record import State
-from cgw_hooks.errors import CgwError, NotFound
-from cgw_hooks.host import addresses, link_probe, routes, sysctl, tcp_probe
+from cgw_hooks.errors import CgwError, NotFound, quoted
+from cgw_hooks.host import addresses, bridges, link_probe, neighbours, routes, sysctl, tcp_probe
 from cgw_hooks.node import diagnosis
 from cgw_hooks.node.other_firewalls import read_chains
 
@@ -18,18 +19,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from concurrent.futures import Future
 
+    from cgw_hooks.core.diagnosis import Diagnosis, Row
     from cgw_hooks.core.guest import GuestKey
     from cgw_hooks.core.packet_filter import Chain
     from cgw_hooks.core.policy import Route
     from cgw_hooks.core.problem import Problem
     from cgw_hooks.core.published_port import Address, PublishedPort
     from cgw_hooks.core.record import Record
-    from cgw_hooks.node.diagnosis import Diagnosis, Row
     from cgw_hooks.node.publisher import Publisher
 
     #: Device and address -> MAC addresses.
     _Answering = dict[link_probe.Place, set[str]]
 
+#: So many guests that do not answer are tried again.
+_MOST_TWICE = 100
 #: The states of ports that clients expect to be open.
 _EXPECTED = ("published", "pending", "failed")
 
@@ -57,7 +60,9 @@ class Facts:
         self.name = name
         #: The problem of an agent that does not run.
         self.absence = absence
+        self.kinds = Kinds()
         self.route_to = cache(self._route_to)
+        self._is_bridge = cache(bridges.is_bridge)
         self._passes_bridged = cache(sysctl.passes_bridged_packets)
         self.networks = cache(addresses.networks)
         self.outer_devices = cache(self._outer_devices)
@@ -99,7 +104,9 @@ class Facts:
         if self.name is None or self.rows:
             return None
         return NotFound(
-            self.name, "no guest of this name is published", "publish a port: cgw publish --help"
+            quoted(self.name),
+            "no guest of this name is published",
+            "publish a port: cgw publish --help",
         )
 
     @cached_property
@@ -128,7 +135,8 @@ class Facts:
     def packets_of(self, of: GuestPort) -> Way:
         """Return the way of a port's packets, for ``core/port_packets``."""
         is_bridged = self._meets_rules_on_bridge(of.device, of.port.family)
-        return Way(of.port, of.target, of.device, of.outer, self._has_marks, is_bridged)
+        found = frozenset(filter(self._is_bridge, (of.device, *of.outer)))
+        return Way(of.port, of.target, of.device, of.outer, self._has_marks, is_bridged, found)
 
     def _meets_rules_on_bridge(self, device: str, version: int) -> bool:
         """Whether packets of other nodes to a guest meet the rules of routed ones here."""
@@ -195,10 +203,9 @@ class Facts:
             for way in self.ways
             if way.port.protocol == "tcp"
         }
-        places = {*guests, *self.own_places}
         executor = ThreadPoolExecutor(1)
         try:
-            return executor.submit(_probe, places, ports)
+            return executor.submit(_probe, guests, self.own_places, ports)
         finally:
             executor.shutdown(wait=False)
 
@@ -228,12 +235,23 @@ class Facts:
 
 
 def _probe(
-    places: set[link_probe.Place], ports: set[tuple[link_probe.Place, tcp_probe.Target]]
+    guests: set[link_probe.Place],
+    own: set[link_probe.Place],
+    ports: set[tuple[link_probe.Place, tcp_probe.Target]],
 ) -> tuple[_Answering, dict[tcp_probe.Target, str]]:
     """Ask who has the addresses, and connect to the ports whose guest is there.
 
-    To connect to an address that nobody has would make an entry of the neighbour table, whose size
-    is limited.
+    Each connection needs an entry of the kernel's neighbour table, whose size is limited: no
+    address is tried that nobody has, and no more than there is room for.
     """
-    answering = link_probe.who_has(places)
-    return answering, tcp_probe.connect(port for at, port in ports if answering.get(at, True))
+    answering = link_probe.who_has(guests, own)
+    there = sorted((port for at, port in ports if answering.get(at, True)), key=str)
+    tried = {each.address for each in neighbours.neighbours()}
+    for version in (4, 6):
+        new = dict.fromkeys(a for a, _ in there if a.version == version and a not in tried)
+        tried |= set(list(new)[: neighbours.room(version)])
+    found = tcp_probe.connect(target for target in there if target[0] in tried)
+    silent = [target for target, how in found.items() if how == tcp_probe.SILENT]
+    if len(silent) <= _MOST_TWICE:  # a guest, or this host, may be slow at one moment
+        found |= tcp_probe.connect(silent)
+    return answering, found

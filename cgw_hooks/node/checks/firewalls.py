@@ -5,7 +5,7 @@ from __future__ import annotations
 from cgw_hooks.core import firewall_cures, port_packets
 from cgw_hooks.core.finding import Finding, fail, warn
 from cgw_hooks.core.firewall_cures import Stopped
-from cgw_hooks.core.packet_filter import DROP, VARYING, Outcome, for_packets_like, outcomes
+from cgw_hooks.core.packet_filter import DROP, Kinds, Outcome, outcomes
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.node.firewall_exceptions import bridges_of
 
@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cgw_hooks.core.packet_filter import Chain, Packet
+    from cgw_hooks.core.packet_filter import Chain
     from cgw_hooks.core.port_packets import Met
     from cgw_hooks.core.published_port import PublishedPort
     from cgw_hooks.node.checks.facts import Facts, GuestPort
@@ -21,19 +21,22 @@ if TYPE_CHECKING:
 #: libvirt's chains; another check decides about them for guests on libvirt's networks.
 _OF_LIBVIRT = ("LIBVIRT_", "guest_input", "guest_output", "guest_cross")
 _MOST_NAMED = 3
+_FIREWALLD = (
+    "set StrictForwardPorts=no in /etc/firewalld/firewalld.conf, and let no policy reject it; "
+    "then run: firewall-cmd --reload"
+)
 
 
 def other_rules(facts: Facts) -> Iterator[Finding]:
     """Find the chains of other programs that drop packets of published ports, or may do so."""
     stopped: dict[tuple[object, ...], tuple[Stopped, _Drop, list[PublishedPort]]] = {}
-    kinds = _Kinds()
     for guest_port in facts.ways:
         way = facts.packets_of(guest_port)
         for number, chain in enumerate(facts.chains if way.device else ()):
             if way.port.family not in chain.families:
                 continue
             for packets in (port_packets.of_client, port_packets.on_bridge):
-                drop = _worst(chain, packets(way, chain), kinds)
+                drop = _worst(chain, packets(way, chain), facts.kinds)
                 if drop is None or _is_for_other_check(guest_port, drop):
                     continue
                 met, outcome, is_certain = drop
@@ -53,9 +56,9 @@ def _is_for_other_check(guest_port: GuestPort, drop: _Drop) -> bool:
 
 def keeps_node_out(facts: Facts, way: port_packets.Way) -> bool:
     """Whether rules of this host may drop a connection of the node itself to a guest."""
-    kinds = _Kinds()
     return any(
-        way.port.family in chain.families and _worst(chain, port_packets.of_node(way, chain), kinds)
+        way.port.family in chain.families
+        and _worst(chain, port_packets.of_node(way, chain), facts.kinds)
         for chain in facts.chains
     )
 
@@ -64,21 +67,7 @@ def keeps_node_out(facts: Facts, way: port_packets.Way) -> bool:
 _Drop = tuple["Met", Outcome, bool]
 
 
-class _Kinds:
-    """The chains as the kinds of packets meet them: each is worked out once."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, frozenset[tuple[str, object]]], Chain] = {}
-
-    def chain_for(self, chain: Chain, packet: Packet) -> Chain:
-        alike = frozenset(item for item in packet.items() if item[0] not in VARYING)
-        key = id(chain), alike
-        if key not in self._known:
-            self._known[key] = for_packets_like(chain, packet)
-        return self._known[key]
-
-
-def _worst(chain: Chain, packets: Iterator[Met], kinds: _Kinds) -> _Drop | None:
+def _worst(chain: Chain, packets: Iterator[Met], kinds: Kinds) -> _Drop | None:
     """Return the first packet that is dropped for certain, else the first that may be."""
     possible = None
     for met in packets:
@@ -111,5 +100,7 @@ def _problem(
     verb = "drops" if is_certain else "may drop"
     command = firewall_cures.command(stopped, ports)
     cure = f"run: {command}" if command else f"let the program that made it accept {named}"
+    if chain.table.endswith(" firewalld"):
+        cure = _FIREWALLD
     message = f"chain {chain.name} ({chain.hook}) {verb} {what} of {named} {by}"
     return Problem("other-firewall", f"table {chain.table} ({chain.tool})", message, cure)

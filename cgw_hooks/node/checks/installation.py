@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import cgw_hooks
 from cgw_hooks.core.finding import Finding, fail, warn
+from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.operations import DRIVERS
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.record import contents
@@ -62,14 +65,13 @@ def hooks(facts: Facts) -> Iterator[Finding]:
             yield from _unknown_hooks(facts, driver, daemon)
 
 
-def _unknown_hooks(facts: Facts, driver: str, daemon: int) -> Iterator[Finding]:
+def _unknown_hooks(facts: Facts, driver: str, daemon: _Daemon) -> Iterator[Finding]:
     """Find a daemon that has looked for hooks before there were any."""
-    looked = processes.start_time(daemon)
+    looked = processes.start_time(daemon.pid)
     born = hook_files.known_since(driver)
-    if systemd.is_running():
-        looked = max(
-            filter(None, (looked, *map(systemd.last_reload, _units(driver)))), default=None
-        )
+    reloaded = systemd.last_reload(f"{daemon.name}.service") if systemd.is_running() else None
+    if looked and reloaded:
+        looked = max(looked, reloaded)
     if looked is None or born is None or born < looked + _TOLERANCE:
         return
     if any(key.driver == driver and record.digest for key, record in facts.records.items()):
@@ -91,21 +93,38 @@ def _install(hook: str) -> str:
     return "cgw install"
 
 
-def _daemon(driver: str) -> int | None:
-    """Return the process of the driver's daemon, if it runs."""
-    return process_of((name, f"/run/{name}.pid") for name in DAEMONS[driver])
+class _Daemon(NamedTuple):
+    """A daemon of libvirt that runs."""
+
+    name: str
+    pid: int
 
 
-def _units(driver: str) -> tuple[str, ...]:
-    return tuple(f"{name}.service" for name in DAEMONS[driver])
+def _daemon(driver: str) -> _Daemon | None:
+    """Return the daemon of a driver, if it runs."""
+    found = ((name, process_of([(name, f"/run/{name}.pid")])) for name in DAEMONS[driver])
+    return next((_Daemon(name, pid) for name, pid in found if pid), None)
 
 
-def _run(command: str, daemon: int) -> str:
+def _run(command: str, daemon: _Daemon) -> str:
     """Return the cure: a command, then libvirt looks for hooks, and guests are published."""
-    look = f"kill -HUP {daemon}"
+    look = f"kill -HUP {daemon.pid}"
     if systemd.is_running():
-        look = "systemctl try-reload-or-restart libvirtd virtqemud virtlxcd"
+        look = f"systemctl try-reload-or-restart {daemon.name}"
     return "run: " + "; ".join(filter(None, (command, look, "sleep 1", "cgw sync")))
+
+
+def modules(facts: Facts) -> Iterator[Finding]:
+    """Whether the Python modules are there that this node needs."""
+    needed = ["lxml", "nftables"]
+    needed += ["pyroute2"] if facts.config.guest_networks else []
+    needed += ["libvirt"] if any(map(_daemon, _CHECKED)) else []
+    for name in needed:
+        if importlib.util.find_spec(name) is None:
+            cure = f"install it for {sys.executable}"
+            if sys.prefix == sys.base_prefix:
+                cure = f"run: apt install python3-{name}"
+            yield fail(Problem("module", name, "this Python module is missing", cure))
 
 
 def agent(facts: Facts) -> Iterator[Finding]:
@@ -140,4 +159,6 @@ def kernel(facts: Facts) -> Iterator[Finding]:
     try:
         facts.publisher.nft.try_out(table.restore(facts.config, contents([])))
     except RulesetError as error:
-        yield fail(Problem.of(error)._replace(cure=_MODULES))
+        problem = Problem.of(error)
+        is_refused = "refused" in error.message  # otherwise libnftables is missing
+        yield fail(problem._replace(cure=_MODULES) if is_refused else problem)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _UP = "cgw node up"
 _ADDRESS = "see in the guest: ip address; and here, whether its device is a port: bridge link"
+_MOST_NAMED = 3
 _TWICE = "take the address from the host that should not have it"
 
 
@@ -95,7 +96,10 @@ def _of_another(facts: Facts, place: Place, macs: set[str]) -> Finding:
 def _named(macs: set[str]) -> str:
     """Return MAC addresses with the bridge ports behind which they are."""
     ports = neighbours.bridge_ports()
-    return ", ".join(f"{mac} (port {ports[mac]})" if mac in ports else mac for mac in sorted(macs))
+    shown = sorted(macs)[:_MOST_NAMED]
+    named = [f"{mac} (port {ports[mac]})" if mac in ports else mac for mac in shown]
+    more = [f"{len(macs) - len(shown)} more"] if len(macs) > len(shown) else []
+    return ", ".join([*named, *more])
 
 
 def neighbour_entry(facts: Facts) -> Iterator[Finding]:

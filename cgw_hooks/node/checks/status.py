@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cgw_hooks.core.finding import Finding, fail, warn
+from cgw_hooks.core.problem import Problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,11 +26,17 @@ def problems_of(*codes: str) -> Callable[[Facts], Iterator[Finding]]:
     return check
 
 
-def all_problems(facts: Facts) -> Iterator[Finding]:
-    """Find all problems; those that another check has found already are not repeated."""
-    if facts.missing_guest:
-        from cgw_hooks.core.problem import Problem
+def problems_but(*codes: str) -> Callable[[Facts], Iterator[Finding]]:
+    """Return the check that finds all other problems.
 
-        yield fail(Problem.of(facts.missing_guest))
-    for problem in facts.problems:
-        yield warn(problem) if problem.code in _WARNINGS else fail(problem)
+    Those that a check before it has found already are not repeated.
+    """
+
+    def check(facts: Facts) -> Iterator[Finding]:
+        if facts.missing_guest:
+            yield fail(Problem.of(facts.missing_guest))
+        for problem in facts.problems:
+            if problem.code not in codes:
+                yield warn(problem) if problem.code in _WARNINGS else fail(problem)
+
+    return check

@@ -10,8 +10,8 @@ The connection before is over, but the node where it came in still tracks it, fo
 - *The present connection comes in by another node, and is lifted* at the node of the flow that is
   over. The kernel gives its flow another port of the client, since each flow needs answers of its
   own (``get_unique_tuple`` in net/netfilter/nf_nat_core.c). After a move, nobody knows that port.
-  So the packet gets its port back, and the next ones are not tracked: sets remember where they
-  have come in, and the answers are sent there as copies.
+  So the packet gets its port back and goes on as a copy, which is not tracked, and neither are the
+  next ones: sets remember where they have come in, and the answers are sent there as copies.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _ENDS = "tcp flags & fin == fin"
 
 def ending_rules() -> Iterator[str]:
     """Yield the rules for clients of this node that end a connection."""
-    ends = f"{_TCP} ct direction original ct status dnat tcp flags & (fin | rst) != 0"
+    ends = "tcp flags & (fin | rst) != 0 ct direction original ct status dnat"
     yield f"prerouting {ends} jump {ENDING}"
     yield f"{ENDING} {_RESETS} ct label {_OVER} drop"
     yield f"{ENDING} {_RESETS} ct label set {_OVER}"
@@ -76,7 +76,10 @@ def rules(network: SteeredNetwork, from_other_nodes: str) -> Iterator[str]:
     # From a client, by another node.
     yield f"raw {from_other_nodes} {_TCP} {flow} @{_TAKEN} notrack"
     yield f"postrouting {network.is_lifted} {_TCP} ct status snat goto {given_back}"
-    yield f"{given_back} tcp sport set ct original proto-src goto {untracked}"
+    yield f"{given_back} tcp sport set ct original proto-src jump {untracked}"
+    # The copy is not tracked. No flow may stay that has the other port: it would change the answers
+    # to a connection that really comes from that one.
+    yield f'{given_back} dup to {ip} daddr device "{network.bridge}" drop'
     yield f"{untracked} update @{_TAKEN} {{ {flow} }}"
     for node in network.nodes:
         came_by, hand_to = (network.chain(stem, node.mark) for stem in NODE_CHAINS)
