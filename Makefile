@@ -68,6 +68,7 @@ format: venv
 bench: venv apt-lab
 	@.venv/bin/python -m benchmarks.hook_call
 	@.venv/bin/python -m benchmarks.agent
+	@.venv/bin/python -m benchmarks.bans
 	@.venv/bin/python -m benchmarks.many_flows
 	@.venv/bin/python -m benchmarks.migration_gap
 	@.venv/bin/python -m benchmarks.registry

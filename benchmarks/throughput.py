@@ -206,8 +206,7 @@ def main() -> int:
     return 0
 
 
-def ratio(times: dict[str, list[float]], name: str, to: str) -> float:
-    """Return the median of the rounds' ratios of one case to another."""
+def _ratio(times: dict[str, list[float]], name: str, to: str) -> float:
     return statistics.median(a / b for a, b in zip(times[name], times[to], strict=True))
 
 
@@ -220,13 +219,13 @@ def _print(bulk: dict[str, list[float]], connections: dict[str, list[float]], ro
         table.add_row(
             name,
             f"{statistics.median(speeds):.1f}",
-            f"{ratio(bulk, name, _PLAIN):.2f}",
+            f"{_ratio(bulk, name, _PLAIN):.2f}",
             f"{statistics.median(connections[name]):,.0f}",
-            f"{ratio(connections, name, _PLAIN):.2f}",
+            f"{_ratio(connections, name, _PLAIN):.2f}",
         )
     console = Console(width=100, highlight=False)
     console.print(table)
-    gain = ratio(connections, f"{_MANY:,} ports", _LINEAR)
+    gain = _ratio(connections, f"{_MANY:,} ports", _LINEAR)
     console.print(f"connections at {_MANY:,} ports, our map against a rule to each: {gain:.1f}")
     console.print(f"{rounds} rounds; ratios to plain routing (no rules) in the same round.")
 

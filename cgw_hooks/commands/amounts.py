@@ -5,6 +5,7 @@ from __future__ import annotations
 _STEP = 1000
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 _WHOLE = 10
+_HINT = "cgw: %s are not known of connections that began while %s was 0; run: sysctl -w %s=1\n"
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
@@ -31,3 +32,17 @@ def length(seconds: float | None) -> str:
     if left < _DAY:
         return f"{left // _HOUR}h {left % _HOUR // _MINUTE:02}m"
     return f"{left // _DAY}d {left % _DAY // _HOUR:02}h"
+
+
+def missing_bytes() -> str:
+    """Return a line that says how bytes can be known."""
+    return _hint("bytes", "net.netfilter.nf_conntrack_acct")
+
+
+def missing_ages() -> str:
+    """Return a line that says how ages can be known."""
+    return _hint("ages", "net.netfilter.nf_conntrack_timestamp")
+
+
+def _hint(what: str, setting: str) -> str:
+    return _HINT % (what, setting, setting)

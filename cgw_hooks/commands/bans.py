@@ -55,7 +55,7 @@ def _deny(publisher: Publisher, arguments: Namespace) -> int:
     for name in _names(list(map(core_bans.text_of, clients))):
         sys.stdout.write(f"denied  {name}, {end}\n")
     if ended:
-        sys.stdout.write(f"ended   {ended} connections\n")
+        sys.stdout.write(f"ended   {ended} connection{'s' if ended > 1 else ''}\n")
     return 0
 
 

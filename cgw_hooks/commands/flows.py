@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from cgw_hooks.commands.amounts import length, size
+from cgw_hooks.commands.amounts import length, missing_ages, missing_bytes, size
 from cgw_hooks.commands.json_output import print_json
 from cgw_hooks.commands.status_table import table
 from cgw_hooks.errors import NotFound, printable, quoted
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 #: The version of the JSON: it changes if a member is removed or gets another meaning.
 _VERSION = 1
 _HEADINGS = ("GUEST", "CLIENT", "LISTEN", "TARGET", "SEEN AS", "STATE", "RECEIVED", "SENT", "AGE")
-_HINT = "are not known of connections that began while %s was 0; turn it on: sysctl -w %s=1"
-_COUNTING = "net.netfilter.nf_conntrack_acct"
-_NOTING_TIME = "net.netfilter.nf_conntrack_timestamp"
 
 
 def run(publisher: Publisher, name: str | None, *, as_json: bool) -> int:
@@ -87,9 +84,9 @@ def _print(found: list[GuestConnection]) -> None:
     sys.stdout.write("".join(f"{line}\n" for line in table(cells, width)))
     sys.stdout.flush()
     if any(each.connection.traffic is None for each in found):
-        sys.stderr.write(f"cgw: bytes {_HINT % (_COUNTING, _COUNTING)}\n")
+        sys.stderr.write(missing_bytes())
     if any(each.connection.began is None for each in found):
-        sys.stderr.write(f"cgw: ages {_HINT % (_NOTING_TIME, _NOTING_TIME)}\n")
+        sys.stderr.write(missing_ages())
 
 
 def _cells(each: GuestConnection, now: float) -> tuple[str, ...]:

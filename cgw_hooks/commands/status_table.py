@@ -9,7 +9,7 @@ from datetime import datetime
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from cgw_hooks.commands.amounts import size
+from cgw_hooks.commands.amounts import missing_bytes, size
 from cgw_hooks.errors import printable
 from cgw_hooks.node.figures import figures_of
 
@@ -41,6 +41,8 @@ def print_status(found: Diagnosis, figures: Mapping[PublishedPort, Figures] | No
             of_rows = [figures_of(row, figures) for row in found.rows]
             cells = [(*a, *b) for a, b in zip(cells, _figures(of_rows), strict=True)]
         sys.stdout.write("".join(f"{line}\n" for line in table(cells, width)))
+        if any(each.open_traffic is None for each in (figures or {}).values()):
+            sys.stderr.write(missing_bytes())
     elif not found.problems:
         sys.stdout.write("Nothing is published.\n")
     problems = [*(row.problem for row in found.rows if row.problem), *found.problems]

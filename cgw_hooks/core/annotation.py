@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MAX_RANGES = 1024
 MAX_ELEMENTS = 8192
 #: Different limits for clients: each needs a chain of its own.
-MAX_LIMITS = 16
+MAX_LIMITS = 8
 
 
 class PortForward(NamedTuple):

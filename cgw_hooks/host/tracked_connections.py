@@ -128,10 +128,15 @@ def is_noting_time() -> bool:
     return _is_on("nf_conntrack_timestamp")
 
 
-def _is_on(name: str) -> bool:
+def is_telling() -> bool:
+    """Whether the kernel tells of connections that end, in this network namespace."""
+    return _is_on("nf_conntrack_events", "12")  # 2: if anybody listens, since Linux 5.19
+
+
+def _is_on(name: str, values: str = "1") -> bool:
     try:
         with open(f"/proc/sys/net/netfilter/{name}", encoding="ascii") as file:
-            return file.read().strip() == "1"
+            return file.read().strip() in tuple(values)
     except OSError:  # connection tracking is not loaded: there is no connection either
         return False
 

@@ -7,6 +7,7 @@ change; no hook waits for it. What a killed command has not done, the next one d
 from __future__ import annotations
 
 import os
+import sys
 import time
 from ipaddress import ip_network
 
@@ -37,6 +38,8 @@ EVERYBODY: tuple[Network, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
 #: To change a client takes three commands of nft, to write the whole table one for all clients.
 _CHANGED_SINGLY = 1000
+#: Seconds around its end when an element may be there, or be gone: its time has whole seconds.
+_GRACE = 2.0
 
 
 class Allowed(NamedTuple):
@@ -100,7 +103,7 @@ def mend(publisher: GuestChanges) -> list[str]:
     if not _has_file() and not _has_table():
         return []
     with ban_file.locked(publisher.state.directory, WAIT), _DamagedFile():
-        return _mend(publisher, read())
+        return _mend(publisher)
 
 
 def problems(*, thoroughly: bool = False) -> Iterator[Problem]:
@@ -112,7 +115,7 @@ def problems(*, thoroughly: bool = False) -> Iterator[Problem]:
     try:
         with _DamagedFile():
             if _has_file():
-                wrong = _wrong(bans.denied(read()), thoroughly=thoroughly)
+                wrong = _wrong(_read(), thoroughly=thoroughly)
     except CgwError as error:
         yield Problem.of(error)
     else:
@@ -162,15 +165,15 @@ def _write_ruleset(
     _restore(publisher, bans.denied(after), now)
 
 
-def _mend(publisher: GuestChanges, found: Bans) -> list[str]:
-    denied = bans.denied(found)
-    if not denied:
+def _mend(publisher: GuestChanges) -> list[str]:
+    whole, now = _read(), time.time()
+    if not bans.unexpired(whole, now):
         if _has_table():
             publisher.nft.apply(remove(rules.TABLE))
         return []
-    wrong = _wrong(denied, thoroughly=True)
+    wrong = _wrong(whole, thoroughly=True)
     if wrong:
-        _restore(publisher, denied, time.time())
+        _restore(publisher, bans.denied(bans.unexpired(whole, now)), now)
     return [wrong] if wrong else []
 
 
@@ -182,24 +185,32 @@ def _restore(publisher: GuestChanges, denied: Denied, now: float) -> None:
         publisher.nft.apply(remove(rules.TABLE) + text)
 
 
-def _wrong(denied: Denied, *, thoroughly: bool) -> str:
-    """Return how the ruleset differs from what is denied, in words; empty if it does not."""
-    if not denied:
+def _wrong(whole: Bans, *, thoroughly: bool) -> str:
+    """Return how the ruleset differs from the bans, in words; empty if it does not."""
+    if not bans.unexpired(whole, time.time()):
         return ""
     try:
         if not _has_table():
             return f"table {rules.TABLE} is not there"
-        if nft_elements.rule_counts(rules.TABLE) != rules.rule_counts():
+        if not _has_rules():
             return f"table {rules.TABLE} does not have its rules"
-        missing = _missing(denied) if thoroughly else 0
+        missing = _missing(whole) if thoroughly else 0
     except OSError as error:
         return f"table {rules.TABLE} cannot be listed ({error.strerror})"
     return f"table {rules.TABLE}: {missing} elements differ" if missing else ""
 
 
-def _missing(denied: Denied) -> int:
+def _has_rules() -> bool:
+    checksum = rules.revision().to_bytes(4, sys.byteorder)
+    return nft_elements.rule_counts(
+        rules.TABLE
+    ) == rules.rule_counts() and checksum in nft_elements.keys(rules.TABLE, "revision")
+
+
+def _missing(whole: Bans) -> int:
     """Return how many elements the kernel lacks or has besides, without those that expire now."""
-    soon = time.time() + 1
+    now = time.time()
+    denied, soon = bans.denied(bans.unexpired(whole, now - _GRACE)), now + _GRACE
     count = 0
     for version in (4, 6):
         wanted = {a.packed: until for a, until in bans.singles(denied, version).items()}

@@ -17,15 +17,8 @@ from cgw_hooks.core.rules.elements import elements
 from cgw_hooks.core.rules.names import BRIDGE_TABLE, TABLE
 from cgw_hooks.errors import CgwError
 from cgw_hooks.host import bridges, listeners
-from cgw_hooks.node import (
-    bans,
-    cluster,
-    definitions,
-    gateway_addresses,
-    ports,
-    replication,
-    ruleset,
-)
+from cgw_hooks.node import cluster, definitions, gateway_addresses, ports, replication, ruleset
+from cgw_hooks.node.bans import problems as problems_of_bans
 from cgw_hooks.node.firewall_exceptions import bridges_of
 from cgw_hooks.node.forwarding import Forwarding
 from cgw_hooks.sources.found_addresses import Look, aimed_at, known_addresses
@@ -100,7 +93,7 @@ class _Look:
         yield from cluster.problems(self.registry)
         yield from gateway_addresses.problems(self.publisher)
         yield from replication.problems(self.publisher)
-        yield from bans.problems()
+        yield from problems_of_bans()
         difference = self.difference
         if self.should_be or self.publisher.state.gateway_changes():
             if difference.rules:

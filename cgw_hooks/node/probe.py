@@ -74,8 +74,8 @@ def sending(probe: Probe) -> Iterator[threading.Event]:
         _set_up_outside(probe)
         yield sender.may_send
     finally:
-        sender.may_send.set()
         sender.is_over.set()
+        sender.may_send.set()
         sender.join()
         # The kernel takes a namespace away some time after its last thread has left it.
         _ip(f"link delete {probe.network.device}\n")

@@ -15,8 +15,9 @@ from cgw_hooks.core.named_tuple import NamedTuple
 from cgw_hooks.core.rules.trace_table import Arming, bridge_table, inet_table, table_name
 from cgw_hooks.core.trace import story
 from cgw_hooks.core.trace.follower import Follower, Seen
-from cgw_hooks.core.trace.passage import BRIDGED, DROPPED, HERE
+from cgw_hooks.core.trace.passage import BRIDGED, DROPPED, HERE, LEFT
 from cgw_hooks.errors import RulesetError
+from cgw_hooks.host import bridges
 from cgw_hooks.host.nft import Nft
 from cgw_hooks.host.nft_trace import TraceEvents
 from cgw_hooks.host.rule_text import rule_texts
@@ -129,4 +130,7 @@ def _is_over(found: Seen) -> bool:
     last = found.answer or found.request
     if last is None or last.fate == DROPPED:
         return last is not None
-    return last.has_passed or last.fate == BRIDGED if found.answer else last.fate == HERE
+    if found.answer and last.fate == LEFT:
+        # The port of a bridge is told a moment after the bridge itself.
+        return bool(last.left_by_port) or not bridges.is_bridge(last.left_by)
+    return last.fate in ({HERE, BRIDGED} if found.answer else {HERE})

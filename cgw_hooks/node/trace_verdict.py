@@ -5,10 +5,10 @@ from __future__ import annotations
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.rules.names import DENIED_TABLE, LIMIT_CHAIN, is_own
 from cgw_hooks.core.trace import story
-from cgw_hooks.core.trace.cures import cure
 from cgw_hooks.core.trace.passage import BRIDGED, DROPPED, HERE, LEFT, UNROUTED
 from cgw_hooks.host import neighbours, nft_tables, routes, sysctl
 from cgw_hooks.node.forwarding import Forwarding
+from cgw_hooks.node.trace_cure import cure_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ def _dropped(traced: TracedPort, found: Trace, way: Passage, *, is_answer: bool)
     ended = next((s for s in story.steps(way, found.texts) if s.is_end), None)
     by = f"by `{ended.rule}`" if ended and ended.rule else "by its policy"
     where = f"{ended.place} has {ended.what} {what}" if ended else f"{what} was dropped"
-    return Problem("dropped", traced.guest.title, f"{where}, {by}", cure(way, is_answer=is_answer))
+    cure = cure_of(traced, way, is_answer=is_answer)
+    return Problem("dropped", traced.guest.title, f"{where}, {by}", cure)
 
 
 def _refused_client(traced: TracedPort, found: Trace, way: Passage) -> Problem | None:

@@ -7,7 +7,7 @@ from cgw_hooks.core.parse import port_spec
 from cgw_hooks.core.record import State, overridden
 from cgw_hooks.core.rules.trace_table import Watched
 from cgw_hooks.errors import CgwError, NotFound, quoted
-from cgw_hooks.host import addresses
+from cgw_hooks.host import addresses, routes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +33,12 @@ class TracedPort(NamedTuple):
 
     def _pairs(self) -> list[tuple[PublishedPort, Watched]]:
         return [(p, w) for p in self.ports for w in self.watched if p.target_address == w.target]
+
+    def single_port(self, family: int) -> PublishedPort:
+        """Return the same without the other ports of a range."""
+        port = self.port_of(family)
+        number = self.watched[0].port
+        return port._replace(start=number, end=number, to=port.to + number - port.start)
 
     def port_of(self, family: int) -> PublishedPort:
         """Return the published port of an IP family, or the first one if there is none."""
@@ -104,7 +110,7 @@ def _watched(
 ) -> tuple[Watched, ...]:
     found = []
     for port in ports:
-        own = _outer_first(port.family, uplinks)
+        own = _outer_first(port, uplinks)
         listening = tuple(own) if port.listen_address.is_unspecified else (port.listen_address,)
         here = tuple(address for address in dict.fromkeys(listening) if address in own)
         if here and port.target_address:
@@ -119,11 +125,14 @@ def _watched(
     return tuple(found)
 
 
-def _outer_first(version: int, uplinks: tuple[str, ...]) -> list[Address]:
+def _outer_first(port: PublishedPort, uplinks: tuple[str, ...]) -> list[Address]:
     """Return the node's addresses; first those that clients use, most probably."""
-    own, outward = addresses.devices(version), addresses.outward(version)
+    own, outward = addresses.devices(port.family), addresses.outward(port.family)
+    route = routes.route_to(port.target_address) if port.target_address else None
+    guests = route.device if route else ""
 
-    def place(address: Address) -> tuple[bool, bool, bool]:
-        return own[address] not in uplinks, address != outward, address.is_link_local
+    def place(address: Address) -> tuple[bool, ...]:
+        device = own[address]
+        return device not in uplinks, address != outward, device == guests, address.is_link_local
 
     return sorted(own, key=place)

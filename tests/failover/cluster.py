@@ -7,7 +7,6 @@ bridged through node2.
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from cgw_hooks.core.node_config import CT_SYNC
@@ -95,15 +94,23 @@ class Failover:
     ) -> None:
         """Wait until a node knows these flows to a port, which another one has translated."""
         for each in opened:
-            if self.made.return_path == CT_SYNC:  # its kernel tracks it
-                assured = ("ASSURED",) if isinstance(each, Connection) else ()
-                of_kernel = (f"sport={each.client.getsockname()[1]} ", f"dport={port} ", *assured)
-                inside = self.node(at).namespace
-                assert eventually(partial(_tracks, inside, of_kernel)), of_kernel
+            if self.made.return_path == CT_SYNC:
+                self._wait_for_copy(at, each, port)
                 continue
             state = "ESTABLISHED" if isinstance(each, Connection) else "udp"
             words = (state, f"sport={each.client.getsockname()[1]} ", f"dport={port} ")
             assert eventually(_has_flow(self.daemons[at], words)), words
+
+    def _wait_for_copy(self, at: int, opened: Connection | Exchange, port: int) -> None:
+        """Wait until a node's kernel tracks the flow, as assured: UDP after two seconds only."""
+        words = (f"sport={opened.client.getsockname()[1]} ", f"dport={port} ", "ASSURED")
+
+        def is_there() -> bool:
+            if isinstance(opened, Exchange):
+                opened.client_speaks()
+            return _tracks(self.node(at).namespace, words)
+
+        assert eventually(is_there), words
 
     # -- nodes ---------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from threading import Event
@@ -73,12 +73,13 @@ def traffic(
 
     `entries` are the addresses that it is sent to, and as whom the guest must see it. The streams
     start when the guest answers at every entry; the block begins when every stream has had an
-    answer, and ends when none is under way. Raises TimeoutError when there is none.
+    answer, and ends when none is under way, or at once if the block raises an exception. Raises
+    TimeoutError when there is no answer.
     """
     for entry in entries:
         _wait_for_guest(Client(namespace), entry, ports)
     streams, work = [], []
-    over = Event()
+    over, broken_off = Event(), Event()
     for entry, seen_as in entries.items():
         for kind, (port, expected, run) in {
             "TCP session": (ports.session, "still there?", _session),
@@ -89,10 +90,15 @@ def traffic(
             streams.append(stream)
             work.append(run(stream, port, over.is_set))
     with ThreadPoolExecutor(max_workers=1) as executor:
-        running = executor.submit(namespace.call, lambda: asyncio.run(_all(work)))
+        running = executor.submit(
+            namespace.call, lambda: asyncio.run(_all(work, broken_off.is_set))
+        )
         try:
             wait_for_answers(streams)
             yield streams
+        except BaseException:
+            broken_off.set()
+            raise
         finally:
             for stream in streams:
                 stream.ended = time.monotonic()
@@ -100,14 +106,16 @@ def traffic(
             running.result()
 
 
-def wait_for_answers(streams: Sequence[Stream]) -> None:
+def wait_for_answers(
+    streams: Sequence[Stream], is_hopeless: Callable[[], bool] = lambda: False
+) -> None:
     """Wait until each stream has an answer that came after this call.
 
-    Raises TimeoutError, with the stream that has none, after `PATIENCE`.
+    Raises TimeoutError, with the stream that has none, after `PATIENCE`, or if it is hopeless.
     """
     began = time.monotonic()
     while silent := [s for s in streams if not s.answers or s.answers[-1] < began]:
-        if time.monotonic() > began + PATIENCE:
+        if time.monotonic() > began + PATIENCE or is_hopeless():
             first = silent[0]
             why = f": {first.failures[-1]}" if first.failures else ""
             raise TimeoutError(f"{first.kind} through {first.entry}: no answer{why}")
@@ -135,8 +143,18 @@ def _echoes(client: Client, entry: str, port: int) -> bool:
         return False
 
 
-async def _all(work: Sequence[Coroutine[None, None, None]]) -> None:
-    await asyncio.gather(*work)
+async def _all(
+    work: Sequence[Coroutine[None, None, None]], is_broken_off: Callable[[], bool]
+) -> None:
+    running = asyncio.gather(*work)
+    while not running.done() and not is_broken_off():
+        await asyncio.wait([running], timeout=INTERVAL)
+    if not running.done():
+        running.cancel()
+        with suppress(asyncio.CancelledError):
+            await running
+    else:
+        await running
 
 
 async def _session(stream: Stream, port: int, is_over: Callable[[], bool]) -> None:

@@ -161,7 +161,7 @@ class Hypervisor:
     def ruleset(self) -> str:
         """All tables, without what traffic alone puts there."""
         listing = self.node.run(["nft", "--stateless", "list", "ruleset"]).stdout
-        return _HAIRPIN_ELEMENTS.sub(r"\1", listing)
+        return _HAIRPIN_ELEMENTS.sub(r"\1", listing).replace(" counter : ", " : ")
 
     def files(self) -> list[str]:
         """Every record, claim and bridge user."""

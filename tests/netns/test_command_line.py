@@ -29,6 +29,8 @@ COMMANDS = [
     "deny",
     "allow",
     "status",
+    "doctor",
+    "trace",
     "flows",
     "log",
     "check",

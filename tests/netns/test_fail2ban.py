@@ -87,6 +87,7 @@ def test_fail2ban_bans_and_unbans_clients_of_published_ports(
     assert "ERROR" not in guarded.said()
 
 
+@pytest.mark.extended
 def test_a_ban_of_fail2ban_ends_though_fail2ban_was_killed(client: Asker, guarded: Guarded) -> None:
     with guarded.fail2ban.running() as process:
         guarded.fail2ban.client("set", JAIL, "bantime", "5")
@@ -97,6 +98,7 @@ def test_a_ban_of_fail2ban_ends_though_fail2ban_was_killed(client: Asker, guarde
     assert client.until_answered("tcp", NODE[4], 2202).answered
 
 
+@pytest.mark.extended
 def test_a_ban_without_an_end_has_none(client: Asker, guarded: Guarded) -> None:
     with guarded.fail2ban.running():
         guarded.fail2ban.client("set", JAIL, "bantime", "-1")
@@ -105,6 +107,7 @@ def test_a_ban_without_an_end_has_none(client: Asker, guarded: Guarded) -> None:
         assert listed(guarded.node)[CLIENT[4]]["until"] is None
 
 
+@pytest.mark.extended
 def test_fail2ban_cannot_ban_the_node_that_full_nat_shows_as_the_client(
     make_node: NodeMaker, client: Asker, tmp_path: Path
 ) -> None:

@@ -193,6 +193,9 @@ def test_bytes_are_known_only_where_the_kernel_counts_them(node: Node, client: A
         assert "sysctl -w net.netfilter.nf_conntrack_acct=1" in node.cgw("flows").stderr
         assert only(flows(node))["bytes_received"] is None
         assert only(figures(node, "web1"))["open_bytes_received"] is None
+        said = node.cgw("status", "--figures").stderr
+        assert "run: sysctl -w net.netfilter.nf_conntrack_acct=1" in said
+        assert node.cgw("status").stderr == ""
     wait_for(lambda: flows(node) == [])
     assert only(figures(node, "web1"))["open_bytes_received"] is None
     settings(node, "acct")

@@ -234,3 +234,18 @@ def test_a_guest_may_be_called_by_its_uuid(host: Host) -> None:
     assert host.cgw("unpublish", uuid, "8080") == "web1  8080/tcp unpublished\n"
     assert "there is no such guest" in host.cgw("publish", uuid[:-1], "80:80", code=UNKNOWN)
     host.cgw("unpublish", "web1")
+
+
+def test_a_limit_for_one_client_is_published_and_shown(client: Asker, host: Host) -> None:
+    host.define("")
+    told = host.publish("8080:80", "5353:53/udp+limit=1/hour", "--limit", "2/hour")
+    assert "one client: 2/hour" in told
+    assert "one client: 1/hour" in told
+    assert [not client.is_unanswered(NODE[4], 8080) for _ in range(3)] == [True, True, False]
+    assert [not client.is_unanswered(NODE[4], 5353, "udp") for _ in range(2)] == [True, False]
+    both = ("--limit", "7/minute", "--max-connections", "9", "--dry-run")
+    shown = host.publish(":22", *both)
+    assert 'limit="7/minute" max-connections="9"' in shown
+    assert "jump limit_7_minute_9" in shown
+    host.define(annotation("8080:80"))
+    host.cgw("unpublish", "web1")

@@ -16,6 +16,7 @@ import pytest
 
 from tests.netns.configs import NODE
 from tests.netns.node import CGW, Node
+from tests.netns.test_figures import settings
 
 pytestmark = pytest.mark.netns
 
@@ -99,6 +100,7 @@ def test_a_small_terminal_says_how_much_it_does_not_show(node: Node) -> None:
 
 
 def test_a_pipe_gets_whole_looks_one_after_the_other(node: Node) -> None:
+    settings(node, "acct")
     node.guest("web1", *(f"{port}:22" for port in range(2200, 2230))).start()
     with watching(node, "--figures") as seen:
         for _ in range(3):

@@ -28,11 +28,11 @@ class Told:
         return self.lines[-1]
 
     @property
-    def cure(self) -> list[str]:
+    def cure(self) -> str:
         """The command that the last line tells to run."""
         _, found, command = self.end.partition("; run: ")
         assert found, self.end
-        return command.split()
+        return command
 
     @property
     def json(self) -> dict[str, Any]:

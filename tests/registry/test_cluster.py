@@ -9,7 +9,9 @@ from tests.lab import domain
 from tests.lab.server import serve
 from tests.libvirt.waiting import eventually
 from tests.netns.asker import REFUSED, TIMED_OUT
+from tests.netns.cluster import uplink
 from tests.netns.guest import annotated
+from tests.netns.node import Node
 from tests.registry.cluster import RegistryCluster, arrive, has_homes, hook, leave
 
 pytestmark = pytest.mark.registry
@@ -34,6 +36,26 @@ def test_a_port_that_is_published_later_opens_at_every_node(made: RegistryCluste
     assert made.nodes[1].hook(guest.name, "reconnect", "-", guest.xml).exit_code == 0
     made.until_closed(2299)
     made.until_open(2201, "web1")
+
+
+def test_a_limit_for_one_client_holds_at_every_node_by_itself(made: RegistryCluster) -> None:
+    guest = made.guest("web1")
+    limited = annotated(guest, "2201:22/tcp", "2299:22/tcp limit 2/hour")
+    guest.start(xml=limited)
+    made.until_open(2201, "web1")
+    assert eventually(lambda: all(is_limited(node) for node in made.nodes.values()))
+    for number in made.nodes:
+        there = uplink(number, 4)
+        answered = [not made.client.is_unanswered(there, 2299) for _ in range(3)]
+        assert (number, answered) == (number, [True, True, False])
+    guest.stop("shutdown", xml=limited)
+    made.until_closed(2299)
+    assert eventually(lambda: not any(is_limited(node) for node in made.nodes.values()))
+
+
+def is_limited(node: Node) -> bool:
+    """Whether a chain of a limit is there."""
+    return "chain limit_2_hour " in node.nft("list chains inet\n")
 
 
 def test_the_same_port_on_another_node_is_refused_by_its_owners_name(

@@ -6,7 +6,8 @@ from tests.netns.asker import PATIENCE_FOR_NOTHING
 from tests.return_path.cluster import CLIENT, NODES, WHO
 from tests.return_path.way import Way
 
-pytestmark = pytest.mark.return_path
+#: tests/netns has the same without steering.
+pytestmark = [pytest.mark.return_path, pytest.mark.extended]
 
 
 def is_silent(way: Way, protocol: str) -> bool:

@@ -27,6 +27,7 @@ pytestmark = [
 ENTRY, HOME = 1, 3
 #: Packets that show that a transfer has changed its way: all queues hold less.
 _ENOUGH_PACKETS = 200
+_LONG_TRANSFER = 200 << 20
 #: Seconds. An entry node forgets an open connection after five minutes if it has not seen the last
 #: acknowledgement; it must not.
 _LONG = 3600
@@ -199,6 +200,28 @@ def problems(made: Cluster, node: int) -> list[str]:
 
 def test_short_connections_reuse_client_ports_over_nodes(made: Cluster, family: int) -> None:
     assert failures(made, family, 300) == []
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("kind", ["download", "upload"])
+def test_twenty_long_transfers_end_whole(far: Way, kind: str) -> None:
+    for _ in range(20):
+        connection = far.connect()
+        ends = connection.guest, connection.client
+        with transfer(*(ends if kind == "download" else reversed(ends))) as running:
+            running.wait_for(_LONG_TRANSFER)
+        connection.abandon()
+
+
+@pytest.mark.extended
+def test_a_guest_speaks_on_to_a_client_that_is_silent_for_minutes(far: Way) -> None:
+    """The entry node would forget the flow after two minutes if no answer passed it any more."""
+    exchange = far.exchange()
+    time.sleep(3)
+    exchange.client_speaks()
+    with guest_stream(exchange) as datagrams:
+        time.sleep(150)
+        datagrams.wait_for()
 
 
 @pytest.mark.extended

@@ -13,6 +13,7 @@ from cgw_hooks.core.guest import Guest, GuestKey
 from cgw_hooks.core.node_config import NodeConfig
 from cgw_hooks.core.parse.domain_xml import parse_domain
 from cgw_hooks.core.parse.port_spec import FreePort, parse_listen_ports, parse_port_spec, parse_wish
+from cgw_hooks.core.parse.vif import configured_vifs
 from cgw_hooks.core.published_port import ClientLimits, no_longer_translated
 from cgw_hooks.core.record import Contents, Record, State, from_json, to_json
 from cgw_hooks.core.rules import limits as rules
@@ -111,6 +112,13 @@ def test_a_short_form_with_other_options_is_refused(spec: str) -> None:
         parse_port_spec(spec)
     with pytest.raises(ValueError, match=r"give"):
         parse_listen_ports("80+limit=10/second")
+
+
+def test_a_vif_of_xl_has_limits() -> None:
+    (vif,) = configured_vifs("web1", ["bridge=guestbr0,gatewaydev=cgw 80:80/tcp+limit=10/second"])
+    assert vif.own_words is not None
+    (found,) = vif.annotation(vif.own_words, "gatewaydev").forwards
+    assert found.limits == RATE
 
 
 def test_a_port_that_is_picked_has_limits() -> None:

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from cgw_hooks.commands import schemas
 from cgw_hooks.commands.cluster_status import as_json
 from cgw_hooks.core.problem import Problem
-from cgw_hooks.core.published_port import PROTOCOLS
+from cgw_hooks.core.published_port import PROTOCOLS, ClientLimits
 from cgw_hooks.node.cluster import CLOSED, LOST, OPEN, PENDING, Cluster, ClusterRow, NodeState
 from tests.unit.builders import guest, port
 
@@ -34,7 +34,8 @@ def output(*rows: ClusterRow, problems: tuple[Problem, ...] = ()) -> dict[str, A
 
 
 def row(states: dict[str, str], at: str = "", target: str | None = "10.5.5.202") -> ClusterRow:
-    published = port((8000, 8009), 80, at=at, target=target, sources=("10.0.0.0/8",))
+    limits = ClientLimits(10, "second", 20)
+    published = port((8000, 8009), 80, at=at, target=target, sources=("10.0.0.0/8",), limits=limits)
     limited = guest(published)._replace(limits=((published.claim, 1_800_000_000),))
     return ClusterRow(limited, "node1", published, states)
 
@@ -43,6 +44,8 @@ def test_what_is_printed_is_of_the_schema() -> None:
     nowhere = Cluster([], [], [])
     VALIDATOR.validate(json.loads(json.dumps(as_json(nowhere))))
     VALIDATOR.validate(output())
+    (shown,) = output(row({"node1": OPEN}))["published"]
+    assert (shown["limit"], shown["max_connections"]) == ("10/second", 20)
     rows = [row({"node1": state, "node2": OPEN}) for state in (OPEN, CLOSED, PENDING, LOST)]
     VALIDATOR.validate(output(*rows, row({"node1": OPEN}, at="192.0.2.1", target=None)))
     VALIDATOR.validate(output(problems=(PROBLEM, PROBLEM._replace(cure=""))))
@@ -68,7 +71,7 @@ def changes(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for name in found:
         yield name, {key: value for key, value in found.items() if key != name}
     for place in ("nodes", "published"):
-        for name in sorted(set(found[place][0]) - {"until"}):
+        for name in sorted(set(found[place][0]) - {"until", "limit", "max_connections"}):
             other = json.loads(text)
             del other[place][0][name]
             yield f"{place}.{name}", other
@@ -80,6 +83,7 @@ def changes(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         ("published", "protocol", "icmp"), ("published", "sources", "any"),
         ("nodes", "since", None), ("nodes", "since", -1), ("nodes", "present", "yes"),
         ("nodes", "present", False), ("nodes", "node", ""),
+        ("published", "limit", "10/day"), ("published", "max_connections", 0),
     ):  # fmt: skip
         other = json.loads(text)
         other[place][0][name] = value

@@ -17,7 +17,7 @@ from cgw_hooks.core.diagnosis import Diagnosis, Row
 from cgw_hooks.core.guest import REGISTRY, REMOTE, XL
 from cgw_hooks.core.operations import DRIVERS
 from cgw_hooks.core.problem import Problem
-from cgw_hooks.core.published_port import PROTOCOLS
+from cgw_hooks.core.published_port import PROTOCOLS, ClientLimits
 from cgw_hooks.core.record import Record, State
 from tests.unit.builders import ROOT, guest, port
 
@@ -38,7 +38,8 @@ def output(*rows: Row, problems: tuple[Problem, ...] = ()) -> dict[str, Any]:
 
 
 def row(state: str = "published", problem: Problem | None = None, at: str = "") -> Row:
-    published = port((8000, 8009), 80, at=at, sources=("10.0.0.0/8",))
+    limits = ClientLimits(10, "second", 20)
+    published = port((8000, 8009), 80, at=at, sources=("10.0.0.0/8",), limits=limits)
     return Row(Record(guest(published), State.PUBLISHED, 1.0), published, state, problem)
 
 
@@ -54,13 +55,14 @@ def changes(found: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     text = json.dumps(found)
     for name in found:
         yield name, {key: value for key, value in found.items() if key != name}
-    for name in found["published"][0]:
+    for name in sorted(set(found["published"][0]) - {"limit", "max_connections"}):
         other = json.loads(text)
         del other["published"][0][name]
         yield f"published.{name}", other
     for name, value in {
         "state": "open", "driver": "kvm", "family": 5, "listen_ports": [80], "sources": "any",
         "target_ports": [0, 1], "since": "yesterday", "problem": "none", "protocol": "icmp",
+        "limit": "10/day", "max_connections": 0,
     }.items():  # fmt: skip
         other = json.loads(text)
         other["published"][0][name] = value

@@ -17,7 +17,7 @@ _OPTIONS = (
     f"lab.gateway={network.GATEWAY_ADDRESS}"
 )
 _SLOW = 300.0
-_LIST = "nft list table inet cgw 2>/dev/null || :"
+_LIST = "nft --stateless list table inet cgw 2>/dev/null || :"
 _HERE = "/usr/local/bin/here"
 #: Holds the process id of the xl that receives a migrating guest.
 RECEIVER = "/run/receiver"
@@ -123,5 +123,5 @@ class XenHost:
 
 def _elements(table: str) -> list[str]:
     """The published ports in a listing of our table."""
-    lines = [line.strip().rstrip(",") for line in table.splitlines()]
+    lines = [line.strip().rstrip(",").replace(" counter ", " ") for line in table.splitlines()]
     return [line for line in lines if "comment" in line or " : 10.5.5." in line]

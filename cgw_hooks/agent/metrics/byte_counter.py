@@ -16,7 +16,7 @@ from cgw_hooks.core.connection import Traffic
 from cgw_hooks.core.flow import PortFinder
 from cgw_hooks.host import log
 from cgw_hooks.host.state.byte_totals import ByteTotals
-from cgw_hooks.host.tracked_connections import EndedConnections, is_counting
+from cgw_hooks.host.tracked_connections import EndedConnections, is_counting, is_telling
 from cgw_hooks.node.figures import port_of, publication, visible_ports
 
 if TYPE_CHECKING:
@@ -31,8 +31,7 @@ _RETRY = 10.0
 #: Seconds between two turns: thousands of connections may end in a second.
 _PAUSE = 0.1
 _OFF = (
-    "agent: bytes are not counted, since net.netfilter.nf_conntrack_acct is 0; "
-    "run: sysctl -w net.netfilter.nf_conntrack_acct=1"
+    "agent: bytes are not counted, since net.netfilter.%s is 0; run: sysctl -w net.netfilter.%s=1"
 )
 
 
@@ -49,7 +48,7 @@ class ByteCounter:
         self._ports: dict[PublishedPort, Record] = {}
         self._finder = PortFinder([])
         self._seen = -1
-        self._is_off = False
+        self._off = ""
         self._has_news = False
         self._written = 0.0
 
@@ -90,7 +89,7 @@ class ByteCounter:
     def _begin(self) -> None:
         self._ended = EndedConnections()
         self._totals = self._file.read() or {}  # of an agent before this one
-        self._has_news, self._seen, self._is_off = True, -1, False
+        self._has_news, self._seen, self._off = True, -1, ""
 
     def _stop(self) -> None:
         if self._ended:
@@ -132,7 +131,9 @@ class ByteCounter:
             self._has_news = True
 
     def _look_at_kernel(self) -> None:
-        is_off = not is_counting()
-        if is_off and not self._is_off:
-            log.error(_OFF, event="problem", by="agent")
-        self._is_off = is_off
+        """Log which setting of the kernel prevents the count, when it begins to do so."""
+        off = "" if is_counting() else "nf_conntrack_acct"
+        off = off or ("" if is_telling() else "nf_conntrack_events")
+        if off and off != self._off:
+            log.error(_OFF % (off, off), event="problem", by="agent")
+        self._off = off

@@ -39,7 +39,7 @@ class Exporter:
         self.publisher = publisher
         self._tally = tally
         self._told: Inbox[None] = Inbox()
-        self._is_started = False
+        self._is_started = self._is_closed = False
         self._config: Metrics | None = None
         self._page: Page | None = None
         self._server: ScrapeServer | None = None
@@ -61,7 +61,7 @@ class Exporter:
 
     def close(self) -> None:
         """Leave nothing behind that is no longer true."""
-        config = self._config
+        config, self._is_closed = self._config, True
         if config:
             worker.attempt("metrics", lambda: _clear(config))
 
@@ -123,6 +123,8 @@ class Exporter:
         self._said = ""
 
     def _write(self, path: str, text: bytes) -> None:
+        if self._is_closed:
+            return
         try:
             write_file(path, text)
         except OSError as error:

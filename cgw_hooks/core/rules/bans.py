@@ -87,20 +87,30 @@ def _table() -> Table:
 
 
 def _rules() -> Iterator[str]:
-    yield f"forward ct label {SEEN_LABEL} jump denied"
-    yield f"denied ct label {LEFT_LABEL} return"
+    # First what most packets fail: the look-up of a client costs less than that of a label.
     for version, ip in IP.items():
         for stem in ("denied", "denied_networks"):
-            yield f"denied ct original {ip} saddr @{stem}{version} drop"
+            yield f"forward ct original {ip} saddr @{stem}{version} jump denied"
+    yield f"denied ct label {LEFT_LABEL} return"
+    yield f"denied ct label {SEEN_LABEL} drop"
 
 
 def _static() -> list[str]:
     return _table().commands()
 
 
+def revision() -> int:
+    """Return the checksum of the static rules."""
+    return crc32("\n".join(_static()).encode())
+
+
 def _revision() -> str:
-    checksum = f"{crc32(chr(10).join(_static()).encode()):#010x}"
-    return f"add element {TABLE} revision {{ 0 : {checksum} }}"
+    """Return the command that adds the checksum: refused if the table has another one.
+
+    It is a key as well, since keys are quick to list.
+    """
+    checksum = f"{revision():#010x}"
+    return f"add element {TABLE} revision {{ 0 : {checksum}, {checksum} : 0 }}"
 
 
 def _element_commands(client: str, until: int | None, now: float) -> Iterator[str]:

@@ -24,7 +24,7 @@ address
   this node; ``hairpin``, only for flows that ``publish`` has translated; and NAT for the guests'
 own
   outbound connections.
-- *leak* drops what would leave by the uplink with a guest's address.
+- *leak* drops what would leave by the uplink with a guest's address, since it cannot be translated.
 
 The text contains only parsed addresses, numbers and fixed words, and never a guest's name.
 """
@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from binascii import crc32
 
+from cgw_hooks.core.node_config import FULL_NAT
 from cgw_hooks.core.rules import arp_filter, sync_filter
 from cgw_hooks.core.rules.commands import ADDRESS_TYPE, IP, Table, devices, remove
 from cgw_hooks.core.rules.elements import KINDS, elements, filled
@@ -253,9 +254,14 @@ def _outbound_rules(network: GuestNetwork, uplink: Uplink) -> Iterator[str]:
     address = next((a for a in uplink.addresses if a.version == network.subnet.version), None)
     translation = f"snat {ip} to {address}" if address else "masquerade"
     yield f"postrouting {leaves} {translation}"
+    if network.return_path != FULL_NAT:
+        yield f"leak {leaves} drop"
+        return
     # The kernel does not translate a packet that connection tracking calls invalid, nor one of a
-    # flow that began while these rules were lost.
-    yield f"leak {leaves} drop"
+    # flow that began while these rules were lost. Answers to a client that has a route to the
+    # guests leave as they are.
+    yield f"leak {leaves} ct state invalid drop"
+    yield f"leak {leaves} ct direction original drop"
 
 
 def _revision(static: list[str]) -> str:

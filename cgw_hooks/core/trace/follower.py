@@ -6,7 +6,14 @@ Other traces of the host are told of as well. Their packets do not count.
 from __future__ import annotations
 
 from cgw_hooks.core.named_tuple import NamedTuple
-from cgw_hooks.core.rules.trace_table import ANSWER, REQUEST, WHOLE, WHOLE_ANSWER, WHOLE_REQUEST
+from cgw_hooks.core.rules.trace_table import (
+    ANSWER,
+    REQUEST,
+    WHOLE,
+    WHOLE_ANSWER,
+    WHOLE_REQUEST,
+    begin,
+)
 from cgw_hooks.core.trace.passage import Passage, visits
 
 TYPE_CHECKING = False
@@ -15,6 +22,8 @@ if TYPE_CHECKING:
     from cgw_hooks.core.trace.events import TraceEvent
 
 _BRIDGE = "bridge "
+#: The first chains of the trace's own that a packet comes to; the first of a table has its headers.
+_BEGINNINGS = frozenset({REQUEST, ANSWER, begin("prerouting"), begin("output")})
 #: Chain of the trace's own table -> the role of a packet that it marks.
 _ROLES = {REQUEST: REQUEST, ANSWER: ANSWER, WHOLE_REQUEST: REQUEST, WHOLE_ANSWER: ANSWER}
 #: Packets of other traces that are remembered: this one may still mark them.
@@ -56,6 +65,8 @@ class Follower:
         """Take one event."""
         stage = _stage(event) if event.table.partition(" ")[2] == self._own else -1
         way = self._of_number.get(event.packet_id)
+        if way is not None and way.is_followed_by(event, stage):
+            way = self._of_number[event.packet_id] = _Way()
         if way is None:
             way = next((w for w in self._ways if w.goes_on_with(event, stage)), None) or _Way()
             self._of_number[event.packet_id] = way
@@ -101,6 +112,16 @@ class _Way:
             self.role = self.role or _ROLES.get(event.chain, "")
         if event.packet:
             self._ends = event.packet.ends
+
+    def is_followed_by(self, event: TraceEvent, stage: int) -> bool:
+        """Whether an event under the same number tells of another packet.
+
+        The kernel computes the number from the place of the packet in memory, which is soon used
+        again: for example if the client sends the packet again.
+        """
+        if event.packet is None or event.chain not in _BEGINNINGS:
+            return False
+        return stage >= 0 and (self._stage < 0 or stage <= self._stage)
 
     def goes_on_with(self, event: TraceEvent, stage: int) -> bool:
         """Whether the first event under another number tells of the same packet.

@@ -46,6 +46,8 @@ def read(folder: str) -> str:
             return file.read()
     except FileNotFoundError:
         return ""
+    except PermissionError as error:
+        raise RecordError(path, "it belongs to root", "run the command as root") from error
     except (OSError, ValueError) as error:
         raise RecordError(path, f"it cannot be read: {error}", CURE.format(path)) from error
 
