@@ -33,6 +33,8 @@ class Stopped(NamedTuple):
     is_answer: bool
     #: On a bridge, from port to port, with br_netfilter.
     is_bridged: bool = False
+    #: The chain whose rule drops them; empty: the base chain's policy does.
+    by: str = ""
 
 
 def command(stopped: Stopped, ports: list[PublishedPort]) -> str:
@@ -49,7 +51,9 @@ def command(stopped: Stopped, ports: list[PublishedPort]) -> str:
         return ""
     if chain.tool == "nft":
         return _of_nft(stopped, ports)
-    if not _UFW.isdisjoint(chain.rules) and chain.hook == "forward" and not stopped.is_bridged:
+    # ufw's rules do not help against a rule in front of its chains.
+    is_of_ufw = not _UFW.isdisjoint(chain.rules) and (not stopped.by or "ufw" in stopped.by)
+    if is_of_ufw and chain.hook == "forward" and not stopped.is_bridged:
         found = _of_ufw(ports)
         if len(found) <= _MOST_COMMANDS:
             return "; ".join(found)

@@ -6,6 +6,7 @@ It reads settings, routes and addresses, and changes nothing.
 from __future__ import annotations
 
 from functools import cache
+from shlex import quote
 
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.host import addresses, routes, sysctl
@@ -65,7 +66,7 @@ class Forwarding:
         # The kernel checks the device that a packet came in by (IN_DEV_FORWARD in
         # net/ipv4/route.c). Writing ip_forward sets all devices, but only if its value changes.
         name = _setting(device) if sysctl.read(_SWITCH4) == "1" else _SWITCH4
-        cure = f"run: sysctl -w {name}=1"
+        cure = f"run: sysctl -w {quote(f'{name}=1')}"
         if device in self._gateway_devices:
             cure = "run: cgw node up"
         message = f"the kernel does not forward IPv4 packets that come in by {device}"

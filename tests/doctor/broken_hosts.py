@@ -149,6 +149,14 @@ FAULTS = {
         ),
         "other-firewalls", ("DOCKER-USER", f"-i {UPLINK_BRIDGE} -j DROP"),
     ),
+    "a rule in front of the chains of ufw": Fault(
+        _run(
+            "iptables -N ufw-user-forward",
+            f"iptables -A FORWARD -i {UPLINK_BRIDGE} -j REJECT",
+            "iptables -A FORWARD -j ufw-user-forward",
+        ),
+        "other-firewalls", ("FORWARD", "REJECT"), is_extended=True,
+    ),
     "a stranger's policy": Fault(
         _table(
             "inet stranger",

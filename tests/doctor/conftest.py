@@ -12,7 +12,11 @@ from tests.netns.asker import Asker
 from tests.netns.conftest import NodeMaker, uplink_client, uplink_node
 from tests.netns.node import CGW, Node
 
-_NEEDED_PROGRAMS = ("ip", "nft", "nsenter", "iptables", "ip6tables", "iptables-legacy")
+_NEEDED_PROGRAMS = (
+    "ip", "nft", "nsenter", "iptables", "ip6tables", "iptables-legacy",
+    # For the host with libvirtd, and for ufw.
+    "unshare", "mmdebstrap", "gcc", "lz4", "zstd", "make",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -40,7 +40,7 @@ def other_rules(facts: Facts) -> Iterator[Finding]:
                 if drop is None or _is_for_other_check(guest_port, drop):
                     continue
                 met, outcome, is_certain = drop
-                place = Stopped(chain, way.device, met.is_answer, met.is_bridged)
+                place = Stopped(chain, way.device, met.is_answer, met.is_bridged, outcome.chain)
                 key = number, *place[1:], outcome, is_certain
                 stopped.setdefault(key, (place, drop, []))[2].append(way.port)
     for place, (_, outcome, is_certain), ports in stopped.values():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 from cgw_hooks.core.finding import Finding, fail, warn
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.rules import gateway_settings
@@ -55,7 +57,7 @@ def reverse_path(facts: Facts) -> Iterator[Finding]:
         f"rp_filter of {named} is strict (1): a packet is dropped there if the answer would leave "
         f"by another device; {dropped} packets were dropped so far"
     )
-    values = " ".join(f"net/ipv4/conf/{device}/rp_filter=2" for device in strict)
+    values = " ".join(quote(f"net/ipv4/conf/{device}/rp_filter=2") for device in strict)
     problem = Problem("forwarding", "node", message, f"run: sysctl -w {values}")
     # With one way out, the dropped packets had a forged source.
     yield fail(problem) if dropped and is_likely else warn(problem)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 from cgw_hooks.core.finding import Finding, fail, warn
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.host import bridges, neighbours
@@ -28,7 +30,7 @@ def device(facts: Facts) -> Iterator[Finding]:
         message = (
             "the device of its guests is down" if is_up is False else "there is no such device"
         )
-        commands = [f"ip link set {name} up"] if is_up is False else []
+        commands = [f"ip link set {quote(name)} up"] if is_up is False else []
         # With the device, its IPv6 addresses are gone.
         commands += [_UP] if facts.config.guest_network_of(of.target) else []
         cure = f"run: {'; '.join(commands)}" if is_up is False else f"make it, then run: {_UP}"
@@ -56,7 +58,7 @@ def route(facts: Facts) -> Iterator[Finding]:
         if name:
             # The lowest metric takes precedence; that of IPv6 is 1024 if none is named.
             metric = "" if way.port.family == 4 else " metric 1"  # noqa: PLR2004
-            cure = f"run: ip route replace {way.target} dev {name}{metric}"
+            cure = f"run: ip route replace {way.target} dev {quote(name)}{metric}"
         yield fail(Problem("route", way.record.guest.title, how, cure))
 
 
@@ -112,5 +114,5 @@ def neighbour_entry(facts: Facts) -> Iterator[Finding]:
         had = known.get((way.device, way.target))
         if had and macs and had not in macs:
             message = f"the node sends packets for {way.target} to {had}, and {min(macs)} has it"
-            cure = f"run: ip neigh del {way.target} dev {way.device}"
+            cure = f"run: ip neigh del {way.target} dev {quote(way.device)}"
             yield fail(Problem("no-neighbour", way.record.guest.title, message, cure))
