@@ -13,7 +13,7 @@ from itertools import product
 
 import pytest
 
-from cgw_hooks.core.node_config import FULL_NAT, STEER
+from cgw_hooks.core.node_config import CT_SYNC, FULL_NAT, STEER
 from tests.lab import network
 from tests.netns.asker import PATIENCE_FOR_NOTHING, TIMED_OUT, spoken
 from tests.netns.cluster import inside, uplink
@@ -144,8 +144,9 @@ def assert_go_on(opened: Open) -> None:
             speaking.client_speaks()
 
 
+@pytest.mark.parametrize("other", [STEER, CT_SYNC])
 def test_connections_go_on_while_the_nodes_change(
-    changing: Cluster, topology: str, family: int
+    changing: Cluster, topology: str, family: int, other: str
 ) -> None:
     """All of them, while the nodes become steering.
 
@@ -153,7 +154,7 @@ def test_connections_go_on_while_the_nodes_change(
     """
     older, steering = open_all(changing, family), set[int]()
     for index in NODES:
-        change(changing, index, STEER, topology)
+        change(changing, index, other, topology)
         steering.add(index)
         assert_new_connections(changing, steering, family)
         assert_go_on(older)
