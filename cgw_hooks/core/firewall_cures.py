@@ -21,6 +21,12 @@ _TRANSLATED, _TRACKED = -105, -200
 #: With more ports than this, a command for each of them would be too long.
 _MOST_COMMANDS = 8
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]*")
+#: The chain where firewalld 2.1 and later reject translated packets, if it is told to.
+_STRICT_CHAIN = "filter_FORWARD_dnat"
+_NOT_STRICT = (
+    "run: sed -i 's/^StrictForwardPorts=.*/StrictForwardPorts=no/' /etc/firewalld/firewalld.conf; "
+    "firewall-cmd --reload"
+)
 
 
 class Stopped(NamedTuple):
@@ -35,6 +41,11 @@ class Stopped(NamedTuple):
     is_bridged: bool = False
     #: The chain whose rule drops them; empty: the base chain's policy does.
     by: str = ""
+
+
+def cure_of_firewalld(chain: str) -> str:
+    """Return what to do where a rule of this chain of firewalld drops packets."""
+    return _NOT_STRICT if chain == _STRICT_CHAIN else "see: firewall-cmd --list-all-policies"
 
 
 def command(stopped: Stopped, ports: list[PublishedPort]) -> str:

@@ -40,14 +40,14 @@ def is_enabled(unit: str) -> bool:
     return "enabled" in _ask("is-enabled", unit).stdout.splitlines()
 
 
-def last_reload(unit: str) -> float | None:
-    """Return when a unit was last told to reload, in seconds since 1970; None if never.
+def last_change(unit: str) -> float | None:
+    """Return when a unit was last started or reloaded, in seconds since 1970; None if never.
 
-    Only while the unit runs does systemd know this.
+    systemd does not keep the time of a reload by itself, but each one changes the unit's state.
     """
-    said = _ask("show", "--timestamp=unix", "--property=ExecReload", unit).stdout
-    moments = re.findall(r"stop_time=\[@(\d+)", said)
-    return float(moments[-1]) if moments else None
+    said = _ask("show", "--timestamp=unix", "--property=StateChangeTimestamp", unit).stdout
+    found = re.search(r"=@(\d+)", said)
+    return float(found[1]) if found else None
 
 
 def _answers(*arguments: str) -> bool:

@@ -24,7 +24,7 @@ def cure_of(traced: TracedPort, way: Passage, *, is_answer: bool) -> str:
     visit, first = way.end, way.first
     if visit is None or first is None:
         return ""
-    of_owner = cure_of_owner(visit, is_answer=is_answer)
+    of_owner = cure_of_owner(visit)
     if of_owner:
         return of_owner
     port = traced.single_port(first.source.version)

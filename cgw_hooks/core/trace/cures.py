@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from cgw_hooks.core.firewall_cures import cure_of_firewalld
 from cgw_hooks.core.rules.names import is_own
 
 TYPE_CHECKING = False
@@ -16,21 +17,18 @@ if TYPE_CHECKING:
 
 _LIBVIRT_TABLE, _LIBVIRT_CHAINS = "libvirt_network", "LIBVIRT_"
 _FIREWALLD = "inet firewalld"
-_STRICT = (
-    "set StrictForwardPorts=no in /etc/firewalld/firewalld.conf, then run: firewall-cmd --reload"
-)
 #: Names that people can type as they are. A program may give any name to its tables and chains.
 _NAME = re.compile(r"[A-Za-z_.][A-Za-z0-9_.-]*")
 
 
-def cure_of_owner(visit: Visit, *, is_answer: bool) -> str:
+def cure_of_owner(visit: Visit) -> str:
     """Return the cure if the program that made the chain has one of its own; else empty."""
     name = visit.table.partition(" ")[2]
     is_libvirts = name == _LIBVIRT_TABLE or visit.decision.chain.startswith(_LIBVIRT_CHAINS)
     if is_own(visit.table) or is_libvirts:  # cgw puts an exception in front of libvirt's rules
         return "run: cgw sync"
     if visit.table == _FIREWALLD:
-        return "see: firewall-cmd --list-all-policies" if is_answer else _STRICT
+        return cure_of_firewalld(visit.decision.chain)
     return ""
 
 

@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 #: libvirt's chains; another check decides about them for guests on libvirt's networks.
 _OF_LIBVIRT = ("LIBVIRT_", "guest_input", "guest_output", "guest_cross")
 _MOST_NAMED = 3
-_FIREWALLD = (
-    "set StrictForwardPorts=no in /etc/firewalld/firewalld.conf, and let no policy reject it; "
-    "then run: firewall-cmd --reload"
-)
 
 
 def other_rules(facts: Facts) -> Iterator[Finding]:
@@ -101,6 +97,6 @@ def _problem(
     command = firewall_cures.command(stopped, ports)
     cure = f"run: {command}" if command else f"let the program that made it accept {named}"
     if chain.table.endswith(" firewalld"):
-        cure = _FIREWALLD
+        cure = firewall_cures.cure_of_firewalld(outcome.chain)
     message = f"chain {chain.name} ({chain.hook}) {verb} {what} of {named} {by}"
     return Problem("other-firewall", f"table {chain.table} ({chain.tool})", message, cure)

@@ -69,7 +69,7 @@ def _unknown_hooks(facts: Facts, driver: str, daemon: _Daemon) -> Iterator[Findi
     """Find a daemon that has looked for hooks before there were any."""
     looked = processes.start_time(daemon.pid)
     born = hook_files.known_since(driver)
-    reloaded = systemd.last_reload(f"{daemon.name}.service") if systemd.is_running() else None
+    reloaded = systemd.last_change(f"{daemon.name}.service") if systemd.is_running() else None
     if looked and reloaded:
         looked = max(looked, reloaded)
     if looked is None or born is None or born < looked + _TOLERANCE:
