@@ -24,6 +24,7 @@ GATEWAY_ADDRESS6 = "fd00:5::254"
 UPLINK_BRIDGE = "xenbr0"
 GUEST_BRIDGE = "guestbr0"
 INTERNODE_DEVICES = ("eth1.100", "eth2.100")
+_CLIENT_MAC = "02:00:00:00:7a:64"
 MAC_PREFIX = "52:54:00:05:05:"
 _NODES_WITHOUT_RING = 2
 
@@ -85,7 +86,8 @@ def wire_client(client: Namespace) -> None:
     """Give the client its end of the uplink network: a bridge with one port to each node."""
     client.sysctl(_QUICK_IPV6)
     client.ip(
-        f"link add uplink0 type bridge\n"
+        # Of its own: without one, it would get another one when a node's port goes with the node.
+        f"link add uplink0 address {_CLIENT_MAC} type bridge\n"
         f"link set uplink0 up\n"
         f"address add {CLIENT_ADDRESS}/24 dev uplink0\n"
         f"address add {CLIENT_ADDRESS6}/64 dev uplink0 nodad\n"
