@@ -13,7 +13,7 @@ from cgw_hooks.core import bans as core_bans
 from cgw_hooks.core.bans import NO_END
 from cgw_hooks.core.parse import fields
 from cgw_hooks.errors import CgwError, InvalidBan, printable, quoted
-from cgw_hooks.node import bans
+from cgw_hooks.node import ban_keeper, bans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,8 +81,8 @@ def _allow(publisher: Publisher, arguments: Namespace) -> int:
 
 def _show(*, as_json: bool) -> int:
     """Print all bans; return the exit code, which says whether they hold."""
-    found = bans.read()
-    problems = list(bans.problems(thoroughly=True))
+    found = ban_keeper.read()
+    problems = list(ban_keeper.problems(thoroughly=True))
     rows = [(client, until, maker) for (client, maker), until in sorted(found.items())]
     if as_json:
         _print_json(rows, problems=[problem.as_json() for problem in problems])

@@ -18,7 +18,7 @@ from cgw_hooks.core.rules.names import BRIDGE_TABLE, TABLE
 from cgw_hooks.errors import CgwError
 from cgw_hooks.host import bridges, listeners
 from cgw_hooks.node import cluster, definitions, gateway_addresses, ports, replication, ruleset
-from cgw_hooks.node.bans import problems as problems_of_bans
+from cgw_hooks.node.ban_keeper import problems as problems_of_bans
 from cgw_hooks.node.firewall_exceptions import bridges_of
 from cgw_hooks.node.forwarding import Forwarding
 from cgw_hooks.sources.found_addresses import Look, aimed_at, known_addresses

@@ -86,10 +86,10 @@ class GuestChanges:
 
     def _mend_bans(self) -> None:
         """Deny again whom a flush has admitted, before a port is opened; an error stops nothing."""
-        from cgw_hooks.node import bans  # only if the ruleset was lost
+        from cgw_hooks.node import ban_keeper  # only if the ruleset was lost
 
         try:
-            bans.mend(self)
+            ban_keeper.mend(self.nft, self.state.directory)
         except CgwError as error:
             from cgw_hooks.host import log
 

@@ -16,7 +16,7 @@ from cgw_hooks.core.ownership import Candidate
 from cgw_hooks.core.problem import Problem
 from cgw_hooks.core.record import Record, State, published, unexpired
 from cgw_hooks.errors import CgwError, RecordError
-from cgw_hooks.node import bans, expiry, ports, ruleset
+from cgw_hooks.node import ban_keeper, expiry, ports, ruleset
 from cgw_hooks.node.plan import (
     Before,
     Plan,
@@ -105,7 +105,7 @@ class _OfBans(NamedTuple):
 def _mend_bans(publisher: Publisher) -> _OfBans:
     """Deny again whom a flush has admitted, before a port is opened; an error stops nothing."""
     try:
-        return _OfBans(bans.mend(publisher), [])
+        return _OfBans(ban_keeper.mend(publisher.nft, publisher.state.directory), [])
     except CgwError as error:
         return _OfBans([], [Problem.of(error)])
 

@@ -53,7 +53,9 @@ def test_a_direct_rule_of_firewalld(on: AgentHost, suite: str) -> None:
 @pytest.mark.extended
 def test_a_firewalld_that_is_strict(on: AgentHost, suite: str) -> None:
     _start_firewalld(on)
-    on.shell(f"sed -i s/^StrictForwardPorts=no/StrictForwardPorts=yes/ {CONFIG}; firewall-cmd --reload")
+    on.shell(
+        f"sed -i s/^StrictForwardPorts=no/StrictForwardPorts=yes/ {CONFIG}; firewall-cmd --reload"
+    )
     if suite == "bookworm":  # its version does not know the word
         on.wait_for_answer()
         assert examine(on) == []
