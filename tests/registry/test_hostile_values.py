@@ -35,7 +35,7 @@ UNUSABLE = {
     "empty": "",
     "deep": "[" * 100_000,
     "huge": value(name="x" * (600 << 10)),
-    "of another version": value(version=2),
+    "of another version": value(version=3),
     "name with an escape sequence": value(name="\x1b[31mfoe"),
     "name with a line break": value(name="foe\nweb1"),
     "no list": value(ports=7),

@@ -170,8 +170,11 @@ def test_the_first_commands_of_the_troubleshooting_page_show_that_all_is_well(
     on: AgentHost,
 ) -> None:
     lines = block("docs/troubleshooting.md#troubleshooting").text.splitlines()
-    status, check, sync, log = (line.replace("web1", GUEST) for line in lines)
+    status, doctor, trace, check, sync, log = (line.replace("web1", GUEST) for line in lines)
     assert "published" in on.shell(status)
+    assert " checks passed" in on.shell(doctor)
+    command = trace.partition("#")[0]
+    assert "the answer went back" in on.shell(f"{command} --probe")  # no client comes in here
     assert f"*:{PORT}/tcp -> " in on.shell(check)
     assert on.shell(sync) == ""
     assert f'guest "{GUEST}": published' in on.shell(log)
