@@ -1,8 +1,9 @@
-"""Makes many tracked flows at once: one datagram per flow, from unused addresses."""
+"""Makes many tracked flows at once, and lists those that a kernel tracks."""
 
 import socket
 import struct
 from collections.abc import Iterable
+from pathlib import Path
 
 from tests.lab.namespace import Namespace
 
@@ -12,6 +13,11 @@ _IP_HEADER = struct.Struct("!BBHHHBBH4s4s")
 _UDP_HEADER = struct.Struct("!HHHH")
 _FIRST_SENDER = int.from_bytes(socket.inet_aton("10.9.0.1"), "big")
 _FIRST_SOURCE_PORT, _SOURCE_PORTS = 1024, 60_000
+
+
+def tracked_flows(namespace: Namespace) -> str:
+    """The flows that the kernel tracks in a namespace, one per line."""
+    return namespace.call(lambda: Path("/proc/thread-self/net/nf_conntrack").read_text())
 
 
 def send_datagrams(namespace: Namespace, destination: str, ports: Iterable[int]) -> None:

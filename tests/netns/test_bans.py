@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from ipaddress import ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cgw_hooks.core.rules.bans import TABLE
 from tests.lab.client import UdpSender
+from tests.lab.flows import tracked_flows
 from tests.lab.network import guest_address
 from tests.netns.agent import running_agent
 from tests.netns.asker import PATIENCE_FOR_NOTHING, Asker, spoken
@@ -79,11 +79,8 @@ def answers(sender: UdpSender) -> bool:
 
 def tracked_clients(node: Node, to: str) -> "set[Address]":
     """Who has begun a flow to an address that the node's kernel tracks."""
-    table = node.namespace.call(lambda: Path("/proc/thread-self/net/nf_conntrack").read_text())
-    ends = (
-        (ip_address(source), ip_address(destination))
-        for source, destination in re.findall(r" src=(\S+) dst=(\S+) .*? src=", table)
-    )
+    found = re.findall(r" src=(\S+) dst=(\S+) .*? src=", tracked_flows(node.namespace))
+    ends = ((ip_address(source), ip_address(destination)) for source, destination in found)
     return {source for source, destination in ends if destination == ip_address(to)}
 
 

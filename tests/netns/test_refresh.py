@@ -17,6 +17,7 @@ from cgw_hooks.host.ruleset_generation import generation
 from cgw_hooks.node.publisher import Publisher
 from cgw_hooks.node.reconcile import sync
 from cgw_hooks.node.refresh import Refreshed, ask_neighbours, refresh
+from tests.lab.flows import tracked_flows
 from tests.netns.asker import REFUSED, Asker
 from tests.netns.clean import assert_as_recorded
 from tests.netns.configs import CLIENT, NODE
@@ -151,8 +152,8 @@ def test_a_guest_that_starts_again_before_the_flows_are_deleted_keeps_its_new_co
 
 def flows_to(guest: Guest) -> int:
     """The tracked TCP flows to a published port of a guest."""
-    listed = guest.node.namespace.run(["conntrack", "-L", "-p", "tcp", "--dport", str(PORT)])
-    return listed.stdout.count(f"dport={PORT} ")
+    flows = tracked_flows(guest.node.namespace).splitlines()
+    return sum(" tcp " in flow and f" dport={PORT} " in flow for flow in flows)
 
 
 def test_a_guest_that_comes_and_goes_during_a_look_costs_no_new_ruleset(web1: Guest) -> None:
