@@ -91,17 +91,18 @@ class Members:
         """
         self._is_sent = False
         self.connect(endpoint, deadline)
-        if self._config.user and self._user not in _tokens:
-            self._authenticate(endpoint, deadline)
-        token = _tokens.get(self._user, "")
+        # Another thread may change the token at any moment.
+        token = _tokens.get(self._user)
+        if token is None:
+            token = self._authenticate(endpoint, deadline) if self._config.user else ""
         answered = deadline.whole if question.is_write else deadline
         try:
-            return self._post(endpoint, question, answered)
+            return self._post(endpoint, question, answered, token)
         except Refusal as refusal:
             if not self._config.user or not refusal.is_for_want_of_token(token):
                 raise
-        self._authenticate(endpoint, answered)
-        return self._post(endpoint, question, answered)
+        token = self._authenticate(endpoint, answered)
+        return self._post(endpoint, question, answered, token)
 
     def connect(self, endpoint: Endpoint, deadline: Deadline) -> Connection:
         """Return the connection to this endpoint, opened anew if it has to be."""
@@ -115,25 +116,29 @@ class Members:
         """Return what each request carries."""
         return questions.headers(_tokens.get(self._user, ""))
 
-    def _post(self, endpoint: Endpoint, question: Question[Value], deadline: Deadline) -> Value:
+    def _post(
+        self, endpoint: Endpoint, question: Question[Value], deadline: Deadline, token: str = ""
+    ) -> Value:
         body = json.dumps(question.body).encode()
         connection = self.connect(endpoint, deadline)
         self._is_sent = question.is_write
-        status, answer = connection.ask(question.path, body, self.headers(), deadline)
+        status, answer = connection.ask(question.path, body, questions.headers(token), deadline)
         found: Any = json.loads(answer) if status == OK else None
         if not isinstance(found, dict) or "error" in found:
             raise Refusal.of(status, answer)
         return question.read(found)
 
-    def _authenticate(self, endpoint: Endpoint, deadline: Deadline) -> None:
-        _tokens.pop(self._user, None)
+    def _authenticate(self, endpoint: Endpoint, deadline: Deadline) -> str:
+        """Get a token, for all threads; empty if etcd knows no users."""
         question = questions.token(self._config.user, _password(self._config.password_file))
         try:
-            _tokens[self._user] = self._post(endpoint, question, deadline)
+            token = self._post(endpoint, question, deadline)
         except Refusal as refusal:
             if refusal.code != FAILED_PRECONDITION:
                 raise
-            _tokens[self._user] = ""  # authentication is not enabled (yet)
+            token = ""  # authentication is not enabled (yet)
+        _tokens[self._user] = token
+        return token
 
 
 def _password(path: str) -> str:
