@@ -1,25 +1,30 @@
-"""Real guests that QEMU migrates, with the return path steer: they see the client's own address."""
+"""Real guests that QEMU migrates, and that see the client's own address: steer and ct-sync."""
 
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
-from cgw_hooks.core.node_config import STEER
+from cgw_hooks.core.node_config import CT_SYNC, STEER
 from tests.full import extended
 from tests.lab import migrating_guest as guest
 from tests.lab.client import Client
 from tests.lab.cluster import Cluster, migrate, open_cluster
+from tests.lab.cluster_replication import Replication
 from tests.lab.network import CLIENT_ADDRESS
 from tests.lab.traffic import Stream, traffic, wait_for_answers
 
 pytestmark = pytest.mark.libvirt
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """Three gateways with this return path and the guest, and a client."""
-    with open_cluster(return_path=STEER) as opened:
+@pytest.fixture(scope="module", params=[STEER, extended(CT_SYNC)])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """Three gateways with a return path and the guest, and a client."""
+    with ExitStack() as until_end:
+        opened = until_end.enter_context(open_cluster(return_path=request.param))
+        if request.param == CT_SYNC:
+            until_end.callback(Replication(opened.nodes).end)
         guest.start(opened)
         yield opened
 
