@@ -10,6 +10,7 @@ import select
 import socket
 import struct
 import time
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from functools import cache
 from ipaddress import ip_address
@@ -141,7 +142,7 @@ def _open(device: str, version: int) -> _Link | None:
     return link
 
 
-class _Link:
+class _Link(ABC):
     """A socket for the questions of one IP family on one device."""
 
     def __init__(self, device: str, mac: bytes, made: socket.socket) -> None:
@@ -149,13 +150,13 @@ class _Link:
         self.mac = mac
         self.socket = made
 
+    @abstractmethod
     def ask(self, address: Address) -> None:
         """Send one question. Raises ``OSError``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, frame: bytes) -> tuple[Address, bytes] | None:
         """Return who answers for which address; None if the frame is no answer."""
-        raise NotImplementedError
 
 
 class _Link4(_Link):
