@@ -7,11 +7,10 @@ Source: include/uapi/linux/netfilter/nf_tables.h, net/netfilter/nf_tables_api.c.
 from __future__ import annotations
 
 import errno
-import struct
 
 from cgw_hooks.errors import RulesetError
 from cgw_hooks.host import netlink
-from cgw_hooks.host.netlink import attribute, attributes
+from cgw_hooks.host.netlink import attribute, attributes, listed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 _GET_ELEMENTS = 10 << 8 | 13  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETSETELEM
 _INET = bytes([1, 0, 0, 0])  # struct nfgenmsg: NFPROTO_INET
-_HEADER = struct.Struct("=HH")
 _TABLE, _SET, _ELEMENTS = 1, 2, 3  # NFTA_SET_ELEM_LIST_*
 _KEY, _EXPRESSION = 1, 7  # NFTA_SET_ELEM_*
 _VALUE = 1  # NFTA_DATA_VALUE
@@ -54,12 +52,9 @@ def _string(kind: int, text: str) -> bytes:
 
 def _counted(payload: memoryview) -> Iterator[tuple[bytes, int]]:
     """Yield key and number of packets of each element of one answer."""
-    listed = memoryview(attributes(payload[len(_INET) :]).get(_ELEMENTS, b""))
-    offset = 0
-    while offset + _HEADER.size <= len(listed):
-        length, _ = _HEADER.unpack_from(listed, offset)
-        element = attributes(listed[offset + _HEADER.size : offset + length])
-        offset += (length + 3) & ~3 or _HEADER.size
+    elements = attributes(payload[len(_INET) :]).get(_ELEMENTS, b"")
+    for _, content in listed(elements):
+        element = attributes(content)
         expression = attributes(element.get(_EXPRESSION, b""))
         if _KEY in element and bytes(expression.get(_NAME, b"")) == b"counter\0":
             counter = attributes(expression.get(_DATA, b""))

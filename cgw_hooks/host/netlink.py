@@ -179,13 +179,16 @@ def nested(kind: int, *attributes: bytes) -> bytes:
 
 def attributes(payload: bytes | memoryview) -> dict[int, bytes | memoryview]:
     """Split a payload into attributes by type; the last one of each type counts."""
-    found: dict[int, bytes | memoryview] = {}
+    return dict(listed(payload))
+
+
+def listed(payload: bytes | memoryview) -> Iterator[tuple[int, bytes | memoryview]]:
+    """Yield type and content of each attribute: in a list, all have the same type."""
     offset, end = 0, len(payload) - _ATTRIBUTE.size
     while offset <= end:
         length, kind = _ATTRIBUTE.unpack_from(payload, offset)
-        found[kind & _TYPE_MASK] = payload[offset + 4 : offset + length]
+        yield kind & _TYPE_MASK, payload[offset + 4 : offset + length]
         offset += (length + 3) & ~3 or 4  # a length of 0 must not loop forever
-    return found
 
 
 def _error_number(payload: memoryview) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 
 from cgw_hooks.host import netlink
-from cgw_hooks.host.netlink import attribute, attributes
+from cgw_hooks.host.netlink import attribute, attributes, listed
 
 _GET_RULE, _GET_ELEMENTS = 10 << 8 | 7, 10 << 8 | 13  # NFT_MSG_GETRULE, NFT_MSG_GETSETELEM
 _MESSAGE = struct.Struct("!BBH")  # struct nfgenmsg: family, version, resource
@@ -19,7 +19,6 @@ _RULE_TABLE, _RULE_CHAIN = 1, 2
 _KEY, _FLAGS = 1, 3  # NFTA_SET_ELEM_KEY, _FLAGS
 _IS_END = 1  # NFT_SET_ELEM_INTERVAL_END
 _VALUE = 1  # NFTA_DATA_VALUE
-_ATTRIBUTE = struct.Struct("=HH")
 
 
 def keys(table: str, name: str) -> set[bytes]:
@@ -30,14 +29,11 @@ def keys(table: str, name: str) -> set[bytes]:
     found: set[bytes] = set()
 
     def read(payload: memoryview) -> None:
-        listed = attributes(bytes(payload[_MESSAGE.size :])).get(_ELEMENTS, b"")
-        offset, end = 0, len(listed)
-        while offset + _ATTRIBUTE.size <= end:
-            length = _ATTRIBUTE.unpack_from(listed, offset)[0]
-            element = attributes(listed[offset + _ATTRIBUTE.size : offset + length])
+        elements = attributes(bytes(payload[_MESSAGE.size :])).get(_ELEMENTS, b"")
+        for _, content in listed(elements):
+            element = attributes(content)
             if not int.from_bytes(element.get(_FLAGS, b""), "big") & _IS_END and _KEY in element:
                 found.add(bytes(attributes(element[_KEY])[_VALUE]))
-            offset += (length + 3) & ~3 or end
 
     question = _MESSAGE.pack(_INET, 0, 0) + attribute(_TABLE, _text(table))
     with netlink.Channel(netlink.NETFILTER) as channel:
